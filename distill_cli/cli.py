@@ -1,0 +1,228 @@
+"""argv -> command, help, and errors -> exit codes; imports torch only once a command runs."""
+
+from __future__ import annotations
+
+import ast
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from distill_cli import __version__
+
+if TYPE_CHECKING:
+    import argparse
+
+    from omegaconf import DictConfig
+
+COMMANDS = Path(__file__).parent / "commands"
+
+OPTIONS = """
+options:
+  -m, --multirun         sweep over every combination of the values given
+  -cn, --config-name X   another root YAML than the command's own
+  -cd, --config-dir DIR  a folder of your own to search first for YAML (./conf is searched anyway)
+  --cfg job|hydra|all    print the composed configuration and stop;  -p PACKAGE: one part;  --resolve
+  -i, --info [WHAT]      searchpath, defaults, config, plugins
+  -h, --help             this page
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line; returns the exit code and prints one message for a failure."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help", "help"):
+        print(front_page())
+        return 0
+    if words[0] == "--version":
+        print(f"distill {__version__}")
+        return 0
+    if words[0] in command_names() and {"-h", "--help"} & set(words[1:]):
+        print(help_page(words[0]))
+        return 0
+    return guarded(words)
+
+
+def command_names() -> list[str]:
+    return sorted(path.stem for path in COMMANDS.glob("*.py") if path.stem != "__init__")
+
+
+def page_of(command: str) -> str:
+    """A command's help: the docstring of its file, read without importing it."""
+    return ast.get_docstring(ast.parse((COMMANDS / f"{command}.py").read_text(encoding="utf-8"))) or ""
+
+
+def front_page() -> str:
+    lines = [f"  {name:<10} {page_of(name).splitlines()[0]}" for name in command_names()]
+    return "\n".join(
+        [
+            "distill: a large teacher, a small student, honest numbers",
+            "",
+            "usage: distill COMMAND [key=value ...] [options]",
+            "",
+            *lines,
+            "",
+            "try:   distill train                    a first run, no network needed",
+            "       distill train teacher=resnet18 student=smallcnn T=3 baseline=true",
+            "       distill list                     what can be chosen",
+            "       distill COMMAND --help           more on one",
+        ]
+    )
+
+
+def help_page(command: str) -> str:
+    from distill_cli.config import conf_dir
+
+    root = conf_dir() / f"{command}.yaml"
+    if not root.is_file():
+        return page_of(command)
+    documented = (conf_dir() / "train.yaml" if command == "teacher" else root).read_text(encoding="utf-8")
+    body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
+    groups = "teacher, student, dataset, objective, schedule, optimizer, experiment: `distill list` shows the choices\n"
+    chosen = "" if command == "eval" else groups
+    keys = "\n".join(f"  {line}" if line else "" for line in body.rstrip().splitlines())
+    return f"{page_of(command)}\n{OPTIONS}\nkeys and their defaults:\n{chosen}{keys}"
+
+
+def guarded(words: list[str]) -> int:
+    """Dispatch, with every failure turned into one message and an exit code."""
+    from distill_cli import ui
+    from distill_cli.errors import DistillError, translated
+
+    try:
+        with translated():
+            return dispatch(words)
+    except DistillError as error:
+        ui.fail(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        ui.fail("interrupted")
+        return 130
+    except Exception:
+        if os.environ.get("DISTILL_DEBUG"):
+            raise
+        import traceback
+
+        ui.fail("this is a bug in distill; the traceback:")
+        traceback.print_exc()
+        return 1
+
+
+def dispatch(words: list[str]) -> int:
+    from distill_cli.config import conf_dir
+    from distill_cli.errors import ConfigError, nearest
+
+    command, rest = words[0], words[1:]
+    if command not in command_names():
+        close = nearest(command, command_names())
+        guess = f"did you mean distill {close}? " if close else ""
+        raise ConfigError(f"there is no command {command!r}", f"{guess}commands: {', '.join(command_names())}")
+    if not (conf_dir() / f"{command}.yaml").is_file():
+        command_run(command)(list(rest))
+        return 0
+    return configured(command, arguments(command, rest))
+
+
+def command_run(command: str) -> Any:
+    import importlib
+
+    return importlib.import_module(f"distill_cli.commands.{command}").run
+
+
+def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
+    """Flags and overrides in any order."""
+    import argparse
+
+    from distill_cli.errors import ConfigError
+
+    class Parser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            unknown = message.removeprefix("unrecognized arguments: ")
+            hint = f"distill {command} --help shows the options"
+            if unknown.startswith("--") and "=" in unknown:
+                hint = f"settings are written without dashes: {unknown.split()[0].lstrip('-')}"
+            raise ConfigError(message, hint)
+
+    parser = Parser(prog=f"distill {command}", add_help=False, allow_abbrev=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("-m", "--multirun", action="store_true")
+    parser.add_argument("-cn", "--config-name", default=command)
+    parser.add_argument("-cd", "--config-dir")
+    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
+    parser.add_argument("-p", "--package")
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("-i", "--info", nargs="?", const="all",
+                        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))  # fmt: skip
+    return parser.parse_intermixed_args(rest)
+
+
+def configured(command: str, args: argparse.Namespace) -> int:
+    """Compose and check the configuration; then print it, or run the command on it once or as a sweep."""
+    from distill_cli import compose
+    from distill_cli.errors import ConfigError
+
+    overrides = [compose.quoted(word, args.multirun) for word in args.overrides]
+    parsed = compose.parse(overrides, args.multirun)
+    if command == "eval":
+        compose.use_dataset_of(compose.value_of(parsed, "ckpt"))
+    with compose.session(command, args.config_dir) as engine:
+        if args.cfg or args.info:
+            compose.print_config(engine, args, overrides)
+            return 0
+        if command == "eval" and compose.value_of(parsed, "ckpt") is None:
+            raise ConfigError("ckpt: which checkpoint?", "distill eval ckpt=outputs/train/<date>/<run>")
+        if command == "train" and args.multirun:
+            return sweep(engine, args.config_name, parsed, overrides)
+        jobs = list(compose.expand(parsed)) if args.multirun else [overrides]
+        configurations = [compose.compose(engine, args.config_name, command, job) for job in jobs]
+        run = command_run(command)
+        if command == "train":
+            compose.run(engine, args.config_name, run, overrides)
+            return 0
+        for cfg in configurations:
+            compose.make_current(cfg)
+            run(compose.without_hydra(cfg))
+    return 0
+
+
+def sweep(engine: Any, config_name: str, parsed: Sequence[Any], overrides: list[str]) -> int:
+    """Run every combination, each in a folder of its own; a job that fails costs that job only."""
+    from hydra.core.hydra_config import HydraConfig
+
+    from distill_cli import compose, ui
+    from distill_cli.errors import ConfigError, DistillError, translated
+
+    if compose.value_of(parsed, "run_dir") is not None:
+        raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
+    for job in compose.combinations(parsed):
+        compose.compose(engine, config_name, "train", job)
+    run = command_run("train")
+    total = sum(1 for _ in compose.expand(parsed))
+    failed: list[tuple[str, DistillError]] = []
+
+    def task(cfg: DictConfig) -> Any:
+        hydra = HydraConfig.get()
+        name = " ".join(hydra.overrides.task)
+        ui.show(f"\n[{hydra.job.num + 1}/{total}] {name}")
+        try:
+            with translated():
+                return run(cfg)
+        except DistillError as error:
+            ui.fail(str(error))
+            failed.append((name, error))
+            return None
+
+    results = compose.multirun(engine, config_name, task, overrides)
+    rows = [
+        [" ".join(found["overrides"]), *(f"{found[split]['student']['accuracy']:.4f}" for split in ("val", "test"))]
+        for found in results
+        if isinstance(found, dict)
+    ]
+    ui.show(ui.table(f"{len(rows)} of {total} runs done", ["run", "val accuracy", "test accuracy"], rows))
+    for name, error in failed:
+        ui.fail(f"{name}: {error}")
+    bugs = [found for found in results if isinstance(found, BaseException)]
+    if bugs:
+        raise bugs[0]
+    return 1 if failed else 0

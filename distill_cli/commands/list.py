@@ -1,0 +1,52 @@
+"""List what can be chosen: models, datasets, objectives, schedules, optimizers, experiments.
+
+usage: distill list [what]
+
+  distill list                 everything, one line each
+  distill list objectives      one kind
+
+Your own files in ./conf (or $DISTILL_CONF) are listed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_cli import ui
+from distill_cli.config import conf_dir, group_files
+from distill_cli.errors import ConfigError, nearest
+
+KINDS = {
+    "models": ("student", "teacher=NAME student=NAME"),
+    "datasets": ("dataset", "dataset=NAME"),
+    "objectives": ("objective", "objective=NAME or objective=[NAME,NAME]"),
+    "schedules": ("schedule", "schedule=NAME"),
+    "optimizers": ("optimizer", "optimizer=NAME"),
+    "experiments": ("experiment", "experiment=NAME"),
+}
+
+
+def run(words: Sequence[str]) -> None:
+    """Print the kinds asked for, or all.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    for word in words:
+        if word not in KINDS and f"{word}s" not in KINDS:
+            close = nearest(word, KINDS)
+            guess = f"did you mean {close}? " if close else ""
+            raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
+    for kind, (group, usage) in KINDS.items():
+        if not words or kind in words or kind.removesuffix("s") in words:
+            rows = [(name, _about(path)) for name, path in sorted(group_files(group).items())]
+            ui.show(ui.table(f"{kind}   {usage}", ["name", "what"], rows, numbers=False))
+
+
+def _about(path: Path) -> str:
+    """The file's first comment that is not Hydra's; files of the user's own show where they are."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line]
+    about = comments[0] if comments else ""
+    return about if path.is_relative_to(conf_dir()) else f"{about} ({path})".strip()

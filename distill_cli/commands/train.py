@@ -1,0 +1,130 @@
+"""Prepare the teacher, distill, evaluate, and write the run folder.
+
+usage: distill train [key=value ...] [-m] [options]
+
+  distill train                                         digits, ResNet-18 teacher, small CNN student
+  distill train teacher=resnet18 student=smallcnn T=3   pick models and temperature
+  distill train dataset=mnist baseline=true             also train the student on labels only
+  distill train schedule.refine.epochs=8 optimizer.lr=5e-4
+  distill train -m T=1,3 alpha=0.5,0.9                  a sweep: four runs, one teacher
+  distill train experiment=seed_example dataset=digits  a whole recipe
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+from torch import Tensor
+
+from distill_cli import baseline, engine, files, metrics, models, setup, ui
+from distill_cli import summary as words
+from distill_cli import teacher as teachers
+from distill_cli.models import weights
+from distill_cli.run import Run
+from distill_cli.setup import Setup
+
+
+def run(cfg: DictConfig) -> dict[str, Any]:
+    """Run one job and return its summary.
+
+    Raises:
+        DistillError: as the parts say; the run folder's status.json then tells what went wrong.
+    """
+    with Run(Path(HydraConfig.get().runtime.output_dir)) as folder:
+        folder.write_config(cfg)
+        job = setup.read(cfg)
+        untrained = copy.deepcopy(job.student)
+        way = teachers.way_of(job)
+        ui.show(words.header(job, way.note))
+        ui.show(f"run        {folder.folder}\n")
+        for line in setup.idle_settings(cfg, job, teachers.fit_epochs(job.plain["teacher"])):
+            ui.warn(line)
+        clock = words.Clock()
+        with clock("teacher"):
+            home = folder.folder / "teacher" if way.joint else teachers.prepare(job).folder
+        with clock("cache"):
+            teacher = teachers.start(job, way)
+        with clock("train"):
+            state, rate = train(job, teacher, folder)
+        last = copy.deepcopy(job.student)
+        job.student.net.load_state_dict(state.best_weights)
+        contestants = {"teacher": job.teacher, "student": job.student, "student_last": last}
+        if job.plain["baseline"]:
+            contestants["baseline"] = baseline.prepare(job, untrained)
+        with clock("eval"):
+            logits = {name: {who: teacher.logits(name) if who == "teacher" else metrics.logits_of(model, split, job.batch_size)
+                             for who, model in contestants.items()}
+                      for name, split in (("val", job.data.val), ("test", job.data.test))}  # fmt: skip
+        summary = summarise(job, state, logits, folder.folder)
+        summary |= {"seconds": clock.seconds, "images_per_second": rate}
+        write_student(job, home, folder.folder)
+        files.write_json(folder.folder / "summary.json", summary)
+        show(job, summary, logits, folder.folder)
+        return summary
+
+
+def train(job: Setup, teacher: teachers.Teacher, folder: Run) -> tuple[engine.State, float]:
+    """Run the stages; every epoch leaves a row and checkpoints. Returns the final state and the mean images/s."""
+    state = engine.begin(job.student, job.objectives, job.recipe)
+    rates = []
+    for row in engine.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher):
+        ui.say(words.epoch_line(row, sum(stage.epochs for stage in job.stages)))
+        folder.row({key: value for key, value in row.items() if key != "best"})
+        snapshot = {**state.snapshot(), "teacher": teacher.snapshot(), "card": job.card("student")}
+        folder.checkpoint(snapshot, ["last", "best"] if row["best"] else ["last"])
+        rates.append(row["images_per_second"])
+    return state, sum(rates) / len(rates)
+
+
+def summarise(
+    job: Setup, state: engine.State, logits: Mapping[str, Mapping[str, Tensor]], folder: Path
+) -> dict[str, Any]:
+    """summary.json's numbers, from everyone's logits on val and test."""
+    scores: dict[str, Any] = {
+        name: {
+            who: metrics.measure(mine, split.labels, everyone["teacher"] if who != "teacher" else None)
+            for who, mine in everyone.items()
+        }
+        for name, everyone, split in ((n, logits[n], getattr(job.data, n)) for n in ("test", "val"))
+    }
+    sizes = {role: models.num_parameters(model) for role, model in (("teacher", job.teacher), ("student", job.student))}
+    assert state.best is not None
+    return {
+        "run": str(folder),
+        "seed": job.plain["seed"],
+        "overrides": list(HydraConfig.get().overrides.task),
+        **scores,
+        "params": sizes,
+        "compression": sizes["teacher"] / sizes["student"],
+        "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
+    }
+
+
+def write_student(job: Setup, home: Path, folder: Path) -> None:
+    """The deployable student, and beside a jointly trained teacher that teacher; the card says where its teacher is."""
+    if job.plain["teacher"]["joint"]:
+        home.mkdir(exist_ok=True)
+        weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
+    taught_by = {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
+    weights.write_model(folder, "student", job.student.net, {**job.card("student"), "teacher": taught_by})
+
+
+def show(job: Setup, summary: Mapping[str, Any], logits: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:
+    """The closing table, what distillation bought, and where everything is."""
+    difference = None
+    test = logits["test"]
+    if "baseline" in test:
+        difference = metrics.paired_difference(test["student"], test["baseline"], job.data.test.labels)
+        if summary["val"]["baseline"]["accuracy"] > summary["val"]["teacher"]["accuracy"]:
+            ui.warn(
+                "on validation the teacher is worse than the student trained on labels only: it has little to teach"
+            )
+    ui.show(words.results(summary))
+    ui.show(words.closing(summary, difference, len(job.data.test)))
+    ui.show(f"\nrun folder: {folder}")

@@ -1,0 +1,351 @@
+"""Everything that touches Hydra: search path, composing, running, sweeping, and its errors in our words."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.object_type import ObjectType
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from distill_cli import schema
+from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, user_conf_dirs
+from distill_cli.errors import CheckpointError, ConfigError, nearest
+from distill_cli.names import overrides_slug, slug
+
+# Values that are paths are taken as typed: `~` expanded, spaces, umlauts and = allowed.
+PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "run_dir", "output_dir", "predictions", "hydra.sweep.dir"}
+
+# What people call our keys elsewhere.
+ALIASES = {
+    "temperature": "T", "temp": "T", "tau": "T", "kd_T": "T", "lr": "optimizer.lr", "learning_rate": "optimizer.lr",
+    "epochs": "schedule.<stage>.epochs", "bs": "batch_size", "checkpoint": "teacher.checkpoint", "data": "dataset",
+    "model": "student", "loss": "objective", "num_workers": "workers", "weight_decay": "optimizer.weight_decay",
+    "data_dir": "dataset.root", "root": "dataset.root", "output": "output_dir",
+}  # fmt: skip
+
+Task = Callable[[DictConfig], Any]
+
+
+class SharedFolders(FileConfigSource):
+    """A config source that offers conf/model/ as the groups `teacher` and `student`."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "shared"
+
+    @staticmethod
+    def _real(path: str) -> str:
+        group, _, rest = path.partition("/")
+        return f"{SHARED_FOLDERS.get(group, '.none')}/{rest}"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        return super().load_config(self._real(config_path))
+
+    def is_group(self, config_path: str) -> bool:
+        return super().is_group(self._real(config_path))
+
+    def is_config(self, config_path: str) -> bool:
+        return super().is_config(self._real(config_path))
+
+    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
+        if config_path.partition("/")[0] not in SHARED_FOLDERS:
+            return []
+        return super().list(self._real(config_path), results_filter)
+
+
+class UserFolders(SearchPathPlugin):
+    """Search the user's own conf folders after the shipped one."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        for folder in user_conf_dirs():
+            search_path.append("user", f"file://{folder}")
+        for folder in [conf_dir(), *user_conf_dirs()]:
+            search_path.append("models", f"shared://{folder}")
+
+
+@contextmanager
+def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
+    """Start Hydra on the shipped conf/, the user's folders and `--config-dir`; yields its engine."""
+    GlobalHydra.instance().clear()
+    if UserFolders not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(UserFolders)
+        SourcesRegistry.instance().register(SharedFolders)
+        OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v is not None), None))
+        OmegaConf.register_new_resolver("slug", slug)
+        OmegaConf.register_new_resolver("overrides_slug", overrides_slug)
+    schema.register()
+    # Hydra 1.4 drops version_base and warns when it is given.
+    version = tuple(int(part) for part in hydra.__version__.split(".")[:2])
+    base: dict[str, Any] = {} if version >= (1, 4) else {"version_base": "1.3"}
+    with initialize_config_dir(str(conf_dir()), job_name=command, **base):
+        engine = GlobalHydra.instance().hydra
+        assert engine is not None
+        if config_dir is not None:
+            folder = Path(config_dir).expanduser().resolve()
+            if not folder.is_dir():
+                raise ConfigError(f"--config-dir: there is no folder {folder}")
+            loader: Any = engine.config_loader  # `repository` is not part of its public face
+            path = loader.get_search_path()
+            for scheme in ("shared", "file"):
+                path.prepend("config-dir", f"{scheme}://{folder}", SearchPathQuery(provider="schema"))
+            loader.repository.initialize_sources(path)
+        yield engine
+
+
+def quoted(override: str, multirun: bool = False) -> str:
+    """The same override with a path value expanded and quoted for Hydra's grammar."""
+    key, equals, value = override.partition("=")
+    if not equals or key.lstrip("+") not in PATH_KEYS or not value or value[0] in "'\"" or "${" in value:
+        return override
+    if value == "null" or (multirun and "," in value):
+        return override
+    if value.startswith("~"):
+        value = str(Path(value).expanduser())
+    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+    return f"{key}='{escaped}'"
+
+
+def parse(overrides: Sequence[str], multirun: bool) -> list[Override]:
+    """Parse overrides by Hydra's grammar.
+
+    Raises:
+        ConfigError: on a word that is not `key=value`, or several values without -m.
+    """
+    parsed = []
+    for text in overrides:
+        try:
+            override = OverridesParser.create().parse_override(text)
+        except (OverrideParseException, HydraException) as error:
+            raise ConfigError(_unparsable(text), "quote a value with special characters: 'key=\"value\"'") from error
+        if override.is_sweep_override() and not multirun:
+            raise ConfigError(f"{text}: lists several values for one run", f"add -m to sweep over them: -m {text}")
+        if override.value() is None and override.key_or_group in group_names():
+            raise ConfigError(f"{text}: one must be chosen\nchoices: {', '.join(group_files(override.key_or_group))}")
+        parsed.append(override)
+    return parsed
+
+
+def _unparsable(text: str) -> str:
+    if "=" in text:
+        return f"cannot read the value in {text}"
+    close = nearest(text, [*ALIASES, *(field.name for field in dataclasses.fields(schema.Train)), *group_names()])
+    close = ALIASES.get(close, close) if close else None
+    return f"{text}: an override is written key=value" + (f", as in {close}=VALUE" if close else "")
+
+
+def group_names() -> list[str]:
+    """The groups a user can choose from."""
+    return sorted(
+        {p.name for p in conf_dir().iterdir() if p.is_dir()} - {"model", "experiment", "hydra"} | set(SHARED_FOLDERS)
+    )
+
+
+def combinations(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Every value of every axis once, the other axes at their first value: enough to check each before a sweep."""
+    axes = [
+        list(o.sweep_string_iterator()) if o.is_sweep_override() and o.is_discrete_sweep() else [None] for o in parsed
+    ]
+    texts = [
+        [
+            f"{(o.input_line or '').partition('=')[0]}={value}" if value is not None else o.input_line or ""
+            for value in axis
+        ]
+        for o, axis in zip(parsed, axes, strict=True)
+    ]
+    firsts = [axis[0] for axis in texts]
+    yield firsts
+    for position, axis in enumerate(texts):
+        for value in axis[1:]:
+            yield [*firsts[:position], value, *firsts[position + 1 :]]
+
+
+def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
+    """Every combination of a sweep's axes, in order."""
+    axes = [
+        [f"{(o.input_line or '').partition('=')[0]}={value}" for value in o.sweep_string_iterator()]
+        if o.is_sweep_override()
+        else [o.input_line or ""]
+        for o in parsed
+    ]
+    for line in itertools.product(*axes):
+        yield list(line)
+
+
+def compose(engine: Any, config_name: str, command: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose and validate one configuration; it still holds Hydra's own node, and is current in HydraConfig.
+
+    Raises:
+        ConfigError: for anything wrong in it.
+    """
+    with _explained(engine, config_name):
+        cfg = engine.compose_config(
+            config_name=config_name, overrides=list(overrides), run_mode=RunMode.RUN, with_log_configuration=False
+        )
+    make_current(cfg)
+    shape = schema.SCHEMAS[command]
+    known = {field.name for field in dataclasses.fields(shape)}
+    unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
+    if unknown:
+        raise ConfigError("\n".join(_unknown_key(key, _all_keys(engine, config_name)) for key in unknown))
+    schema.validate(without_hydra(cfg), shape)
+    return cfg
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """The job's own part of a composed configuration."""
+    cfg = cfg.copy()
+    with open_dict(cfg):
+        cfg.pop("hydra", None)
+    return cfg
+
+
+def run(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> Any:
+    """Run one job through Hydra's launcher machinery; what the task raises, this raises."""
+    result = engine.run(config_name=config_name, task_function=task, overrides=[*overrides, "hydra.mode=RUN"])
+    value = result._return_value  # the property would print Hydra's own words before raising
+    if isinstance(value, BaseException):
+        raise value
+    return value
+
+
+def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> list[Any]:
+    """Run a sweep through Hydra's sweeper and launcher; returns the tasks' values in order."""
+    batches = engine.multirun(
+        config_name=config_name, task_function=task, overrides=[*overrides, "hydra.mode=MULTIRUN"]
+    )
+    return [job._return_value for batch in (batches or []) for job in batch]
+
+
+def make_current(cfg: DictConfig) -> None:
+    """Make a composed configuration the one that HydraConfig answers for."""
+    HydraConfig.instance().set_config(cfg)
+
+
+def value_of(parsed: Sequence[Override], key: str) -> Any:
+    """The value an override gives to `key`, the last one when there are several; None when none does."""
+    values = [override.value() for override in parsed if override.key_or_group == key]
+    return values[-1] if values else None
+
+
+def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
+    """What --cfg and --info ask for, as Hydra prints it.
+
+    Raises:
+        ConfigError: the configuration does not compose.
+    """
+    name, given = args.config_name, list(overrides)
+    with _explained(engine, name):
+        if args.cfg:
+            engine.show_cfg(name, given, args.cfg, args.package, resolve=args.resolve)
+        else:
+            engine.show_info(args.info, config_name=name, overrides=given)
+
+
+def choice(group: str) -> str:
+    """The name picked for `group` on the composed configuration that is current, or the group's own name."""
+    picked = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
+    return str(picked or group)
+
+
+def use_dataset_of(checkpoint: str | None) -> None:
+    """Make the data a checkpoint was trained on the default of eval's `dataset`, so that its keys can be overridden.
+
+    Raises:
+        ConfigError: no checkpoint was named. CheckpointError: nothing there tells what it was trained on.
+    """
+    ConfigStore.instance().store(group="dataset", name="stored", node=_stored_dataset(checkpoint) if checkpoint else {})
+
+
+def _stored_dataset(checkpoint: str) -> Any:
+    path = Path(checkpoint).expanduser().absolute()
+    if not path.exists():
+        raise CheckpointError(
+            f"ckpt: there is nothing at {path}", "give a run folder, a student.safetensors or a .pt file"
+        )
+    folders = [path, *path.parents][: 4 if path.is_dir() else 5]
+    near = folders[0] if path.is_dir() else path.parent
+    try:
+        if (near / "model.json").is_file():
+            return json.loads((near / "model.json").read_text(encoding="utf-8"))["dataset"]
+        if path.is_file() and path.suffix != ".safetensors":
+            for folder in folders[1:3]:
+                if (folder / ".hydra" / "config.yaml").is_file():
+                    stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
+                    return OmegaConf.to_container(stored.dataset, resolve=True)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+        raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
+    if path.is_dir():
+        raise CheckpointError(
+            f"ckpt: {path} holds no finished run (no model.json)", "give a run folder or a file in it"
+        )
+    raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {path.parent} with it")
+
+
+@contextmanager
+def _explained(engine: Any, config_name: str) -> Iterator[None]:
+    """Hydra's and OmegaConf's exceptions as one ConfigError in our words."""
+    try:
+        yield
+    except MissingConfigException as error:
+        missing = str(error.missing_cfg_file or "")
+        group, _, name = missing.rpartition("/")
+        if not group:
+            raise ConfigError(
+                f"--config-name: there is no {missing or config_name}.yaml in the searched folders"
+            ) from error
+        raise ConfigError(unknown_choice(group, name, list(group_files(group)))) from error
+    except (ConfigCompositionException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        key = getattr(cause, "full_key", None)
+        first = str(cause).splitlines()[0]
+        if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
+            raise ConfigError(_unknown_key(key, _all_keys(engine, config_name))) from error
+        raise ConfigError(f"{key}: {first}" if key else first) from error
+    except (HydraException, YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
+        lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        raise ConfigError(f"the configuration cannot be read: {lines}") from error
+
+
+def _all_keys(engine: Any, config_name: str) -> list[str]:
+    cfg = engine.compose_config(config_name, [], run_mode=RunMode.RUN, with_log_configuration=False)
+
+    def walk(node: Any, prefix: str) -> Iterator[str]:
+        for key in node if OmegaConf.is_dict(node) else []:
+            if prefix or key != "hydra":
+                yield f"{prefix}{key}"
+                yield from walk(node._get_node(key), f"{prefix}{key}.")
+
+    return list(walk(cfg, ""))
+
+
+def _unknown_key(key: str, keys: Sequence[str]) -> str:
+    close = nearest(key, [*keys, *ALIASES])
+    close = ALIASES.get(close, close) if close else None
+    parent = key.rpartition(".")[0]
+    inside = [k for k in keys if k.rpartition(".")[0] == parent]
+    guess = f"did you mean {close}?" if close else ""
+    choices = f"keys{f' of {parent}' if parent else ''}: {', '.join(inside)}" if inside else ""
+    return "\n".join(line for line in (f"{key}: there is no such key. {guess}".rstrip(), choices) if line)

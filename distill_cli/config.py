@@ -1,0 +1,183 @@
+"""Where configuration lives, and the one function that builds what a YAML names; composing is compose.py's."""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import inspect
+import os
+import sys
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+from omegaconf import OmegaConf
+
+from distill_cli.errors import CheckpointError, ConfigError, DistillError, nearest
+from distill_cli.kinds import describe, fits
+
+Built = TypeVar("Built")
+
+# Groups that read another group's folder: each model is written once and offered in both roles.
+SHARED_FOLDERS = {"teacher": "model", "student": "model"}
+
+
+@cache
+def conf_dir() -> Path:
+    """The shipped conf/: inside the package when installed, beside it in a checkout."""
+    here = Path(__file__).resolve().parent
+    return next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "train.yaml").is_file())
+
+
+def user_conf_dirs() -> list[Path]:
+    """The user's own folders, searched after the shipped one: $DISTILL_CONF, then ./conf."""
+    named = os.environ.get("DISTILL_CONF")
+    folders = [Path(named).expanduser()] if named else []
+    folders = [folder.resolve() for folder in [*folders, Path("conf")] if folder.is_dir()]
+    return [folder for folder in folders if folder != conf_dir()]
+
+
+def group_files(group: str, extra: Sequence[Path] = ()) -> dict[str, Path]:
+    """The YAML files a group offers, by name: shipped ones first, then the user's."""
+    found: dict[str, Path] = {}
+    for folder in [*extra, conf_dir(), *user_conf_dirs()]:
+        for name in (group, SHARED_FOLDERS.get(group, group)):
+            for file in sorted((folder / name).glob("*.yaml")):
+                found.setdefault(file.stem, file)
+    return found
+
+
+def optimizer_node(name: str) -> dict[str, Any]:
+    """The optimizer group's file `name` as a mapping: what teacher.fit.optimizer names."""
+    files = group_files("optimizer")
+    if name not in files:
+        raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
+    node = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+    assert isinstance(node, dict)
+    return {str(key): value for key, value in node.items()}
+
+
+def unknown_choice(key: str, value: str, choices: Sequence[str]) -> str:
+    """The message for a group's choice that does not exist."""
+    close = nearest(value, choices)
+    guess = f"did you mean {key}={close}? " if close else ""
+    return f"{key}: nothing is called {value!r}\n{guess}choices: {', '.join(sorted(choices))}"
+
+
+def build(
+    node: Mapping[str, Any],
+    kind: builtins.type[Built],
+    where: str,
+    *,
+    leave_out: Sequence[str] = (),
+    trust: Sequence[str] | None = None,
+    **provided: Any,
+) -> Built:
+    """Build the object that `node` names by `_target_`, called with the node's keys as keyword arguments.
+
+    Args:
+        node: `_target_` and its arguments; keys in `leave_out` belong to us and are not passed on.
+        kind: what must come out. The target must be a subclass of it, or a function annotated to return one:
+            checked before anything is called.
+        where: the config key, for messages.
+        trust: None for what the user typed or keeps in a conf/. For what was read from a run folder or a
+            checkpoint, the packages named by `trust=`: only these, ours, torch.optim and torchvision.models are built.
+        provided: arguments passed on where the signature takes them and the node does not set them.
+
+    Raises:
+        ConfigError: the target does not exist, is of another kind, or does not take these arguments.
+        CheckpointError: the target is not trusted.
+    """
+    path = node["_target_"]
+    if trust is not None:
+        _require_trusted(path, where, trust)
+    target = _locate(path, where)
+    if not _makes(target, kind):
+        raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
+    parameters = inspect.signature(target).parameters
+    arguments = {k: v for k, v in node.items() if not k.startswith("_") and k not in leave_out}
+    _check_arguments(arguments, target, parameters, where)
+    for name, value in provided.items():
+        if name in parameters and arguments.get(name) is None:
+            arguments[name] = value
+    missing = [
+        p.name
+        for p in parameters.values()
+        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in arguments
+    ]
+    if missing:
+        raise ConfigError(f"{where}: {path} needs {', '.join(f'{where}.{name}' for name in missing)}")
+    try:
+        return target(**arguments)
+    except DistillError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{where}: {path} refused its arguments: {error}") from error
+
+
+def _require_trusted(path: str, where: str, trust: Sequence[str]) -> None:
+    trusted = ("distill_cli", "torch.optim", "torchvision.models", *trust)
+    if not any(path == name or path.startswith(f"{name}.") for name in trusted):
+        raise CheckpointError(
+            f"{where}._target_: {path} is named by a file, and building it would run its code",
+            f"if you trust it, add trust=[{path.split('.')[0]}]",
+        )
+
+
+def _locate(path: Any, where: str) -> Callable[..., Any]:
+    """Import the longest prefix of `path` that is a module, then follow the attributes."""
+    if not isinstance(path, str) or "." not in path:
+        raise ConfigError(f"{where}._target_: should be a dotted path as in mypackage.MyNet, got {path!r}")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.append(str(Path.cwd()))  # a console script does not see the user's own modules otherwise
+    parts = path.split(".")
+    for cut in range(len(parts) - 1, 0, -1):
+        name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+                continue  # this prefix is not a module; a shorter one may be
+            raise ConfigError(f"{where}._target_: {path} needs the package {error.name}, which is missing") from error
+        for attribute in parts[cut:]:
+            found = getattr(found, attribute, None)
+        if found is None:
+            break
+        return found
+    raise ConfigError(
+        f"{where}._target_: cannot find {path}; modules are looked up on the Python path and in {Path.cwd()}"
+    )
+
+
+def _makes(target: Any, kind: type) -> bool:
+    if inspect.isclass(target):
+        return issubclass(target, kind)
+    if not inspect.isfunction(target):
+        return False
+    returned = typing.get_type_hints(target).get("return")
+    return inspect.isclass(returned) and issubclass(returned, kind)
+
+
+def _check_arguments(
+    arguments: Mapping[str, Any], target: Callable[..., Any], parameters: Mapping[str, inspect.Parameter], where: str
+) -> None:
+    """Names and types against the signature, every fault in one message."""
+    function = target.__init__ if inspect.isclass(target) else target
+    try:
+        hints = typing.get_type_hints(function)
+    except (NameError, TypeError):  # annotations that only a type checker can resolve: names are checked, types are not
+        hints = {}
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    names = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    problems = []
+    for name, value in arguments.items():
+        if name not in names and not takes_any:
+            close = nearest(name, names)
+            guess = f"did you mean {where}.{close}? " if close else ""
+            problems.append(f"{where}.{name}: {target.__name__} takes no such key; {guess}it takes: {', '.join(names)}")
+        elif name in hints and value is not None and not fits(value, hints[name]):
+            problems.append(f"{where}.{name}: should be {describe(hints[name])}, got {value!r}")
+    if problems:
+        raise ConfigError("\n".join(problems))

@@ -1,0 +1,238 @@
+"""What every data set becomes: three splits of uint8 pictures, normalised by the batch; how they are read is elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill_cli.errors import DataError
+from distill_cli.names import fingerprint
+
+
+@dataclass(frozen=True)
+class Batch:
+    """inputs (N, C, H, W) float, normalised; labels (N,) int64; index (N,) int64, positions in the split."""
+
+    inputs: Tensor
+    labels: Tensor
+    index: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def parts(self, number: int) -> Iterator[Batch]:
+        """The batch in at most `number` nearly equal parts, in order."""
+        for rows in torch.arange(len(self), device=self.labels.device).tensor_split(number):
+            if len(rows):
+                yield Batch(self.inputs[rows], self.labels[rows], self.index[rows])
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """What a model gets to see: channels, (height, width) in pixels, and the normalisation of values in [0, 1]."""
+
+    channels: int
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any]) -> InputSpec:
+        """The spec as model.json holds it."""
+        height, width = stored["size"]
+        return cls(stored["channels"], (height, width), tuple(stored["mean"]), tuple(stored["std"]))
+
+
+@dataclass(frozen=True)
+class Split:
+    """Pictures as uint8 (N, C, H, W) in memory, or a dataset that reads one (C, H, W) at a time, with their labels."""
+
+    images: Tensor | Dataset[Tensor]
+    labels: Tensor
+    mean: Tensor
+    std: Tensor
+    workers: int = 0
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Split:
+        """The same split with what is held in memory on `device`, where its batches are then made."""
+        images = self.images.to(device) if isinstance(self.images, Tensor) else self.images
+        return replace(
+            self, images=images, labels=self.labels.to(device), mean=self.mean.to(device), std=self.std.to(device)
+        )
+
+    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
+        """Normalised batches in `order` (N,) int64, or as they lie; the last one may be smaller."""
+        order = torch.arange(len(self)) if order is None else order
+        device = self.labels.device
+        scale, shift = 1 / (255 * self.std), self.mean / self.std
+        for index, pixels in self._pixels(order.split(batch_size)):
+            index = index.to(device)
+            inputs = pixels.to(device).float().mul_(scale).sub_(shift)
+            yield Batch(inputs, self.labels[index], index)
+
+    def _pixels(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+        if isinstance(self.images, Tensor):
+            for index in indices:
+                yield index, self.images[index.to(self.images.device)]
+        else:
+            # A generator of its own: otherwise each loader would draw its seed from, and so move, the global one.
+            loader = DataLoader(
+                self.images,
+                batch_sampler=[index.tolist() for index in indices],
+                num_workers=self.workers,
+                generator=torch.Generator(),
+            )
+            yield from zip(indices, loader, strict=True)
+
+
+@dataclass(frozen=True)
+class Data:
+    """A data set: three splits over the same classes.
+
+    `digest` tells its content, split and normalisation apart from any other's. `note` says where validation and test
+    come from.
+    """
+
+    train: Split
+    val: Split
+    test: Split
+    classes: tuple[str, ...]
+    input: InputSpec
+    digest: str
+    note: str
+
+    def to(self, device: torch.device) -> Data:
+        return replace(self, train=self.train.to(device), val=self.val.to(device), test=self.test.to(device))
+
+    def normalised(self, spec: InputSpec) -> Data:
+        """The same pictures under another normalisation; grey ones take the mean of its channels where it has three."""
+        mean, std = _shaped(_full(spec.mean, self.input.channels)), _shaped(_full(spec.std, self.input.channels))
+        splits = {name: replace(getattr(self, name), mean=mean, std=std) for name in ("train", "val", "test")}
+        return replace(self, **splits, input=spec)
+
+
+@dataclass(frozen=True)
+class Part:
+    """A split as a reader found it: pictures (uint8 tensor, or a dataset with a `digest`), and labels (N,)."""
+
+    images: Any
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, index: np.ndarray) -> Part:
+        if isinstance(self.images, Tensor):
+            return Part(self.images[torch.from_numpy(index)], self.labels[index])
+        return Part(self.images.take(index), self.labels[index])
+
+    def digest(self) -> str:
+        if not isinstance(self.images, Tensor):
+            return str(self.images.digest())
+        content = hashlib.sha256(np.ascontiguousarray(self.images.numpy()).data)
+        content.update(np.ascontiguousarray(self.labels.astype(np.int64)).data)
+        return content.hexdigest()
+
+
+def assemble(
+    train: Part,
+    val: Part | None,
+    test: Part,
+    classes: Sequence[str],
+    *,
+    val_fraction: float,
+    split_seed: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    note: str,
+    workers: int = 0,
+    name_of: Callable[[str, int], str] = "{} sample {}".format,
+) -> Data:
+    """Check the parts, cut validation from train where there is none, and fix the normalisation.
+
+    Args:
+        name_of: (part's name, index) -> how to name that sample in a message.
+
+    Raises:
+        DataError: empty parts, labels out of range, fewer samples than classes, or too few to cut validation from.
+    """
+    for name, part in (("train", train), ("val", val), ("test", test)):
+        if part is not None:
+            _check(name, part, classes, name_of)
+    if len(train) < len(classes):
+        raise DataError(f"train holds {len(train)} samples, fewer than the {len(classes)} classes")
+    if val is None:
+        train, val = _cut(train, val_fraction, split_seed, classes)
+    sample = train.images[:1] if isinstance(train.images, Tensor) else train.images[0][None]
+    channels, height, width = sample.shape[1:]
+    mean, std = (mean, std) if mean is not None and std is not None else _measured(train)
+    for key, values in (("mean", mean), ("std", std)):
+        if len(values) not in (1, channels):
+            raise DataError(f"dataset.{key} has {len(values)} values, but the pictures have {channels} channel(s)")
+    spec = InputSpec(channels, (height, width), _full(mean, channels), _full(std, channels))
+    ingredients = [[part.digest() for part in (train, val, test)], list(classes), spec.mean, spec.std]
+    shaped = _shaped(spec.mean), _shaped(spec.std)
+    splits = {
+        name: Split(part.images, torch.from_numpy(part.labels.astype(np.int64)), *shaped, workers)
+        for name, part in (("train", train), ("val", val), ("test", test))
+    }
+    return Data(**splits, classes=tuple(classes), input=spec, digest=fingerprint(ingredients), note=note)
+
+
+def _check(name: str, part: Part, classes: Sequence[str], name_of: Callable[[str, int], str]) -> None:
+    if len(part) == 0:
+        raise DataError(f"{name} holds no samples")
+    wrong = np.flatnonzero((part.labels < 0) | (part.labels >= len(classes)))
+    if len(wrong):
+        first = int(wrong[0])
+        raise DataError(
+            f"{name_of(name, first)} has label {int(part.labels[first])}; labels go from 0 to {len(classes) - 1} "
+            f"({len(wrong)} such samples)"
+        )
+
+
+def _cut(train: Part, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Part, Part]:
+    """Cut a stratified, seeded validation part from train; both keep the order of the data."""
+    counts = np.bincount(train.labels, minlength=len(classes))
+    if counts.min() < 2:
+        rare = int(counts.argmin())
+        raise DataError(
+            f"class {classes[rare]!r} has {counts[rare]} training sample(s): validation cannot be cut from train",
+            "add samples, or give the data set a val/ of its own",
+        )
+    size = max(round(fraction * len(train)), len(classes))
+    if len(train) - size < len(classes):
+        raise DataError(f"train holds {len(train)} samples: too few for {len(classes)} classes in train and validation")
+    kept, held = train_test_split(np.arange(len(train)), test_size=size, stratify=train.labels, random_state=seed)
+    return train.take(np.sort(kept)), train.take(np.sort(held))
+
+
+def _measured(train: Part, most: int = 10_000) -> tuple[list[float], list[float]]:
+    """Mean and deviation by channel of the training pictures, on evenly spaced ones where there are more than `most`."""
+    rows = np.unique(np.linspace(0, len(train) - 1, min(most, len(train))).astype(int))
+    images = train.images
+    pictures = images[torch.from_numpy(rows)] if isinstance(images, Tensor) else torch.stack([images[i] for i in rows])
+    values = pictures.numpy().astype(np.float64) / 255
+    mean, std = values.mean(axis=(0, 2, 3)), values.std(axis=(0, 2, 3))
+    return [round(float(m), 6) for m in mean], [round(max(float(s), 1e-3), 6) for s in std]
+
+
+def _full(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    if len(values) == channels:
+        return tuple(float(v) for v in values)
+    return (sum(float(v) for v in values) / len(values),) * channels
+
+
+def _shaped(values: Sequence[float]) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

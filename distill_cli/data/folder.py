@@ -1,0 +1,171 @@
+"""A folder of pictures, one subfolder a class: any sizes and modes, in memory where they fit, else read as they go."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill_cli import ui
+from distill_cli.data import Data, Part, assemble
+from distill_cli.errors import DataError
+
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+GREY_MODES = {"1", "L", "LA", "I;16", "I", "F"}
+LARGEST_AUTO_SIZE = 224
+
+
+def image_folder(
+    root: str,
+    size: int | str = "auto",
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    memory: float = 2.0,
+    workers: int = 0,
+) -> Data:
+    """`root`/{train,val,test}/<class>/<picture>; val or test may be missing.
+
+    With train, val and test all are used. Without test, val is the test set and validation is cut from train; without
+    val, validation is cut from train. Pictures are resized (shorter side) and centre-cropped to `size` pixels square;
+    all-grey data keep one channel.
+
+    Raises:
+        DataError: no such folder, no pictures, unlike classes in the parts, or a picture that cannot be read.
+    """
+    folder = Path(root).expanduser().absolute()
+    found = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
+    if "train" not in found or len(found) < 2:
+        there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else None
+        what = "there is no such folder" if there is None else f"it holds {', '.join(there) or 'nothing'}"
+        raise DataError(
+            f"dataset.root={folder}: {what}",
+            "it needs train/<class>/ and test/<class>/ (or val/<class>/) with pictures",
+        )
+    classes = sorted(p.name for p in found["train"].iterdir() if p.is_dir())
+    files = {name: _files(path, classes) for name, path in found.items()}
+    channels, pixels = _shape([path for paths, _ in files.values() for path in paths], len(files["train"][0]), size)
+    parts = {
+        name: Part(_load(Pictures(tuple(paths), channels, pixels), memory, workers, name), labels)
+        for name, (paths, labels) in files.items()
+    }
+    test_from = "test" if "test" in parts else "val"
+    own_val = parts["val"] if test_from == "test" else None
+    return assemble(
+        parts["train"],
+        own_val,
+        parts[test_from],
+        classes,
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        mean=mean,
+        std=std,
+        note=f"test: {test_from}/; validation: " + ("val/" if own_val else f"{val_fraction:.0%} of train/"),
+        workers=workers,
+        name_of=lambda part, index: str(files[part][0][index]),
+    )
+
+
+def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
+    """Every picture below `folder` in a fixed order, with its class's index."""
+    here = {p.name for p in folder.iterdir() if p.is_dir()}
+    if not classes:
+        raise DataError(f"{folder} holds no class folders", "it needs one subfolder of pictures for each class")
+    for name in sorted(here ^ set(classes)):
+        only, missing = ("train", folder.name) if name in classes else (folder.name, "train")
+        raise DataError(
+            f"class {name!r} is in {only}/ only: {missing}/ has no folder for it", "the parts need the same classes"
+        )
+    paths: list[Path] = []
+    labels: list[int] = []
+    for label, name in enumerate(classes):
+        pictures = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        if not pictures:
+            raise DataError(f"{folder / name} holds no pictures", f"known endings: {' '.join(sorted(SUFFIXES))}")
+        paths += pictures
+        labels += [label] * len(pictures)
+    return paths, np.asarray(labels)
+
+
+def _shape(paths: Sequence[Path], num_train: int, size: int | str) -> tuple[int, int]:
+    """Channels (1 when every picture is grey, else 3) and side in pixels, from the files' headers."""
+    sizes: Counter[int] = Counter()
+    grey = True
+    for number, path in enumerate(ui.progress(paths, "reading headers")):
+        with _opened(path) as picture:
+            grey = grey and picture.mode in GREY_MODES
+            if number < num_train:
+                sizes[min(picture.size)] += 1
+    pixels = min(sizes.most_common(1)[0][0], LARGEST_AUTO_SIZE) if size == "auto" else int(size)
+    return 1 if grey else 3, pixels
+
+
+def _load(pictures: Pictures, memory: float, workers: int, name: str) -> Tensor | Pictures:
+    """The pictures as one tensor where `memory` (GiB) holds it."""
+    if len(pictures) * pictures.channels * pictures.pixels**2 > memory * 2**30:
+        return pictures
+    loader = DataLoader(pictures, batch_size=256, num_workers=workers, generator=torch.Generator())
+    return torch.cat(list(ui.progress(loader, f"reading {name}")))
+
+
+@dataclass(frozen=True)
+class Pictures(Dataset[Tensor]):
+    """Reads picture `i` as uint8 (channels, pixels, pixels)."""
+
+    paths: tuple[Path, ...]
+    channels: int
+    pixels: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Tensor:
+        path = self.paths[int(index)]
+        try:
+            with _opened(path) as opened:
+                picture = _eight_bit(opened, "L" if self.channels == 1 else "RGB")
+        except OSError as error:
+            raise DataError(f"cannot read {path}: {error}") from error
+        if picture.size != (self.pixels, self.pixels):
+            picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
+        array = np.array(picture)
+        return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+    def take(self, index: np.ndarray) -> Pictures:
+        return replace(self, paths=tuple(self.paths[i] for i in index))
+
+    def digest(self) -> str:
+        """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""
+        content = hashlib.sha256(f"{self.channels} {self.pixels}".encode())
+        for path in self.paths:
+            stat = path.stat()
+            content.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        return content.hexdigest()
+
+
+def _opened(path: Path) -> Image.Image:
+    try:
+        return Image.open(path)
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error}") from error
+
+
+def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
+    """Any mode as 8-bit grey or RGB; 16-bit greys keep their upper byte, transparency is shown on white."""
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode in ("I;16", "I", "F"):
+        values = np.asarray(picture, dtype=np.float64)
+        picture = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
+    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    return picture.convert(mode)

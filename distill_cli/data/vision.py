@@ -1,0 +1,144 @@
+"""The data sets that come with scikit-learn or torchvision, held in memory."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import string
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+from urllib.error import URLError
+
+import numpy as np
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision import datasets
+
+from distill_cli.data import Data, Part, assemble
+from distill_cli.errors import DataError
+from distill_cli.files import exclusive
+
+DIGITS_TEST = 0.2  # a fixed fifth of the digits is the test set, whatever the split seed
+
+
+def digits(
+    size: int | str = 28,
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> Data:
+    """scikit-learn's bundled digits: 1,797 grey pictures of 8x8 with values 0 to 16, shown at `size` pixels."""
+    bunch = load_digits()
+    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
+    images = resized(images, size)
+    rest, test = train_test_split(np.arange(len(images)), test_size=DIGITS_TEST, stratify=bunch.target, random_state=0)
+    whole = Part(images, bunch.target)
+    return assemble(
+        whole.take(np.sort(rest)),
+        None,
+        whole.take(np.sort(test)),
+        [str(d) for d in range(10)],
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        mean=mean,
+        std=std,
+        note=f"test: a fixed {DIGITS_TEST:.0%}; validation: {val_fraction:.0%} of the rest",
+    )
+
+
+def torchvision(
+    name: Literal["MNIST", "FashionMNIST", "KMNIST", "EMNIST", "CIFAR10", "CIFAR100", "SVHN"],
+    root: str,
+    download: bool = True,
+    size: int | str = "auto",
+    mean: list[float] | None = None,
+    std: list[float] | None = None,
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+) -> Data:
+    """One of torchvision's data sets, from `root` or downloaded there; validation is cut from its train split."""
+    folder = Path(root).expanduser()
+    sets = [_open(name, folder, train, download) for train in (True, False)]
+    parts = []
+    for dataset in sets:
+        images, labels = _arrays(name, dataset)
+        parts.append(Part(resized(images, size), labels))
+    return assemble(
+        parts[0],
+        None,
+        parts[1],
+        _classes(name, sets[0]),
+        val_fraction=val_fraction,
+        split_seed=split_seed,
+        mean=mean,
+        std=std,
+        note=f"test: {name}'s own; validation: {val_fraction:.0%} of its train",
+    )
+
+
+def _open(name: str, root: Path, train: bool, download: bool) -> Any:
+    """torchvision's data set object.
+
+    Raises:
+        DataError: it is not there and could not be downloaded, or its files are damaged.
+    """
+    kind = getattr(datasets, name)
+    which: dict[str, Any] = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
+    if name == "EMNIST":
+        which["split"] = "letters"
+    try:
+        with contextlib.suppress(RuntimeError):  # what torchvision raises for "not there"
+            return kind(root, download=False, **which)
+        if not download:
+            raise RuntimeError("dataset.download is false")
+        root.mkdir(parents=True, exist_ok=True)
+        with exclusive(root / f".{name}.lock"), contextlib.redirect_stdout(io.StringIO()):
+            return kind(root, download=True, **which)
+    except (RuntimeError, URLError, ConnectionError, TimeoutError) as error:
+        looked = root.absolute() / {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python", "SVHN": ""}.get(
+            name, f"{name}/raw"
+        )
+        raise DataError(
+            f"{name} is not in {looked}, and it could not be downloaded: {error}",
+            "copy its files there from a machine with a network, or point dataset.root at a folder that has them",
+        ) from error
+    except (ValueError, EOFError, AssertionError, KeyError, IndexError) as error:
+        raise DataError(
+            f"the files of {name} in {root.absolute()} are damaged: {error}", "delete and fetch them again"
+        ) from error
+
+
+def _arrays(name: str, dataset: Any) -> tuple[Tensor, np.ndarray]:
+    """Pictures (N, C, H, W) uint8 and labels (N,) from 0."""
+    images = torch.as_tensor(dataset.data)
+    labels = np.asarray(dataset.labels if name == "SVHN" else dataset.targets)
+    if name == "EMNIST":  # stored transposed, with labels from 1
+        images, labels = images.transpose(1, 2), labels - 1
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.shape[-1] == 3:
+        images = images.permute(0, 3, 1, 2)
+    return images.contiguous(), labels
+
+
+def _classes(name: str, dataset: Any) -> Sequence[str]:
+    if name == "SVHN":
+        return [str(d) for d in range(10)]
+    return list(string.ascii_lowercase) if name == "EMNIST" else list(dataset.classes)
+
+
+def resized(images: Tensor, size: int | str) -> Tensor:
+    """uint8 pictures (N, C, H, W) at `size` pixels square by antialiased bilinear interpolation; "auto" leaves them."""
+    if size == "auto" or tuple(images.shape[2:]) == (size, size):
+        return images
+    return torch.cat(
+        [
+            F.interpolate(part.float(), (int(size), int(size)), mode="bilinear", antialias=True).round().byte()
+            for part in images.split(1024)
+        ]
+    )

@@ -1,0 +1,108 @@
+"""Every failure a user can meet, each with its exit code; anything else that escapes is a bug of ours (1).
+
+DistillError
+  ConfigError       2   the configuration or the command line is wrong
+  DataError         3   a data set is missing, unreadable or inconsistent
+  CheckpointError   4   a checkpoint, a model file or a run folder cannot be used
+  NonFiniteError    5   the loss was not finite
+  StorageError      6   no space, read-only, or another failure to write
+  BusyError         7   the run folder is in use
+  OutOfMemory       8   the device or the machine ran out of memory
+  WorkerError       9   a data-loading worker died
+  Terminated      143   SIGTERM asked us to stop
+(KeyboardInterrupt  130)
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+
+class DistillError(Exception):
+    """A failure with one short message: what is wrong, where, and the choices; `hint` is what to try next."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message, hint)  # both, so that the error survives the way out of a worker process
+        self.message, self.hint = message, hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n{self.hint}" if self.hint else self.message
+
+
+class ConfigError(DistillError):
+    exit_code = 2
+
+
+class DataError(DistillError):
+    exit_code = 3
+
+
+class CheckpointError(DistillError):
+    exit_code = 4
+
+
+class NonFiniteError(DistillError):
+    exit_code = 5
+
+
+class StorageError(DistillError):
+    exit_code = 6
+
+
+class BusyError(DistillError):
+    exit_code = 7
+
+
+class OutOfMemory(DistillError):
+    exit_code = 8
+
+
+class WorkerError(DistillError):
+    exit_code = 9
+
+
+class Terminated(DistillError):
+    exit_code = 143
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice most like `word`, ignoring case, or None when nothing is close."""
+    folded = {choice.casefold(): choice for choice in reversed(list(choices))}
+    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The exit code that tells what kind of failure `error` was."""
+    if isinstance(error, DistillError):
+        return error.exit_code
+    return 130 if isinstance(error, KeyboardInterrupt) else 1
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors."""
+    try:
+        yield
+    except DistillError:
+        raise
+    except MemoryError as error:
+        raise OutOfMemory("out of memory", "try a smaller batch_size") from error
+    except OSError as error:
+        path = f": {error.filename}" if error.filename else ""
+        raise StorageError(
+            f"{error.strerror or error}{path}", "free some space, or choose another output_dir"
+        ) from error
+    except RuntimeError as error:
+        text = str(error)
+        if "DataLoader worker" in text:
+            raise WorkerError(f"a data-loading worker died: {text.splitlines()[0]}", "try workers=0") from error
+        if "out of memory" in text or "can't allocate memory" in text:
+            raise OutOfMemory(
+                f"out of memory: {text.splitlines()[0]}", "try a smaller batch_size, or optimizer.accumulate=2"
+            ) from error
+        raise

@@ -1,0 +1,74 @@
+"""Numbers about a trained classifier: accuracy, F1, likelihood and calibration, and its fidelity to its teacher."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.functional.classification import (
+    multiclass_accuracy,
+    multiclass_calibration_error,
+    multiclass_f1_score,
+    multiclass_precision,
+    multiclass_recall,
+)
+
+from distill_cli.data import Split
+from distill_cli.models import Classifier
+
+ECE_BINS = 15
+
+
+def logits_of(model: Classifier, split: Split, batch_size: int) -> Tensor:
+    """The model's logits (N, K) on a split in its own order: fp32, eval mode, T = 1. The model's mode is put back."""
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        answers = [model(batch.inputs).float() for batch in split.batches(batch_size)]
+    model.train(was_training)
+    return torch.cat(answers).clone()
+
+
+def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:
+    """Metrics at T = 1 of logits (N, K) against labels (N,), and against a teacher's logits (N, K) when given.
+
+    accuracy; f1: macro over the classes that occur; nll: mean negative log-likelihood in nats; ece: expected
+    calibration error with 15 bins; kl: mean KL(teacher || student) in nats; agreement: share of equal decisions.
+    """
+    classes = logits.shape[1]
+    log_probabilities = F.log_softmax(logits.double(), dim=1)
+    found = {
+        "accuracy": multiclass_accuracy(logits, labels, classes, average="micro"),
+        "f1": multiclass_f1_score(logits, labels, classes, average="macro"),
+        "nll": F.nll_loss(log_probabilities, labels),
+        "ece": multiclass_calibration_error(log_probabilities.exp().float(), labels, classes, n_bins=ECE_BINS),
+    }
+    if teacher_logits is not None:
+        theirs = F.log_softmax(teacher_logits.double(), dim=1)
+        found["kl"] = F.kl_div(log_probabilities, theirs, reduction="batchmean", log_target=True)
+        found["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
+    return {name: float(value) for name, value in found.items()}
+
+
+def per_class(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
+    """precision, recall, f1 and support of each class, in class order."""
+    classes = logits.shape[1]
+    scores = {
+        "precision": multiclass_precision(logits, labels, classes, average="none"),
+        "recall": multiclass_recall(logits, labels, classes, average="none"),
+        "f1": multiclass_f1_score(logits, labels, classes, average="none"),
+        "support": torch.bincount(labels, minlength=classes),
+    }
+    return {name: values.tolist() for name, values in scores.items()}
+
+
+def paired_difference(logits: Tensor, others: Tensor, labels: Tensor) -> tuple[float, float]:
+    """Accuracy of `logits` minus that of `others` on the same samples, and half its 95 % interval.
+
+    Only the samples on which exactly one of the two is right tell them apart (McNemar, 1947): with b and c of those
+    the difference is (b - c) / n, its variance (b + c - (b - c)^2 / n) / n^2.
+    """
+    n = len(labels)
+    ours, theirs = logits.argmax(1) == labels, others.argmax(1) == labels
+    b, c = int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+    return (b - c) / n, 1.96 * (b + c - (b - c) ** 2 / n) ** 0.5 / n

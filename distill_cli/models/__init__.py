@@ -1,0 +1,114 @@
+"""From a YAML node to a classifier that takes a batch's inputs; the networks themselves are in the files beside."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_cli import config, schema
+from distill_cli.data import InputSpec
+from distill_cli.errors import ConfigError
+
+# Keys of a model's node that are ours rather than its class's.
+OURS = {
+    role: [field.name for field in dataclasses.fields(kind) if field.name != "_target_"]
+    for role, kind in (("teacher", schema.Teacher), ("student", schema.Student))
+}
+
+
+class Classifier(nn.Module):
+    """A network behind the data's own inputs: grey is expanded to its channels, and its normalisation applied.
+
+    Args:
+        net: takes (N, channels, H, W), gives logits (N, K).
+        spec: what the data's batches look like.
+        mean, std: the normalisation the network was trained with, where it is not the data's.
+    """
+
+    def __init__(
+        self, net: nn.Module, spec: InputSpec, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
+        super().__init__()
+        self.net = net
+        first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
+        self.channels = first.in_channels if first is not None else spec.channels
+        self.scale: Tensor | None
+        self.shift: Tensor | None
+        scale = shift = None
+        if mean is not None and std is not None and (tuple(mean), tuple(std)) != (spec.mean, spec.std):
+            theirs, own = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.mean, mean))
+            spread, own_spread = (torch.tensor(v).view(1, -1, 1, 1) for v in (spec.std, std))
+            scale, shift = spread / own_spread, (theirs - own) / own_spread
+        self.register_buffer("scale", scale, persistent=False)
+        self.register_buffer("shift", shift, persistent=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """(N, C, H, W) as the data normalises it -> logits (N, K)."""
+        if inputs.shape[1] != self.channels:
+            inputs = inputs.expand(-1, self.channels, -1, -1)
+        if self.scale is not None and self.shift is not None:
+            inputs = inputs * self.scale + self.shift
+        logits: Tensor = self.net(inputs)
+        return logits
+
+
+def build(
+    node: Mapping[str, Any], role: str, spec: InputSpec, num_classes: int, trust: Sequence[str] | None = None
+) -> Classifier:
+    """Build the model a `teacher` or `student` node describes and check it on two blank pictures.
+
+    Raises:
+        ConfigError: unknown class or arguments, or it does not give (N, num_classes) logits on such inputs.
+    """
+    net = config.build(
+        node,
+        nn.Module,
+        role,
+        leave_out=OURS["teacher"],
+        trust=trust,
+        num_classes=num_classes,
+        in_channels=spec.channels,
+        input_size=spec.size,
+    )
+    model = Classifier(net, spec, node.get("mean"), node.get("std"))
+    if model.channels != spec.channels and spec.channels != 1:
+        raise ConfigError(
+            f"{role}: takes {model.channels} channel(s), but the pictures have {spec.channels}",
+            f"drop {role}.in_channels",
+        )
+    shape = probe(model, spec, role)
+    if shape != (2, num_classes):
+        raise ConfigError(f"{role}: should give logits of shape (N, {num_classes}), gave {('N', *shape[1:])}")
+    return model
+
+
+def probe(model: nn.Module, spec: InputSpec, role: str) -> tuple[int, ...]:
+    """The shape of the model's answer to two blank pictures; its weights, buffers and mode stay as they were."""
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            device = next((p.device for p in model.parameters()), torch.device("cpu"))
+            answer = model(torch.zeros(2, spec.channels, *spec.size, device=device))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        size = f"{spec.channels} x {spec.size[0]} x {spec.size[1]}"
+        raise ConfigError(f"{role}: cannot take pictures of {size}: {error}", "try another dataset.size") from error
+    finally:
+        model.train(was_training)
+    if not isinstance(answer, Tensor):
+        raise ConfigError(f"{role}: should give a tensor of logits, gave {type(answer).__name__}")
+    return tuple(answer.shape)
+
+
+def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:
+    """The node that builds the same network again when its weights come from a file: no download, the same stem."""
+    return {**node, **getattr(model.net, "rebuild", {})}
+
+
+def num_parameters(model: nn.Module) -> int:
+    """How many numbers training could move."""
+    return sum(p.numel() for p in model.parameters())

@@ -1,0 +1,185 @@
+"""Weights from and to files: ours as safetensors with model.json, others' as plain state dicts; never a pickle's code."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from distill_cli import files
+from distill_cli.errors import CheckpointError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "student", "teacher")
+PREFIXES = ("module.", "net.", "model.", "_orig_mod.")
+HEADS = ("fc", "linear", "classifier", "head")
+
+
+def save_weights(path: Path, model: nn.Module) -> str:
+    """Write the network's weights as safetensors, whole or not at all; returns the file's SHA-256.
+
+    Equal weights give equal bytes.
+    """
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    files.write(path, save(tensors, metadata={"format": "pt"}))
+    return files.sha256(path)
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """A state dict from a .safetensors file or one that torch.save wrote, out of whatever it is wrapped in.
+
+    Raises:
+        CheckpointError: as `read_file`, or it holds no state dict.
+    """
+    return _state_dict(read_file(path), path)
+
+
+def read_file(path: Path) -> Any:
+    """What a .safetensors file, or one that torch.save wrote, holds; loaded without running any code in it.
+
+    Raises:
+        CheckpointError: missing, empty, truncated, damaged, holding anything but tensors and plain values.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint or ckpt")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"{path} is empty")
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or holds code or objects other than tensors: it was not loaded",
+            "save a plain state dict: torch.save(model.state_dict(), path)",
+        ) from error
+    except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+
+
+def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
+    while isinstance(loaded, Mapping):
+        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+        if inner is None:
+            break
+        loaded = inner
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        raise CheckpointError(f"{path} holds no state dict (a mapping of names to tensors)")
+    return dict(loaded)
+
+
+def load_into(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Load a state dict under the network's own names; a wrapper's prefix and a head's other name are mapped.
+
+    Raises:
+        CheckpointError: names or shapes do not fit; the message shows the first that do not.
+    """
+    own = net.state_dict()
+    given = {_stripped(name, own): tensor for name, tensor in weights.items()}
+    if head := _renamed_head(own, given):
+        new, old = head
+        given = {new + k.removeprefix(old) if k.startswith(f"{old}.") else k: v for k, v in given.items()}
+    given = {k: v for k, v in given.items() if not (k.endswith("num_batches_tracked") and k not in own)}
+    for name, tensor in own.items():
+        if name.endswith("num_batches_tracked"):
+            given.setdefault(name, tensor)  # absent from old checkpoints, and no part of what a network computes
+    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    shapes = [k for k in own if k in given and own[k].shape != given[k].shape]
+    if missing or extra or shapes:
+        faults = []
+        if shapes:
+            first = shapes[0]
+            faults.append(f"{first} is {tuple(given[first].shape)} there and {tuple(own[first].shape)} here")
+        if missing:
+            faults.append(f"{len(missing)} of our tensors are missing there ({missing[0]}, ...)")
+        if extra:
+            faults.append(f"{len(extra)} of its tensors are unknown here ({extra[0]}, ...)")
+        raise CheckpointError(
+            f"{source} does not fit {type(net).__name__}: " + "; ".join(faults), "check the architecture"
+        )
+    net.load_state_dict(given)
+
+
+def _stripped(name: str, own: Mapping[str, Tensor]) -> str:
+    while name not in own:
+        prefix = next((p for p in PREFIXES if name.startswith(p)), None)
+        if prefix is None:
+            break
+        name = name.removeprefix(prefix)
+    return name
+
+
+def _renamed_head(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str] | None:
+    """(our head's name, theirs) when they differ and both are known names of heads."""
+    ours = next((h for h in HEADS if f"{h}.weight" in own), None)
+    theirs = next((h for h in HEADS if f"{h}.weight" in given), None)
+    return (ours, theirs) if ours and theirs and ours != theirs and f"{ours}.weight" not in given else None
+
+
+def write_model(folder: Path, name: str, model: nn.Module, card: Mapping[str, Any]) -> str:
+    """Write `name`.safetensors and model.json, which tells how to rebuild it; returns the weights' SHA-256."""
+    digest = save_weights(folder / f"{name}.safetensors", model)
+    files.write_json(folder / "model.json", {**card, "weights": f"{name}.safetensors", "sha256": digest})
+    return digest
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The folder's model.json.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return read_facts(folder / "model.json", frozenset({"model", "classes", "input", "sha256", "weights", "dataset"}))
+
+
+def read_facts(path: Path, needed: frozenset[str] = frozenset()) -> dict[str, Any]:
+    """A JSON file of ours.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or lacks a `needed` key.
+    """
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"there is no {path.name} in {path.parent.absolute()}", "it belongs beside the weights"
+        ) from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(facts, dict) or not needed <= facts.keys():
+        raise CheckpointError(f"{path} is damaged: keys are missing")
+    return facts
+
+
+def verified(path: Path, digest: str) -> Path:
+    """The same path when the file's SHA-256 is `digest`.
+
+    Raises:
+        CheckpointError: it is missing, or its bytes are not those that were written.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path.absolute()}")
+    if files.sha256(path) != digest:
+        raise CheckpointError(
+            f"{path} is not what was written (its SHA-256 differs from model.json's): it was not loaded"
+        )
+    return path
+
+
+def load_kept(folder: Path, net: nn.Module) -> dict[str, Any]:
+    """Load what `write_model` left in `folder` into the network, its bytes verified; returns the card.
+
+    Raises:
+        CheckpointError: something is missing, damaged, or of another architecture.
+    """
+    card = read_card(folder)
+    path = verified(folder / Path(card["weights"]).name, card["sha256"])
+    load_into(net, read_weights(path), str(path))
+    return card

@@ -1,0 +1,28 @@
+"""Names for files and folders: short, portable, and the same for the same input."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+
+def slug(text: str, limit: int = 80) -> str:
+    """Keep [A-Za-z0-9._-] of `text`; where that or the length loses something long, eight hex digits keep it unique."""
+    clean = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("-.")
+    if len(clean) <= limit:
+        return clean
+    return f"{clean[: limit - 9]}-{hashlib.sha256(str(text).encode()).hexdigest()[:8]}"
+
+
+def overrides_slug(overrides: Sequence[str]) -> str:
+    """A sweep job's folder name from its overrides: T=1, alpha=0.5 -> T-1_alpha-0.5."""
+    return slug("_".join(slug(override.replace("=", "-", 1), 1000) for override in overrides)) or "default"
+
+
+def fingerprint(ingredients: Any) -> str:
+    """Twelve hex digits of the SHA-256 of a JSON-able value: equal values, equal digits, in any key order."""
+    text = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,129 @@
+"""How the teacher's signal enters the loss: the interface of an objective, and the weighted sum of several.
+
+    L = (1 - alpha) * CE + alpha * sum_i weight_i * L_i
+
+alpha weighs the teacher. An objective that is not `alpha_weighted` stands beside the whole label term instead:
+L = CE + weight * L_i. T and alpha come from the schedule at every step; an objective stores neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill_cli import config
+from distill_cli.data import Batch, InputSpec
+from distill_cli.errors import ConfigError
+from distill_cli.models import Classifier
+from distill_cli.models.features import Output
+
+
+class Objective(nn.Module):
+    """One term of the loss. Its parameters, if any, are trained and checkpointed with the student.
+
+    Class attributes:
+        formula: the term in the field's notation, for the run's header.
+        needs_teacher: whether the teacher is asked at all.
+        alpha_weighted: whether alpha weighs it against the labels; if not, it is added to the whole label term.
+        summed: whether it is a sum over the batch's samples rather than a mean, which matters when a batch is cut.
+        uses_T: whether the temperature has an effect on it.
+    """
+
+    formula: ClassVar[str] = ""
+    needs_teacher: ClassVar[bool] = True
+    alpha_weighted: ClassVar[bool] = True
+    summed: ClassVar[bool] = False
+    uses_T: ClassVar[bool] = False
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+
+    def connect(self, student: Classifier, teacher: Classifier, spec: InputSpec) -> tuple[str, str]:
+        """Called once when both models exist: choose layers, make adapters.
+
+        Returns:
+            A label and a text for the run's header; ("", "") when there is nothing to say.
+        """
+        return "", ""
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        """Module paths in the student whose features `forward` wants."""
+        return ()
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        """Module paths in the teacher whose features `forward` wants; with any, the teacher must run live."""
+        return ()
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        """The term's value, a scalar; weight and alpha are applied outside."""
+        raise NotImplementedError(type(self).__name__)
+
+
+def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
+    """The chosen objectives by name.
+
+    Raises:
+        ConfigError: an unknown class or argument, or labels-only beside a teacher's objective.
+    """
+    built = {name: config.build(node, Objective, f"objective.{name}") for name, node in nodes.items()}
+    alone = [name for name, objective in built.items() if not objective.needs_teacher]
+    if alone and len(built) > 1:
+        raise ConfigError(
+            f"objective: {alone[0]} is labels only and cannot be combined with {', '.join(n for n in built if n not in alone)}",
+            "the label term is part of every objective: drop it from the list",
+        )
+    return built
+
+
+class Loss:
+    """The loss of one stage: the label term and the objectives in use."""
+
+    def __init__(self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0) -> None:
+        self.objectives = {name: o for name, o in objectives.items() if o.needs_teacher}
+        self.label_smoothing = label_smoothing
+        self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
+        self.student_layers = sorted({path for o in self.objectives.values() for path in o.student_layers})
+        self.teacher_layers = sorted({path for o in self.objectives.values() for path in o.teacher_layers})
+
+    def __call__(
+        self, student: Output, teacher: Output | None, batch: Batch, T: float, alpha: float, share: float = 1.0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The batch's loss and its unweighted terms.
+
+        Args:
+            share: which part of the optimizer step's samples this batch is; means are weighted by it, sums are not.
+
+        Returns:
+            The scalar to call backward on, and each term by name (`ce` first), detached scalars.
+        """
+        label_weight = 1 - alpha if self.weighs_alpha else 1.0
+        ce = F.cross_entropy(student.logits.float(), batch.labels, label_smoothing=self.label_smoothing)
+        total, terms = label_weight * share * ce, {"ce": ce.detach()}
+        for name, objective in self.objectives.items():
+            assert teacher is not None
+            term = objective(student, teacher, batch, T)
+            factor = objective.weight * (alpha if objective.alpha_weighted else 1.0)
+            total = total + factor * (1.0 if objective.summed else share) * term
+            terms[name] = term.detach()
+        return total, terms
+
+    def formula(self, T: str, alpha: str) -> str:
+        """The loss with its numbers in it; `T` and `alpha` are as the header shows them, `3` or `3→1`."""
+        if not self.objectives:
+            return "CE(student, label)"
+        terms = []
+        for objective in self.objectives.values():
+            weight = "" if objective.weight == 1 else f"{objective.weight:g}·"
+            terms.append((objective.alpha_weighted, weight + objective.formula.replace("{T}", T)))
+        weighted = " + ".join(text for by_alpha, text in terms if by_alpha)
+        added = "".join(f" + {text}" for by_alpha, text in terms if not by_alpha)
+        if not weighted:
+            return f"CE{added}"
+        several = sum(by_alpha for by_alpha, _ in terms) > 1
+        return f"(1-α)·CE + α·{f'({weighted})' if several else weighted}{added},  α={alpha}"

@@ -1,0 +1,63 @@
+"""Objectives on feature maps taken by hook; their adapters are trained and checkpointed with the student."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill_cli.data import Batch, InputSpec
+from distill_cli.models import Classifier
+from distill_cli.models.features import Output, deepest_map, feature_map, shapes
+from distill_cli.objectives import Objective
+from distill_cli.objectives.logits import wide
+
+
+def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
+    """Mean squared difference of two feature maps (N, C, H, W) of the same shape.
+
+    Romero et al., 2015 (FitNets), arXiv 1412.6550, equation 3, with a mean in place of half the sum.
+    """
+    return F.mse_loss(wide(student_features), wide(teacher_features))
+
+
+class Hint(Objective):
+    """MSE(r(f_s), f_t) with r a 1x1 convolution and batch normalisation; the larger map is average-pooled to the smaller.
+
+    Args:
+        weight: the papers' sums are large and this mean is small, hence 100.
+        student_layer, teacher_layer: module paths, or auto: the student's deepest feature map, and the teacher's
+            deepest one of the nearest size.
+    """
+
+    formula = "‖r(f_s)-f_t‖²/n"
+
+    def __init__(self, weight: float = 100.0, student_layer: str = "auto", teacher_layer: str = "auto") -> None:
+        super().__init__(weight)
+        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+
+    def connect(self, student: Classifier, teacher: Classifier, spec: InputSpec) -> tuple[str, str]:
+        ours, theirs = shapes(student, student.net, spec), shapes(teacher, teacher.net, spec)
+        if self.student_layer == "auto":
+            self.student_layer = deepest_map(ours)
+        source = feature_map(ours, self.student_layer, "objective.hint.student_layer")
+        if self.teacher_layer == "auto":
+            self.teacher_layer = deepest_map(theirs, near=source[2])
+        target = feature_map(theirs, self.teacher_layer, "objective.hint.teacher_layer")
+        self.regressor = nn.Sequential(nn.Conv2d(source[1], target[1], 1, bias=False), nn.BatchNorm2d(target[1]))
+        sizes = [f"{path} {shape[1]}x{shape[2]}x{shape[3]}" for path, shape in
+                 ((self.student_layer, source), (self.teacher_layer, target))]  # fmt: skip
+        return "hint", f"student {sizes[0]} → teacher {sizes[1]}"
+
+    @property
+    def student_layers(self) -> tuple[str, ...]:
+        return (self.student_layer,)
+
+    @property
+    def teacher_layers(self) -> tuple[str, ...]:
+        return (self.teacher_layer,)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
+        height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
+        ours, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (ours, theirs))
+        return hint(self.regressor(ours), theirs)

@@ -1,0 +1,93 @@
+"""Objectives on logits: pure functions of (N, K) tensors, each with its thin class. Loss arithmetic is fp32 or wider."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_cli.data import Batch
+from distill_cli.models.features import Output
+from distill_cli.objectives import Objective
+
+
+def wide(logits: Tensor) -> Tensor:
+    """fp32 at least; float64 stays float64."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
+    """T^2 KL(p_t^T || p_s^T), summed over classes, averaged over the batch.
+
+    T^2 keeps the gradient's magnitude as T changes. Hinton et al., 2015, arXiv 1503.02531, section 2.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+        temperature: T > 0.
+    """
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def logit_mse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Squared L2 distance of the logits, averaged over the batch: mean_n sum_k (z_s - z_t)^2.
+
+    Ba & Caruana, 2014, arXiv 1312.6184, equation 1; Kim et al., 2021, arXiv 2105.08919.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+    """
+    return (wide(student_logits) - wide(teacher_logits)).square().sum(dim=1).mean()
+
+
+def logit_sse(student_logits: Tensor, teacher_logits: Tensor) -> Tensor:
+    """Squared logit differences summed over classes and batch: sum_n sum_k (z_t - z_s)^2.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+    """
+    return (wide(teacher_logits) - wide(student_logits)).square().sum()
+
+
+class CE(Objective):
+    """Labels only: the label term is the whole loss and the teacher is not asked."""
+
+    formula = "CE"
+    needs_teacher = False
+    alpha_weighted = False
+
+
+class KD(Objective):
+    """Soft labels at temperature T; see `kd`."""
+
+    formula: ClassVar[str] = "T²·KL(teacher‖student), T={T}"
+    uses_T = True
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return kd(student.logits, teacher.logits, temperature)
+
+
+class LogitMSE(Objective):
+    """Logits themselves, no softening; see `logit_mse`."""
+
+    formula = "‖z_s-z_t‖²"
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return logit_mse(student.logits, teacher.logits)
+
+
+class LogitSSE(Objective):
+    """CE + weight * sum of squared logit differences: stands beside the whole label term; see `logit_sse`."""
+
+    formula = "Σ(z_t-z_s)²"
+    alpha_weighted = False
+    summed = True
+
+    def __init__(self, weight: float = 0.1) -> None:
+        super().__init__(weight)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return logit_sse(student.logits, teacher.logits)

@@ -1,0 +1,69 @@
+"""The machine under a run: device, precision, threads and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import torch
+
+from distill_cli.errors import ConfigError
+
+
+def device(name: str) -> torch.device:
+    """The device called `name`; auto takes a GPU where there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name == "auto":
+        return torch.device(next((kind for kind in ("cuda", "mps") if kind in present), "cpu"))
+    if name not in present:
+        raise ConfigError(f"device: this machine has no {name!r}", f"choices: auto, {', '.join(present)}")
+    return torch.device(name)
+
+
+def prepare(threads: int | None) -> None:
+    """Set what holds for the whole process: CPU threads, and TF32 for fp32 matrix work on GPUs."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+
+
+def dtype(precision: str, where: torch.device) -> torch.dtype:
+    """The type of activations under `precision`; auto is bf16 on GPUs that have it, else fp32."""
+    if precision == "auto":
+        fast = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def autocast(where: torch.device, kind: torch.dtype) -> AbstractContextManager[object]:
+    """A context in which the models compute in `kind`; weights stay fp32."""
+    return nullcontext() if kind == torch.float32 else torch.autocast(where.type, kind)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from its parts: streams that share a part do not overlap."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Draw from a stream of its own inside, and leave the global one as it was."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed_of(*parts))
+        yield
+
+
+def sample_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of samples in an epoch: a permutation that depends on (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
+    return torch.randperm(size, generator=generator)

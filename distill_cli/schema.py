@@ -1,0 +1,263 @@
+"""The typed and bounded shape of every configuration; knows neither Hydra's search path nor torch.
+
+Scalars and stages are structured configs, so a misspelt key or a word for a number is refused while composing.
+Models, datasets, optimizers and objectives stay open mappings (a class brings its own keys, checked against its
+signature when it is built); the keys that belong to us in them are described by the dataclasses named in `node`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Optional
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from distill_cli.errors import ConfigError, nearest
+from distill_cli.kinds import describe, fits
+
+
+def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
+    """A field with bounds: gt, ge, lt, le, choices, ramp (a number or [from, to]), node (keys of an open mapping)."""
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: default.copy(), metadata=rules)
+    return field(default=default, metadata=rules)
+
+
+@dataclass
+class Stage:
+    epochs: int = bounded(1, ge=0)
+    T: Any = bounded("${T}", ramp=True, gt=0)
+    alpha: Any = bounded("${alpha}", ramp=True, ge=0, le=1)
+    shape: str = bounded("linear", choices=("linear", "cosine"))
+    objective: Any = None
+    lr: Optional[float] = bounded(None, gt=0)  # noqa: UP045 - omegaconf reads the annotation
+
+
+@dataclass
+class Fit:
+    epochs: int | None = bounded(None, ge=0)
+    optimizer: str = bounded("adamw")
+    lr: float | None = bounded(None, gt=0)
+    weight_decay: float | None = bounded(None, ge=0)
+    batch_size: int = bounded(64, ge=1)
+    seed: int = bounded(0, ge=0)
+
+
+@dataclass
+class Student:
+    _target_: str = bounded()
+
+
+@dataclass
+class Teacher:
+    _target_: str = bounded()
+    checkpoint: str | None = None
+    joint: bool = False
+    mean: list[float] | None = None
+    std: list[float] | None = bounded(None, gt=0)
+    fit: Fit = bounded(None, node=Fit)
+
+
+@dataclass
+class Dataset:
+    _target_: str = bounded()
+    root: str | None = None
+    download: bool = True
+    size: Any = bounded("auto", size=True)
+    mean: list[float] | None = None
+    std: list[float] | None = bounded(None, gt=0)
+    val_fraction: float = bounded(0.1, gt=0, lt=1)
+    split_seed: int = bounded(0, ge=0)
+    memory: float = bounded(2.0, ge=0)
+
+
+@dataclass
+class Optimizer:
+    _target_: str = bounded()
+    lr: float = bounded(1e-3, gt=0)
+    weight_decay: float = bounded(0.0, ge=0)
+    momentum: float = bounded(0.0, ge=0, lt=1)
+    curve: str = bounded("constant", choices=("constant", "cosine", "step"))
+    warmup: float = bounded(0.0, ge=0, lt=1)
+    milestones: list[float] = bounded([], gt=0, lt=1)
+    gamma: float = bounded(0.1, gt=0, le=1)
+    clip: float | None = bounded(None, gt=0)
+    accumulate: int = bounded(1, ge=1)
+
+
+@dataclass
+class Objective:
+    _target_: str = bounded()
+    weight: float = bounded(1.0, ge=0)
+
+
+# Structured configs below: omegaconf 2.3 wants Optional[...] spelt out.
+@dataclass
+class Device:
+    device: str = "auto"
+    batch_size: int = bounded(64, ge=1)
+    workers: int = bounded(0, ge=0)
+    threads: Optional[int] = bounded(None, ge=1)  # noqa: UP045
+    dataset: Any = bounded(None, node=Dataset)
+
+
+@dataclass
+class Train(Device):
+    T: float = bounded(3.0, gt=0)
+    alpha: float = bounded(0.7, ge=0, le=1)
+    seed: int = bounded(0, ge=0)
+    label_smoothing: float = bounded(0.0, ge=0, lt=1)
+    precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
+    compile: bool = False
+    baseline: bool = False
+    output_dir: str = "outputs"
+    run_dir: Optional[str] = None  # noqa: UP045
+    teacher: Any = bounded(None, node=Teacher)
+    student: Any = bounded(None, node=Student)
+    objective: dict[str, Any] = bounded({}, nodes=Objective)
+    schedule: dict[str, Stage] = bounded({}, nodes=Stage)
+    optimizer: Any = bounded(None, node=Optimizer)
+
+
+@dataclass
+class Eval(Device):
+    ckpt: Optional[str] = None  # noqa: UP045
+    split: str = bounded("test", choices=("train", "val", "test"))
+    per_class: bool = False
+    predictions: Optional[str] = None  # noqa: UP045
+    trust: list[str] = bounded([])
+
+
+SCHEMAS: dict[str, type] = {"train": Train, "teacher": Train, "eval": Eval}
+
+
+def register() -> None:
+    """Make the schemas known to Hydra as `train_schema` and `eval_schema`."""
+    store = ConfigStore.instance()
+    store.store(name="train_schema", node=Train)
+    store.store(name="eval_schema", node=Eval)
+
+
+def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
+    """Check types and bounds of a composed configuration; returns it as resolved plain values.
+
+    Raises:
+        ConfigError: naming every key that is wrong, its value and what is allowed there.
+    """
+    missing = sorted(OmegaConf.missing_keys(cfg))
+    if missing:
+        raise ConfigError("\n".join(f"{key}: has no default, give it as {key}=VALUE" for key in missing))
+    try:
+        plain = OmegaConf.to_container(cfg, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
+    values: dict[str, Any] = {str(key): value for key, value in dict(plain or {}).items()}
+    problems = list(_problems(values, schema, ""))
+    if schema is Train:
+        problems += _train_problems(values)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return values
+
+
+def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[str]:
+    hints = typing.get_type_hints(shape)
+    for known in dataclasses.fields(shape):
+        key, rules = f"{where}{known.name}", known.metadata
+        if known.name not in values:
+            if known.name == "_target_":
+                yield f"{where.rstrip('.')}: has no _target_, the class or function to build"
+            continue
+        value = values[known.name]
+        if "node" in rules:
+            if isinstance(value, Mapping) and value:
+                yield from _problems(value, rules["node"], f"{key}.")
+            elif value is not None or shape is not Eval:
+                yield f"{key}: nothing is chosen; pick one, as in {key}=NAME (`distill list` shows them)"
+        elif "nodes" in rules:
+            for name, node in (value or {}).items():
+                if isinstance(node, Mapping):
+                    yield from _problems(node, rules["nodes"], f"{key}.{name}.")
+                else:
+                    yield f"{key}.{name}: should be a mapping of keys, got {node!r}"
+        elif rules.get("ramp"):
+            pair = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+            if len(pair) > 2 or not pair:
+                yield f"{key}: should be a number or [from, to], got {value!r}"
+            for number in pair[:2]:
+                yield from _wrong(key, number, float, rules)
+        elif rules.get("size"):
+            if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+                yield f"{key}: should be auto or a number of pixels, got {value!r}"
+        else:
+            yield from _wrong(key, value, hints[known.name], rules)
+
+
+def _wrong(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Iterator[str]:
+    if not fits(value, kind):
+        yield f"{key}: should be {describe(kind)}, got {value!r}"
+        return
+    for number in value if isinstance(value, list) else [value]:
+        if not isinstance(number, int | float) or isinstance(number, bool):
+            continue
+        if not math.isfinite(number):
+            yield f"{key}: should be a finite number, got {number}"
+        elif "gt" in rules and not number > rules["gt"]:
+            yield f"{key}: must be greater than {rules['gt']}, got {number:g}"
+        elif "ge" in rules and not number >= rules["ge"]:
+            yield f"{key}: must be at least {rules['ge']}, got {number:g}"
+        elif "lt" in rules and not number < rules["lt"]:
+            yield f"{key}: must be less than {rules['lt']}, got {number:g}"
+        elif "le" in rules and not number <= rules["le"]:
+            yield f"{key}: must be at most {rules['le']}, got {number:g}"
+    if "choices" in rules and value not in rules["choices"]:
+        close = nearest(str(value), rules["choices"])
+        yield (
+            f"{key}: no choice called {value!r}; "
+            + (f"did you mean {close}? " if close else "")
+            + (f"choices: {', '.join(rules['choices'])}")
+        )
+
+
+def _train_problems(plain: Mapping[str, Any]) -> list[str]:
+    """What only shows when several keys are read together."""
+    problems = []
+    stages: Mapping[str, Any] = plain["schedule"] or {}
+    objectives: Mapping[str, Any] = plain["objective"] or {}
+    if not objectives:
+        problems.append("objective: nothing is chosen; pick one or a list, as in objective=kd")
+    if not stages:
+        problems.append("schedule: has no stages; pick one, as in schedule=two_stage")
+    elif all(stage.get("epochs") == 0 for stage in stages.values()):
+        problems.append("schedule: every stage has 0 epochs, so nothing would be trained")
+    for name, stage in stages.items():
+        for used in stage_objectives(stage, objectives):
+            if used not in objectives:
+                problems.append(
+                    f"schedule.{name}.objective: {used!r} is not among the chosen objectives "
+                    f"({', '.join(objectives)}); try objective=[{','.join([*objectives, str(used)])}]"
+                )
+    for role in ("teacher", "dataset"):
+        node = plain[role] or {}
+        if (node.get("mean") is None) != (node.get("std") is None):
+            problems.append(f"{role}.mean and {role}.std belong together: give both, or neither")
+    teacher, optimizer = plain["teacher"] or {}, plain["optimizer"] or {}
+    if teacher.get("joint") and optimizer.get("accumulate", 1) != 1:
+        problems.append("optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1")
+    if teacher.get("joint") and teacher.get("checkpoint"):
+        problems.append("teacher.joint: trains the teacher along with the student, so it takes no teacher.checkpoint")
+    return problems
+
+
+def stage_objectives(stage: Mapping[str, Any], objectives: Mapping[str, Any]) -> list[str]:
+    """Names of the objectives a stage uses: its own `objective` (a name or a list), else all that were chosen."""
+    own = stage.get("objective")
+    if own is None:
+        return list(objectives)
+    return [own] if isinstance(own, str) else list(own)

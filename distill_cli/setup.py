@@ -1,0 +1,123 @@
+"""From a composed configuration to everything a job works with: device, data, models, objectives, stages."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from distill_cli import __version__, config, engine, models, objectives, runtime, schedule
+from distill_cli.compose import choice
+from distill_cli.data import Data
+from distill_cli.models import Classifier
+from distill_cli.objectives import Loss, Objective
+from distill_cli.optim import Recipe
+from distill_cli.schedule import Stage
+
+CARD_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Setup:
+    """One job's parts, built and checked against each other; nothing trained or loaded yet.
+
+    `plain` is the configuration as resolved plain values; `names` say what the dataset and the models are called;
+    `losses` are by stage; `remarks` are lines for the header by their label.
+    """
+
+    plain: dict[str, Any]
+    names: dict[str, str]
+    device: torch.device
+    dtype: torch.dtype
+    data: Data
+    teacher: Classifier
+    student: Classifier
+    objectives: dict[str, Objective]
+    stages: list[Stage]
+    losses: dict[str, Loss]
+    recipe: Recipe
+    remarks: dict[str, str]
+
+    @property
+    def root(self) -> Path:
+        return Path(self.plain["output_dir"])
+
+    @property
+    def batch_size(self) -> int:
+        return int(self.plain["batch_size"])
+
+    def settings(self, **changes: Any) -> engine.Settings:
+        """How the loop runs the student; with changes, something else."""
+        own = {key: self.plain[key] for key in ("seed", "batch_size", "compile")}
+        return engine.Settings(dtype=self.dtype, **{**own, **changes})
+
+    def card(self, role: str) -> dict[str, Any]:
+        """What model.json says: how to rebuild the model, and what its inputs and classes are."""
+        model = self.teacher if role == "teacher" else self.student
+        return {
+            "format": CARD_FORMAT,
+            "distill": __version__,
+            "role": role,
+            "names": {"dataset": self.names["dataset"], "model": self.names[role]},
+            "model": models.rebuild_node(self.plain[role], model),
+            "classes": list(self.data.classes),
+            "input": asdict(self.data.input),
+            "dataset": self.plain["dataset"],
+        }
+
+
+def read(cfg: DictConfig) -> Setup:
+    """Load the data and build what a configuration names.
+
+    Raises:
+        ConfigError, DataError: as the device, the builders and their checks say.
+    """
+    resolved = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(resolved, dict)
+    plain = {str(key): value for key, value in resolved.items()}
+    runtime.prepare(plain["threads"])
+    device = runtime.device(plain["device"])
+    names = {"dataset": choice("dataset")}
+    names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
+    terms = objectives.build(plain["objective"])
+    recipe = Recipe.read(plain["optimizer"])
+    data = config.build(plain["dataset"], Data, "dataset", workers=plain["workers"]).to(device)
+    with runtime.seeded("teacher", plain["teacher"]["fit"]["seed"]):
+        teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))
+    with runtime.seeded("student", plain["seed"]):
+        student = models.build(plain["student"], "student", data.input, len(data.classes))
+        remarks = dict(objective.connect(student, teacher, data.input) for objective in terms.values())
+    for module in (teacher, student, *terms.values()):
+        module.to(device)
+    remarks.pop("", None)
+    stages = schedule.stages(plain["schedule"], terms)
+    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
+    dtype = runtime.dtype(plain["precision"], device)
+    return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
+
+
+def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]:
+    """Settings that were typed but change nothing in this job, each with the reason."""
+    typed = [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
+    by_stage = str(OmegaConf.to_container(cfg.schedule, resolve=False))
+    names, terms = ", ".join(job.objectives), job.objectives.values()
+    found = []
+    for key, used in (("T", any(o.uses_T for o in terms)), ("alpha", any(o.alpha_weighted for o in terms))):
+        if key in typed and not used:
+            found.append(f"{key} has no effect with objective={names}")
+        elif key in typed and f"${{{key}}}" not in by_stage:
+            found.append(f"{key} has no effect: every stage of this schedule sets its own")
+    curve = job.recipe.curve.shape
+    found += [
+        f"optimizer.{key} has no effect with optimizer.curve={curve}"
+        for key in ("milestones", "gamma")
+        if f"optimizer.{key}" in typed and curve != "step"
+    ]
+    if not teacher_epochs and not job.plain["teacher"]["joint"]:
+        fitting = [key for key in typed if key.startswith("teacher.fit.") and key != "teacher.fit.epochs"]
+        found += [f"{key} has no effect: the teacher is not fitted" for key in fitting]
+    return found

@@ -1,0 +1,125 @@
+"""A run in a person's words: the header before it, the line of an epoch, the closing table and what distillation bought."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from distill_cli import ui
+from distill_cli.models import num_parameters
+from distill_cli.setup import Setup
+
+COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
+
+
+class Clock:
+    """Seconds spent where: `with clock("train"): ...` adds to clock.seconds["train"]."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        started = time.perf_counter()
+        yield
+        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+
+
+def header(job: Setup, teaching: str) -> Table:
+    """The composed recipe: who teaches whom, on what data, by which loss in each stage.
+
+    Args:
+        teaching: how the teacher answers.
+    """
+    data, plain = job.data, job.plain
+    sizes = {"teacher": num_parameters(job.teacher), "student": num_parameters(job.student)}
+    shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
+    rows = [
+        ("teacher", f"{_named(job, 'teacher')}  {sizes['teacher']:,} parameters  {_origin(plain['teacher'])}; {teaching}"),
+        ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {sizes['teacher'] / sizes['student']:.3g}x smaller"),
+        ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
+                 f"{len(data.classes)} classes, {shape}  ({data.note})"),
+    ]  # fmt: skip
+    for stage in job.stages:
+        epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
+        loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha))
+        rows.append((stage.name, f"{epochs}  L = {loss}" + (f",  lr {stage.lr:g}" if stage.lr else "")))
+    kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
+    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
+    rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {job.batch_size}, seed {plain['seed']}, "
+                              f"{job.device} {precision}"))  # fmt: skip
+    rows += job.remarks.items()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for label, text in rows:
+        table.add_row(label, ui.escaped(text))
+    return table
+
+
+def _named(job: Setup, role: str) -> str:
+    stem = job.card(role)["model"].get("stem")
+    return job.names[role] + (f" ({stem} stem)" if stem else "")
+
+
+def _origin(node: Mapping[str, Any]) -> str:
+    if node["checkpoint"]:
+        return f"from {Path(node['checkpoint']).name}"
+    return f"from {node['weights']}" if node.get("weights") else "from scratch"
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line; a star marks the best on validation so far."""
+    loss = row["loss"]
+    terms = " ".join(f"{name} {value:.3f}" for name, value in loss.items() if name != "total")
+    fidelity = f"  kl {row['val']['kl']:.3f}" if "kl" in row["val"] else ""
+    return (
+        f"{row['stage']:<8} {row['epoch']:>3}/{epochs}  T {row['T']:.2f}  α {row['alpha']:.2f}  lr {row['lr']:.1e}  "
+        f"loss {loss['total']:.3f} ({terms})  val acc {row['val']['accuracy']:.4f}{fidelity}  "
+        f"{row['images_per_second']:,.0f} img/s{'  *' if row['best'] else ''}"
+    )
+
+
+def results(summary: Mapping[str, Any]) -> Table:
+    """The closing table: who reaches what on test, at T = 1."""
+    best = summary["best"]
+    labels = {
+        "teacher": "teacher",
+        "student": f"student, best on validation (epoch {best['epoch']})",
+        "student_last": "student, last epoch",
+        "baseline": "same student, labels only",
+    }
+    rows = []
+    for who, label in labels.items():
+        if who in summary["test"]:
+            scores = summary["test"][who]
+            size = summary["params"]["teacher" if who == "teacher" else "student"]
+            rows.append([label, f"{size:,}", *(f"{scores[c]:.4f}" if c in scores else "-" for c in COLUMNS)])
+    return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
+
+
+def closing(summary: Mapping[str, Any], difference: tuple[float, float] | None, num_test: int) -> str:
+    """What distillation bought, or did not.
+
+    Args:
+        difference: test accuracy of the student minus the baseline's, and half its 95 % interval over test samples.
+    """
+    teacher, student = (summary["test"][who]["accuracy"] for who in ("teacher", "student"))
+    kept = f"The student reaches {student:.2%} on test, the teacher {teacher:.2%}"
+    kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
+    if difference is None:
+        return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."
+    delta, half = difference
+    verdict = (
+        "no difference shown" if abs(delta) <= half else "distillation helps" if delta > 0 else "distillation hurts"
+    )
+    return (
+        f"{kept}\nAgainst the same student on labels only: {100 * delta:+.2f} points (95 % interval {100 * (delta - half):+.2f} "
+        f"to {100 * (delta + half):+.2f} over {num_test:,} test samples): {verdict}.\n"
+        "This is one seed: -m seed=0,1,2 shows the spread."
+    )

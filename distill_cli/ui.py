@@ -1,0 +1,103 @@
+"""What a person sees: tables and results on stdout, progress and messages on stderr, everything in the run's log."""
+
+from __future__ import annotations
+
+import io
+import logging
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+
+log = logging.getLogger("distill")
+log.setLevel(logging.INFO)
+log.propagate = False
+log.addHandler(logging.NullHandler())
+
+PLAIN_WIDTH = 120  # where stdout is not a terminal
+
+
+def show(content: RenderableType) -> None:
+    """Print to stdout, and keep the plain text in the log."""
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    Console(highlight=False, soft_wrap=isinstance(content, str), width=width).print(content)
+    text = io.StringIO()
+    Console(file=text, highlight=False, width=PLAIN_WIDTH, soft_wrap=isinstance(content, str)).print(content)
+    for line in text.getvalue().rstrip().splitlines():
+        log.info("%s", line.rstrip())
+
+
+def say(text: str) -> None:
+    """One message on stderr, and in the log."""
+    tqdm.write(text, file=sys.stderr)
+    log.info("%s", text)
+
+
+def warn(text: str) -> None:
+    """A message the user should not miss, on stderr and in the log."""
+    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escaped(text)}")
+    log.warning("%s", text)
+
+
+def fail(text: str) -> None:
+    """The one message of a failure: its first line on stderr, and what to try under it."""
+    first, *rest = text.splitlines() or [""]
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(f"[bold red]error:[/] {escaped(first)}")
+    for line in rest:
+        console.print(f"  {escaped(line)}")
+
+
+def bar(total: int, label: str) -> tqdm[Any]:
+    """A progress bar on stderr, silent when that is not a terminal; `total` counts samples."""
+    return tqdm(
+        total=total,
+        desc=label,
+        unit=" img",
+        unit_scale=True,
+        leave=False,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    )
+
+
+def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
+    """Iterate under a progress bar, silent when stderr is not a terminal."""
+    shown: Iterable[Item] = tqdm(items, desc=label, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+    return shown
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> Table:
+    """A plain table; the first column is text, the others are numbers unless `numbers` is false."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="right" if number and numbers else "left", no_wrap=not number)
+    for row in rows:
+        made.add_row(*(escaped(cell) for cell in row))
+    return made
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Write every message and traceback from now on to the file as well; close with `stop_log`."""
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return handler
+
+
+def stop_log(handler: logging.Handler) -> None:
+    log.removeHandler(handler)
+    handler.close()
+
+
+def escaped(text: str) -> str:
+    """Text in which rich finds no markup."""
+    return text.replace("[", r"\[")
