@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
+from sklearn.metrics import f1_score, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.functional.classification import (
-    multiclass_accuracy,
-    multiclass_calibration_error,
-    multiclass_f1_score,
-    multiclass_precision,
-    multiclass_recall,
-)
 
 from distill_cli.data import Split
 from distill_cli.models import Classifier
@@ -35,31 +30,39 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
     accuracy; f1: macro over the classes that occur; nll: mean negative log-likelihood in nats; ece: expected
     calibration error with 15 bins; kl: mean KL(teacher || student) in nats; agreement: share of equal decisions.
     """
-    classes = logits.shape[1]
     log_probabilities = F.log_softmax(logits.double(), dim=1)
+    decided = logits.argmax(1)
     found = {
-        "accuracy": multiclass_accuracy(logits, labels, classes, average="micro"),
-        "f1": multiclass_f1_score(logits, labels, classes, average="macro"),
+        "accuracy": (decided == labels).double().mean(),
+        "f1": f1_score(labels.cpu(), decided.cpu(), average="macro", zero_division=0),
         "nll": F.nll_loss(log_probabilities, labels),
-        "ece": multiclass_calibration_error(log_probabilities.exp().float(), labels, classes, n_bins=ECE_BINS),
+        "ece": calibration_error(log_probabilities.exp(), labels),
     }
     if teacher_logits is not None:
         theirs = F.log_softmax(teacher_logits.double(), dim=1)
         found["kl"] = F.kl_div(log_probabilities, theirs, reduction="batchmean", log_target=True)
-        found["agreement"] = (logits.argmax(1) == teacher_logits.argmax(1)).double().mean()
+        found["agreement"] = (decided == teacher_logits.argmax(1)).double().mean()
     return {name: float(value) for name, value in found.items()}
 
 
+def calibration_error(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """Expected calibration error of (N, K) probabilities: the gap between confidence and accuracy in equal-width bins
+    of confidence, weighted by how many samples fall in each.
+
+    Guo et al., 2017, arXiv 1706.04599, equation 3.
+    """
+    confidence, decided = probabilities.max(1)
+    bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
+    gaps = torch.zeros(ECE_BINS, dtype=probabilities.dtype, device=probabilities.device)
+    gaps.index_add_(0, bins, confidence - (decided == labels).to(confidence.dtype))
+    return gaps.abs().sum() / len(labels)
+
+
 def per_class(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:
-    """precision, recall, f1 and support of each class, in class order."""
-    classes = logits.shape[1]
-    scores = {
-        "precision": multiclass_precision(logits, labels, classes, average="none"),
-        "recall": multiclass_recall(logits, labels, classes, average="none"),
-        "f1": multiclass_f1_score(logits, labels, classes, average="none"),
-        "support": torch.bincount(labels, minlength=classes),
-    }
-    return {name: values.tolist() for name, values in scores.items()}
+    """precision, recall, f1 and support of each class, in class order; a score without samples is 0."""
+    every = np.arange(logits.shape[1])
+    scores = precision_recall_fscore_support(labels.cpu(), logits.argmax(1).cpu(), labels=every, zero_division=0)
+    return {name: v.tolist() for name, v in zip(("precision", "recall", "f1", "support"), scores, strict=True)}
 
 
 def paired_difference(logits: Tensor, others: Tensor, labels: Tensor) -> tuple[float, float]:

@@ -157,7 +157,7 @@ def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
         plain = OmegaConf.to_container(cfg, resolve=True)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    values: dict[str, Any] = {str(key): value for key, value in dict(plain or {}).items()}
+    values: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     problems = list(_problems(values, schema, ""))
     if schema is Train:
         problems += _train_problems(values)

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from distill_cli import ui
 from distill_cli.models import num_parameters
+from distill_cli.schedule import Ramp
 from distill_cli.setup import Setup
 
 COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
@@ -38,16 +39,18 @@ def header(job: Setup, teaching: str) -> Table:
     """
     data, plain = job.data, job.plain
     sizes = {"teacher": num_parameters(job.teacher), "student": num_parameters(job.student)}
+    smaller = sizes["teacher"] / sizes["student"]
     shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
     rows = [
         ("teacher", f"{_named(job, 'teacher')}  {sizes['teacher']:,} parameters  {_origin(plain['teacher'])}; {teaching}"),
-        ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {sizes['teacher'] / sizes['student']:.3g}x smaller"),
+        ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
         ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {shape}  ({data.note})"),
     ]  # fmt: skip
     for stage in job.stages:
         epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
-        loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha))
+        rest = Ramp(1 - stage.alpha.start, 1 - stage.alpha.end)
+        loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha), str(rest))
         rows.append((stage.name, f"{epochs}  L = {loss}" + (f",  lr {stage.lr:g}" if stage.lr else "")))
     kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]

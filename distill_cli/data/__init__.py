@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 from torch import Tensor
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from distill_cli.errors import DataError
@@ -188,6 +189,18 @@ def assemble(
         for name, part in (("train", train), ("val", val), ("test", test))
     }
     return Data(**splits, classes=tuple(classes), input=spec, digest=fingerprint(ingredients), note=note)
+
+
+def resized(images: Tensor, size: int | str) -> Tensor:
+    """uint8 pictures (N, C, H, W) at `size` pixels square by antialiased bilinear interpolation; "auto" leaves them."""
+    if size == "auto" or tuple(images.shape[2:]) == (size, size):
+        return images
+    return torch.cat(
+        [
+            F.interpolate(part.float(), (int(size), int(size)), mode="bilinear", antialias=True).round().byte()
+            for part in images.split(1024)
+        ]
+    )
 
 
 def _check(name: str, part: Part, classes: Sequence[str], name_of: Callable[[str, int], str]) -> None:

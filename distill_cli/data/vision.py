@@ -1,4 +1,4 @@
-"""The data sets that come with scikit-learn or torchvision, held in memory."""
+"""torchvision's data sets, held in memory."""
 
 from __future__ import annotations
 
@@ -12,43 +12,12 @@ from urllib.error import URLError
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.nn import functional as F
 from torchvision import datasets
 
-from distill_cli.data import Data, Part, assemble
+from distill_cli.data import Data, Part, assemble, resized
 from distill_cli.errors import DataError
 from distill_cli.files import exclusive
-
-DIGITS_TEST = 0.2  # a fixed fifth of the digits is the test set, whatever the split seed
-
-
-def digits(
-    size: int | str = 28,
-    mean: list[float] | None = None,
-    std: list[float] | None = None,
-    val_fraction: float = 0.1,
-    split_seed: int = 0,
-) -> Data:
-    """scikit-learn's bundled digits: 1,797 grey pictures of 8x8 with values 0 to 16, shown at `size` pixels."""
-    bunch = load_digits()
-    images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
-    images = resized(images, size)
-    rest, test = train_test_split(np.arange(len(images)), test_size=DIGITS_TEST, stratify=bunch.target, random_state=0)
-    whole = Part(images, bunch.target)
-    return assemble(
-        whole.take(np.sort(rest)),
-        None,
-        whole.take(np.sort(test)),
-        [str(d) for d in range(10)],
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        mean=mean,
-        std=std,
-        note=f"test: a fixed {DIGITS_TEST:.0%}; validation: {val_fraction:.0%} of the rest",
-    )
 
 
 def torchvision(
@@ -130,15 +99,3 @@ def _classes(name: str, dataset: Any) -> Sequence[str]:
     if name == "SVHN":
         return [str(d) for d in range(10)]
     return list(string.ascii_lowercase) if name == "EMNIST" else list(dataset.classes)
-
-
-def resized(images: Tensor, size: int | str) -> Tensor:
-    """uint8 pictures (N, C, H, W) at `size` pixels square by antialiased bilinear interpolation; "auto" leaves them."""
-    if size == "auto" or tuple(images.shape[2:]) == (size, size):
-        return images
-    return torch.cat(
-        [
-            F.interpolate(part.float(), (int(size), int(size)), mode="bilinear", antialias=True).round().byte()
-            for part in images.split(1024)
-        ]
-    )

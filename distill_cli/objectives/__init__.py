@@ -113,17 +113,19 @@ class Loss:
             terms[name] = term.detach()
         return total, terms
 
-    def formula(self, T: str, alpha: str) -> str:
-        """The loss with its numbers in it; `T` and `alpha` are as the header shows them, `3` or `3→1`."""
-        if not self.objectives:
-            return "CE(student, label)"
-        terms = []
+    def formula(self, T: str, alpha: str, rest: str) -> str:
+        """The loss with its numbers in it, each as the header shows it: `3`, or `3→1` where it moves.
+
+        Args:
+            rest: 1 - alpha, the labels' weight.
+        """
+        parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"]
         for objective in self.objectives.values():
-            weight = "" if objective.weight == 1 else f"{objective.weight:g}·"
-            terms.append((objective.alpha_weighted, weight + objective.formula.replace("{T}", T)))
-        weighted = " + ".join(text for by_alpha, text in terms if by_alpha)
-        added = "".join(f" + {text}" for by_alpha, text in terms if not by_alpha)
-        if not weighted:
-            return f"CE{added}"
-        several = sum(by_alpha for by_alpha, _ in terms) > 1
-        return f"(1-α)·CE + α·{f'({weighted})' if several else weighted}{added},  α={alpha}"
+            own = f"{objective.weight:g}·" if objective.weight != 1 else ""
+            parts.append((_factor(alpha) if objective.alpha_weighted else "") + own + objective.formula)
+        heat = f",  T={T}" if any(o.uses_T for o in self.objectives.values()) else ""
+        return " + ".join(parts) + heat
+
+
+def _factor(weight: str) -> str:
+    return f"({weight})·" if "→" in weight else f"{weight}·"

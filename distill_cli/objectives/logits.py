@@ -63,7 +63,7 @@ class CE(Objective):
 class KD(Objective):
     """Soft labels at temperature T; see `kd`."""
 
-    formula: ClassVar[str] = "T²·KL(teacher‖student), T={T}"
+    formula: ClassVar[str] = "T²·KL(teacher‖student)"
     uses_T = True
 
     def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
