@@ -191,38 +191,26 @@ def sweep(engine: Any, config_name: str, parsed: Sequence[Any], overrides: list[
     from hydra.core.hydra_config import HydraConfig
 
     from distill_cli import compose, ui
-    from distill_cli.errors import ConfigError, DistillError, translated
+    from distill_cli.errors import ConfigError, translated
 
     if compose.value_of(parsed, "run_dir") is not None:
         raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
     for job in compose.combinations(parsed):
         compose.compose(engine, config_name, "train", job)
     run = command_run("train")
-    total = sum(1 for _ in compose.expand(parsed))
-    failed: list[tuple[str, DistillError]] = []
+    names = [" ".join(compose.swept(parsed, job)) for job in compose.expand(parsed)]
 
     def task(cfg: DictConfig) -> Any:
-        hydra = HydraConfig.get()
-        name = " ".join(hydra.overrides.task)
-        ui.show(f"\n[{hydra.job.num + 1}/{total}] {name}")
-        try:
-            with translated():
-                return run(cfg)
-        except DistillError as error:
-            ui.fail(str(error))
-            failed.append((name, error))
-            return None
+        number = HydraConfig.get().job.num
+        ui.show(f"\n[{number + 1}/{len(names)}] {names[number]}")
+        with translated():
+            return run(cfg)
 
-    results = compose.multirun(engine, config_name, task, overrides)
-    rows = [
-        [" ".join(found["overrides"]), *(f"{found[split]['student']['accuracy']:.4f}" for split in ("val", "test"))]
-        for found in results
-        if isinstance(found, dict)
-    ]
-    ui.show(ui.table(f"{len(rows)} of {total} runs done", ["run", "val accuracy", "test accuracy"], rows))
-    for name, error in failed:
-        ui.fail(f"{name}: {error}")
-    bugs = [found for found in results if isinstance(found, BaseException)]
-    if bugs:
-        raise bugs[0]
-    return 1 if failed else 0
+    results = list(zip(names, compose.multirun(engine, config_name, task, overrides), strict=True))
+    done = [(name, found) for name, found in results if not isinstance(found, Exception)]
+    rows = [[name, *(f"{found[s]['student']['accuracy']:.4f}" for s in ("val", "test"))] for name, found in done]
+    ui.show(ui.table(f"{len(done)} of {len(names)} runs done", ["run", "val accuracy", "test accuracy"], rows))
+    for name, found in results:
+        if isinstance(found, Exception):
+            ui.fail(f"{name}: {found}")
+    return 0 if len(done) == len(results) else 1

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -139,7 +141,7 @@ def parse(overrides: Sequence[str], multirun: bool) -> list[Override]:
         try:
             override = OverridesParser.create().parse_override(text)
         except (OverrideParseException, HydraException) as error:
-            raise ConfigError(_unparsable(text), "quote a value with special characters: 'key=\"value\"'") from error
+            raise _unparsable(text) from error
         if override.is_sweep_override() and not multirun:
             raise ConfigError(f"{text}: lists several values for one run", f"add -m to sweep over them: -m {text}")
         if override.value() is None and override.key_or_group in group_names():
@@ -148,12 +150,13 @@ def parse(overrides: Sequence[str], multirun: bool) -> list[Override]:
     return parsed
 
 
-def _unparsable(text: str) -> str:
+def _unparsable(text: str) -> ConfigError:
     if "=" in text:
-        return f"cannot read the value in {text}"
+        key, _, value = text.partition("=")
+        return ConfigError(f"{text}: this value cannot be read", f"quote it: '{key}=\"{value}\"'")
     close = nearest(text, [*ALIASES, *(field.name for field in dataclasses.fields(schema.Train)), *group_names()])
     close = ALIASES.get(close, close) if close else None
-    return f"{text}: an override is written key=value" + (f", as in {close}=VALUE" if close else "")
+    return ConfigError(f"{text}: a setting is written key=value" + (f", as in {close}=VALUE" if close else ""))
 
 
 def group_names() -> list[str]:
@@ -194,6 +197,11 @@ def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
         yield list(line)
 
 
+def swept(parsed: Sequence[Override], job: Sequence[str]) -> list[str]:
+    """Those of a job's overrides that differ between the jobs of its sweep."""
+    return [text for override, text in zip(parsed, job, strict=True) if override.is_sweep_override()]
+
+
 def compose(engine: Any, config_name: str, command: str, overrides: Sequence[str]) -> DictConfig:
     """Compose and validate one configuration; it still holds Hydra's own node, and is current in HydraConfig.
 
@@ -224,19 +232,31 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
 
 def run(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> Any:
     """Run one job through Hydra's launcher machinery; what the task raises, this raises."""
-    result = engine.run(config_name=config_name, task_function=task, overrides=[*overrides, "hydra.mode=RUN"])
-    value = result._return_value  # the property would print Hydra's own words before raising
-    if isinstance(value, BaseException):
-        raise value
-    return value
+    result = engine.run(config_name=config_name, task_function=_caught(task), overrides=[*overrides, "hydra.mode=RUN"])
+    if isinstance(result.return_value, BaseException):
+        raise result.return_value
+    return result.return_value
 
 
 def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> list[Any]:
-    """Run a sweep through Hydra's sweeper and launcher; returns the tasks' values in order."""
+    """Run a sweep through Hydra's sweeper and launcher; returns each task's value, or what it raised, in order."""
     batches = engine.multirun(
-        config_name=config_name, task_function=task, overrides=[*overrides, "hydra.mode=MULTIRUN"]
+        config_name=config_name, task_function=_caught(task), overrides=[*overrides, "hydra.mode=MULTIRUN"]
     )
-    return [job._return_value for batch in (batches or []) for job in batch]
+    return [job.return_value for batch in (batches or []) for job in batch]
+
+
+def _caught(task: Task) -> Task:
+    """The task with its exception as its value: Hydra would print words of its own, and end the sweep."""
+
+    @functools.wraps(task)
+    def quiet(cfg: DictConfig) -> Any:
+        try:
+            return task(cfg)
+        except Exception as error:
+            return error
+
+    return quiet
 
 
 def make_current(cfg: DictConfig) -> None:
@@ -285,16 +305,21 @@ def _stored_dataset(checkpoint: str) -> Any:
         raise CheckpointError(
             f"ckpt: there is nothing at {path}", "give a run folder, a student.safetensors or a .pt file"
         )
-    folders = [path, *path.parents][: 4 if path.is_dir() else 5]
-    near = folders[0] if path.is_dir() else path.parent
+    # A checkpoint of a run lies one folder below it; weights lie beside their card.
+    places = (
+        [path]
+        if path.is_dir()
+        else [path.parent]
+        if path.suffix == ".safetensors"
+        else [path.parent, path.parent.parent]
+    )
     try:
-        if (near / "model.json").is_file():
-            return json.loads((near / "model.json").read_text(encoding="utf-8"))["dataset"]
-        if path.is_file() and path.suffix != ".safetensors":
-            for folder in folders[1:3]:
-                if (folder / ".hydra" / "config.yaml").is_file():
-                    stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
-                    return OmegaConf.to_container(stored.dataset, resolve=True)
+        for folder in places:
+            if (folder / "model.json").is_file():
+                return json.loads((folder / "model.json").read_text(encoding="utf-8"))["dataset"]
+            if (folder / ".hydra" / "config.yaml").is_file() and not path.is_dir():
+                stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
+                return OmegaConf.to_container(stored.dataset, resolve=True)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
         raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
     if path.is_dir():
@@ -323,10 +348,17 @@ def _explained(engine: Any, config_name: str) -> Iterator[None]:
         first = str(cause).splitlines()[0]
         if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
             raise ConfigError(_unknown_key(key, _all_keys(engine, config_name))) from error
-        raise ConfigError(f"{key}: {first}" if key else first) from error
+        raise ConfigError(f"{key}: {_plainly(first)}" if key else first) from error
     except (HydraException, YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
         lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise ConfigError(f"the configuration cannot be read: {lines}") from error
+
+
+def _plainly(complaint: str) -> str:
+    """OmegaConf's complaint about a value's type, in a user's words."""
+    found = re.match(r"Value (.*) of type '\w+' could not be converted to (\w+)", complaint)
+    words = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "text"}
+    return f"should be {words.get(found[2], found[2])}, got {found[1]}" if found else complaint
 
 
 def _all_keys(engine: Any, config_name: str) -> list[str]:
@@ -345,7 +377,7 @@ def _unknown_key(key: str, keys: Sequence[str]) -> str:
     close = nearest(key, [*keys, *ALIASES])
     close = ALIASES.get(close, close) if close else None
     parent = key.rpartition(".")[0]
-    inside = [k for k in keys if k.rpartition(".")[0] == parent]
+    inside = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
     guess = f"did you mean {close}?" if close else ""
     choices = f"keys{f' of {parent}' if parent else ''}: {', '.join(inside)}" if inside else ""
     return "\n".join(line for line in (f"{key}: there is no such key. {guess}".rstrip(), choices) if line)

@@ -66,25 +66,22 @@ def unknown_choice(key: str, value: str, choices: Sequence[str]) -> str:
     return f"{key}: nothing is called {value!r}\n{guess}choices: {', '.join(sorted(choices))}"
 
 
-def build(
+def check(
     node: Mapping[str, Any],
     kind: builtins.type[Built],
     where: str,
     *,
     leave_out: Sequence[str] = (),
     trust: Sequence[str] | None = None,
-    **provided: Any,
-) -> Built:
-    """Build the object that `node` names by `_target_`, called with the node's keys as keyword arguments.
+) -> Callable[..., Built]:
+    """Find what `node` names by `_target_` and check it and its arguments, without calling it; returns it.
 
     Args:
         node: `_target_` and its arguments; keys in `leave_out` belong to us and are not passed on.
-        kind: what must come out. The target must be a subclass of it, or a function annotated to return one:
-            checked before anything is called.
+        kind: what must come out. The target must be a subclass of it, or a function annotated to return one.
         where: the config key, for messages.
         trust: None for what the user typed or keeps in a conf/. For what was read from a run folder or a
-            checkpoint, the packages named by `trust=`: only these, ours, torch.optim and torchvision.models are built.
-        provided: arguments passed on where the signature takes them and the node does not set them.
+            checkpoint, the packages named by `trust=`: only these, ours, torch.optim and torchvision.models pass.
 
     Raises:
         ConfigError: the target does not exist, is of another kind, or does not take these arguments.
@@ -96,9 +93,30 @@ def build(
     target = _locate(path, where)
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
+    _check_arguments(_own(node, leave_out), target, where)
+    return target
+
+
+def build(
+    node: Mapping[str, Any],
+    kind: builtins.type[Built],
+    where: str,
+    *,
+    leave_out: Sequence[str] = (),
+    trust: Sequence[str] | None = None,
+    **provided: Any,
+) -> Built:
+    """Build what `node` names, called with the node's keys as keyword arguments; see `check`.
+
+    Args:
+        provided: arguments passed on where the signature takes them and the node does not set them.
+
+    Raises:
+        ConfigError, CheckpointError: as `check`, or an argument is missing or refused.
+    """
+    target = check(node, kind, where, leave_out=leave_out, trust=trust)
     parameters = inspect.signature(target).parameters
-    arguments = {k: v for k, v in node.items() if not k.startswith("_") and k not in leave_out}
-    _check_arguments(arguments, target, parameters, where)
+    arguments = _own(node, leave_out)
     for name, value in provided.items():
         if name in parameters and arguments.get(name) is None:
             arguments[name] = value
@@ -108,13 +126,20 @@ def build(
         if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in arguments
     ]
     if missing:
-        raise ConfigError(f"{where}: {path} needs {', '.join(f'{where}.{name}' for name in missing)}")
+        raise ConfigError(f"{where}: {node['_target_']} needs {', '.join(f'{where}.{name}' for name in missing)}")
     try:
         return target(**arguments)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error.message}", error.hint) from error
     except DistillError:
         raise
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: {path} refused its arguments: {error}") from error
+        raise ConfigError(f"{where}: {node['_target_']} refused its arguments: {error}") from error
+
+
+def _own(node: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
+    """The node's arguments for its target."""
+    return {key: value for key, value in node.items() if not key.startswith("_") and key not in leave_out}
 
 
 def _require_trusted(path: str, where: str, trust: Sequence[str]) -> None:
@@ -160,10 +185,9 @@ def _makes(target: Any, kind: type) -> bool:
     return inspect.isclass(returned) and issubclass(returned, kind)
 
 
-def _check_arguments(
-    arguments: Mapping[str, Any], target: Callable[..., Any], parameters: Mapping[str, inspect.Parameter], where: str
-) -> None:
+def _check_arguments(arguments: Mapping[str, Any], target: Callable[..., Any], where: str) -> None:
     """Names and types against the signature, every fault in one message."""
+    parameters = inspect.signature(target).parameters
     function = target.__init__ if inspect.isclass(target) else target
     try:
         hints = typing.get_type_hints(function)

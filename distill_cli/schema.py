@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -159,6 +160,10 @@ def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     values: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     problems = list(_problems(values, schema, ""))
+    told = {problem for problem in problems if not problem.startswith("schedule.")}
+    problems = [
+        p for p in problems if re.sub(r"^schedule\.[^.]+\.", "", p) not in told or p in told
+    ]  # stages that only follow
     if schema is Train:
         problems += _train_problems(values)
     if problems:

@@ -58,6 +58,9 @@ class Setup:
     def card(self, role: str) -> dict[str, Any]:
         """What model.json says: how to rebuild the model, and what its inputs and classes are."""
         model = self.teacher if role == "teacher" else self.student
+        dataset = dict(self.plain["dataset"])
+        if dataset.get("root"):
+            dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())  # found again from any directory
         return {
             "format": CARD_FORMAT,
             "distill": __version__,
@@ -66,7 +69,7 @@ class Setup:
             "model": models.rebuild_node(self.plain[role], model),
             "classes": list(self.data.classes),
             "input": asdict(self.data.input),
-            "dataset": self.plain["dataset"],
+            "dataset": dataset,
         }
 
 
@@ -85,6 +88,8 @@ def read(cfg: DictConfig) -> Setup:
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
     terms = objectives.build(plain["objective"])
     recipe = Recipe.read(plain["optimizer"])
+    for role in ("teacher", "student"):  # before the data are read, which may take long
+        models.check(plain[role], role)
     data = config.build(plain["dataset"], Data, "dataset", workers=plain["workers"]).to(device)
     with runtime.seeded("teacher", plain["teacher"]["fit"]["seed"]):
         teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))

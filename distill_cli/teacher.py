@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from distill_cli import __version__, engine, files, metrics, models, schedule, ui
 from distill_cli.config import optimizer_node
 from distill_cli.data import Batch, Data
+from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
 from distill_cli.models.features import Output, Tap
 from distill_cli.names import fingerprint, slug
@@ -57,7 +58,7 @@ def prepare(job: Setup) -> Prepared:
         CheckpointError: teacher.checkpoint cannot be used.
     """
     node, model, names, card = job.plain["teacher"], job.teacher, job.names, job.card("teacher")
-    checkpoint = Path(node["checkpoint"]).expanduser() if node["checkpoint"] else None
+    checkpoint = checkpoint_of(node, job.data) if node["checkpoint"] else None
     given = weights.read_weights(checkpoint) if checkpoint else None
     recipe, epochs = fit_recipe(node), fit_epochs(node)
     settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"])
@@ -77,7 +78,7 @@ def prepare(job: Setup) -> Prepared:
         if given is not None:
             weights.load_into(model.net, given, str(checkpoint))
         if epochs:
-            ui.say(f"teacher: fitting {names['teacher']} on {names['dataset']}, {epochs} epochs; later runs reuse it")
+            ui.say(f"teacher: fitting {names['teacher']} on {names['dataset']}, {epochs} epoch(s); later runs reuse it")
             fit_alone(model, schedule.plain(epochs), recipe, job.data, settings, "teacher")
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if checkpoint else "pretrained" if node.get("weights") else "scratch"
@@ -94,6 +95,34 @@ def prepare(job: Setup) -> Prepared:
         ui.say(f"teacher: reusing {folder}")
     warn_if_at_chance(facts["val"]["accuracy"], job.data)
     return Prepared(folder, facts, made)
+
+
+def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
+    """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose card is then held against
+    the data.
+
+    Raises:
+        CheckpointError: it was trained on other classes, or its bytes are not those that were written.
+    """
+    path = Path(node["checkpoint"]).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not (path.suffix == ".safetensors" and (folder / "model.json").is_file()):
+        return path
+    if not folder.is_dir() or not path.exists():
+        return path  # read_weights says that it is missing
+    card = weights.read_card(folder)
+    path = weights.verified(folder / Path(card["weights"]).name, card["sha256"])
+    if card["classes"] != list(data.classes):
+        raise CheckpointError(
+            f"{path} was trained on other classes, or in another order: {', '.join(card['classes'][:5])}, ... "
+            f"against {', '.join(data.classes[:5])}, ..."
+        )
+    trained = {key: list(card["model"].get(key) or card["input"][key]) for key in ("mean", "std")}
+    now = {key: list(node[key] or getattr(data.input, key)) for key in ("mean", "std")}
+    if trained != now:
+        flags = " ".join(f"teacher.{key}={values}".replace(" ", "") for key, values in trained.items())
+        ui.warn(f"{path} was trained under another normalisation; {flags} restores it")
+    return path
 
 
 def warn_if_at_chance(accuracy: float, data: Data) -> None:

@@ -48,10 +48,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         clock = words.Clock()
         with clock("teacher"):
             home = folder.folder / "teacher" if way.joint else teachers.prepare(job).folder
+            card = job.card("student") | ({} if way.joint else {"teacher": taught_by(home, folder.folder)})
         with clock("cache"):
             teacher = teachers.start(job, way)
         with clock("train"):
-            state, rate = train(job, teacher, folder)
+            state, rate = train(job, teacher, folder, card)
         last = copy.deepcopy(job.student)
         job.student.net.load_state_dict(state.best_weights)
         contestants = {"teacher": job.teacher, "student": job.student, "student_last": last}
@@ -63,20 +64,29 @@ def run(cfg: DictConfig) -> dict[str, Any]:
                       for name, split in (("val", job.data.val), ("test", job.data.test))}  # fmt: skip
         summary = summarise(job, state, logits, folder.folder)
         summary |= {"seconds": clock.seconds, "images_per_second": rate}
-        write_student(job, home, folder.folder)
+        if way.joint:
+            home.mkdir()
+            weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
+            card["teacher"] = taught_by(home, folder.folder)
+        weights.write_model(folder.folder, "student", job.student.net, card)
         files.write_json(folder.folder / "summary.json", summary)
         show(job, summary, logits, folder.folder)
         return summary
 
 
-def train(job: Setup, teacher: teachers.Teacher, folder: Run) -> tuple[engine.State, float]:
+def taught_by(home: Path, folder: Path) -> dict[str, str]:
+    """How a student's card names its teacher: where it is from the run's folder, and which weights it has."""
+    return {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
+
+
+def train(job: Setup, teacher: teachers.Teacher, folder: Run, card: Mapping[str, Any]) -> tuple[engine.State, float]:
     """Run the stages; every epoch leaves a row and checkpoints. Returns the final state and the mean images/s."""
     state = engine.begin(job.student, job.objectives, job.recipe)
     rates = []
     for row in engine.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher):
         ui.say(words.epoch_line(row, sum(stage.epochs for stage in job.stages)))
         folder.row({key: value for key, value in row.items() if key != "best"})
-        snapshot = {**state.snapshot(), "teacher": teacher.snapshot(), "card": job.card("student")}
+        snapshot = {**state.snapshot(), "teacher": teacher.snapshot(), "card": card}
         folder.checkpoint(snapshot, ["last", "best"] if row["best"] else ["last"])
         rates.append(row["images_per_second"])
     return state, sum(rates) / len(rates)
@@ -104,15 +114,6 @@ def summarise(
         "compression": sizes["teacher"] / sizes["student"],
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
     }
-
-
-def write_student(job: Setup, home: Path, folder: Path) -> None:
-    """The deployable student, and beside a jointly trained teacher that teacher; the card says where its teacher is."""
-    if job.plain["teacher"]["joint"]:
-        home.mkdir(exist_ok=True)
-        weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
-    taught_by = {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
-    weights.write_model(folder, "student", job.student.net, {**job.card("student"), "teacher": taught_by})
 
 
 def show(job: Setup, summary: Mapping[str, Any], logits: Mapping[str, Mapping[str, Tensor]], folder: Path) -> None:

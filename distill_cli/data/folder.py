@@ -59,7 +59,7 @@ def image_folder(
         for name, (paths, labels) in files.items()
     }
     test_from = "test" if "test" in parts else "val"
-    own_val = parts["val"] if test_from == "test" else None
+    own_val = parts.get("val") if test_from == "test" else None
     return assemble(
         parts["train"],
         own_val,

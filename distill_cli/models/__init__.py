@@ -13,11 +13,8 @@ from distill_cli import config, schema
 from distill_cli.data import InputSpec
 from distill_cli.errors import ConfigError
 
-# Keys of a model's node that are ours rather than its class's.
-OURS = {
-    role: [field.name for field in dataclasses.fields(kind) if field.name != "_target_"]
-    for role, kind in (("teacher", schema.Teacher), ("student", schema.Student))
-}
+# Keys of a teacher's node that are ours rather than its class's; a student has none.
+OURS = [field.name for field in dataclasses.fields(schema.Teacher) if field.name != "_target_"]
 
 
 class Classifier(nn.Module):
@@ -56,6 +53,15 @@ class Classifier(nn.Module):
         return logits
 
 
+def check(node: Mapping[str, Any], role: str) -> None:
+    """Check a `teacher` or `student` node's class and arguments without building it.
+
+    Raises:
+        ConfigError: unknown class or arguments.
+    """
+    config.check(node, nn.Module, role, leave_out=OURS)
+
+
 def build(
     node: Mapping[str, Any], role: str, spec: InputSpec, num_classes: int, trust: Sequence[str] | None = None
 ) -> Classifier:
@@ -68,7 +74,7 @@ def build(
         node,
         nn.Module,
         role,
-        leave_out=OURS["teacher"],
+        leave_out=OURS,
         trust=trust,
         num_classes=num_classes,
         in_channels=spec.channels,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -54,14 +55,17 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds code or objects other than tensors: it was not loaded",
             "save a plain state dict: torch.save(model.state_dict(), path)",
         ) from error
     except (safetensors.SafetensorError, RuntimeError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0]}") from error
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint: {str(error).splitlines()[0].split('. ')[0]}"
+        ) from error
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
