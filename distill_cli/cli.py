@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -88,17 +89,21 @@ def help_page(command: str) -> str:
 def guarded(words: list[str]) -> int:
     """Dispatch, with every failure turned into one message and an exit code."""
     from distill_cli import ui
-    from distill_cli.errors import DistillError, translated
+    from distill_cli.errors import DistillError, Terminated, exit_code_of, translated
 
+    def terminate(number: int, frame: object) -> None:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, terminate)
     try:
         with translated():
             return dispatch(words)
     except DistillError as error:
         ui.fail(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        ui.fail("interrupted")
-        return 130
+    except KeyboardInterrupt as stopped:
+        ui.fail("terminated" if isinstance(stopped, Terminated) else "interrupted")
+        return exit_code_of(stopped)
     except Exception:
         if os.environ.get("DISTILL_DEBUG"):
             raise
@@ -159,26 +164,26 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
 
 def configured(command: str, args: argparse.Namespace) -> int:
     """Compose and check the configuration; then print it, or run the command on it once or as a sweep."""
-    from distill_cli import compose
+    from distill_cli import compose, overrides
     from distill_cli.errors import ConfigError
 
-    overrides = [compose.quoted(word, args.multirun) for word in args.overrides]
-    parsed = compose.parse(overrides, args.multirun)
+    texts = [overrides.quoted(word, args.multirun) for word in args.overrides]
+    parsed = overrides.parse(texts, args.multirun)
     if command == "eval":
-        compose.use_dataset_of(compose.value_of(parsed, "ckpt"))
+        compose.use_dataset_of(overrides.value_of(parsed, "ckpt"))
     with compose.session(command, args.config_dir) as engine:
         if args.cfg or args.info:
-            compose.print_config(engine, args, overrides)
+            compose.print_config(engine, args, texts)
             return 0
-        if command == "eval" and compose.value_of(parsed, "ckpt") is None:
+        if command == "eval" and overrides.value_of(parsed, "ckpt") is None:
             raise ConfigError("ckpt: which checkpoint?", "distill eval ckpt=outputs/train/<date>/<run>")
         if command == "train" and args.multirun:
-            return sweep(engine, args.config_name, parsed, overrides)
-        jobs = list(compose.expand(parsed)) if args.multirun else [overrides]
+            return sweep(engine, args.config_name, parsed, texts)
+        jobs = list(overrides.expand(parsed)) if args.multirun else [texts]
         configurations = [compose.compose(engine, args.config_name, command, job) for job in jobs]
         run = command_run(command)
         if command == "train":
-            compose.run(engine, args.config_name, run, overrides)
+            compose.run(engine, args.config_name, run, texts)
             return 0
         for cfg in configurations:
             compose.make_current(cfg)
@@ -186,19 +191,19 @@ def configured(command: str, args: argparse.Namespace) -> int:
     return 0
 
 
-def sweep(engine: Any, config_name: str, parsed: Sequence[Any], overrides: list[str]) -> int:
+def sweep(engine: Any, config_name: str, parsed: Sequence[Any], texts: list[str]) -> int:
     """Run every combination, each in a folder of its own; a job that fails costs that job only."""
     from hydra.core.hydra_config import HydraConfig
 
-    from distill_cli import compose, ui
+    from distill_cli import compose, overrides, ui
     from distill_cli.errors import ConfigError, translated
 
-    if compose.value_of(parsed, "run_dir") is not None:
+    if overrides.value_of(parsed, "run_dir") is not None:
         raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
-    for job in compose.combinations(parsed):
+    for job in overrides.combinations(parsed):
         compose.compose(engine, config_name, "train", job)
     run = command_run("train")
-    names = [" ".join(compose.swept(parsed, job)) for job in compose.expand(parsed)]
+    names = [" ".join(overrides.swept(parsed, job)) for job in overrides.expand(parsed)]
 
     def task(cfg: DictConfig) -> Any:
         number = HydraConfig.get().job.num
@@ -206,7 +211,7 @@ def sweep(engine: Any, config_name: str, parsed: Sequence[Any], overrides: list[
         with translated():
             return run(cfg)
 
-    results = list(zip(names, compose.multirun(engine, config_name, task, overrides), strict=True))
+    results = list(zip(names, compose.multirun(engine, config_name, task, texts), strict=True))
     done = [(name, found) for name, found in results if not isinstance(found, Exception)]
     rows = [[name, *(f"{found[s]['student']['accuracy']:.4f}" for s in ("val", "test"))] for name, found in done]
     ui.show(ui.table(f"{len(done)} of {len(names)} runs done", ["run", "val accuracy", "test accuracy"], rows))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
 import json
+import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,10 +21,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
@@ -36,17 +34,7 @@ from distill_cli import schema
 from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, user_conf_dirs
 from distill_cli.errors import CheckpointError, ConfigError, nearest
 from distill_cli.names import overrides_slug, slug
-
-# Values that are paths are taken as typed: `~` expanded, spaces, umlauts and = allowed.
-PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "run_dir", "output_dir", "predictions", "hydra.sweep.dir"}
-
-# What people call our keys elsewhere.
-ALIASES = {
-    "temperature": "T", "temp": "T", "tau": "T", "kd_T": "T", "lr": "optimizer.lr", "learning_rate": "optimizer.lr",
-    "epochs": "schedule.<stage>.epochs", "bs": "batch_size", "checkpoint": "teacher.checkpoint", "data": "dataset",
-    "model": "student", "loss": "objective", "num_workers": "workers", "weight_decay": "optimizer.weight_decay",
-    "data_dir": "dataset.root", "root": "dataset.root", "output": "output_dir",
-}  # fmt: skip
+from distill_cli.overrides import ALIASES
 
 Task = Callable[[DictConfig], Any]
 
@@ -79,18 +67,23 @@ class SharedFolders(FileConfigSource):
 
 
 class UserFolders(SearchPathPlugin):
-    """Search the user's own conf folders after the shipped one."""
+    """Search the user's own conf folders before the shipped one: a file of the same name wins."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in user_conf_dirs():
-            search_path.append("user", f"file://{folder}")
-        for folder in [conf_dir(), *user_conf_dirs()]:
-            search_path.append("models", f"shared://{folder}")
+            _search(search_path, folder, "user", before="main")
+        search_path.append("models", f"shared://{conf_dir()}")
+
+
+def _search(path: ConfigSearchPath, folder: Path, provider: str, before: str) -> None:
+    """Add a folder to the search path, its own groups and its models in both roles."""
+    for scheme in ("file", "shared"):
+        path.prepend(provider, f"{scheme}://{folder}", SearchPathQuery(provider=before))
 
 
 @contextmanager
 def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
-    """Start Hydra on the shipped conf/, the user's folders and `--config-dir`; yields its engine."""
+    """Start Hydra on `--config-dir`, the user's folders and the shipped conf/, in this order; yields its engine."""
     GlobalHydra.instance().clear()
     if UserFolders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(UserFolders)
@@ -111,95 +104,9 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
                 raise ConfigError(f"--config-dir: there is no folder {folder}")
             loader: Any = engine.config_loader  # `repository` is not part of its public face
             path = loader.get_search_path()
-            for scheme in ("shared", "file"):
-                path.prepend("config-dir", f"{scheme}://{folder}", SearchPathQuery(provider="schema"))
+            _search(path, folder, "config-dir", before="user" if user_conf_dirs() else "main")
             loader.repository.initialize_sources(path)
         yield engine
-
-
-def quoted(override: str, multirun: bool = False) -> str:
-    """The same override with a path value expanded and quoted for Hydra's grammar."""
-    key, equals, value = override.partition("=")
-    if not equals or key.lstrip("+") not in PATH_KEYS or not value or value[0] in "'\"" or "${" in value:
-        return override
-    if value == "null" or (multirun and "," in value):
-        return override
-    if value.startswith("~"):
-        value = str(Path(value).expanduser())
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
-
-
-def parse(overrides: Sequence[str], multirun: bool) -> list[Override]:
-    """Parse overrides by Hydra's grammar.
-
-    Raises:
-        ConfigError: on a word that is not `key=value`, or several values without -m.
-    """
-    parsed = []
-    for text in overrides:
-        try:
-            override = OverridesParser.create().parse_override(text)
-        except (OverrideParseException, HydraException) as error:
-            raise _unparsable(text) from error
-        if override.is_sweep_override() and not multirun:
-            raise ConfigError(f"{text}: lists several values for one run", f"add -m to sweep over them: -m {text}")
-        if override.value() is None and override.key_or_group in group_names():
-            raise ConfigError(f"{text}: one must be chosen\nchoices: {', '.join(group_files(override.key_or_group))}")
-        parsed.append(override)
-    return parsed
-
-
-def _unparsable(text: str) -> ConfigError:
-    if "=" in text:
-        key, _, value = text.partition("=")
-        return ConfigError(f"{text}: this value cannot be read", f"quote it: '{key}=\"{value}\"'")
-    close = nearest(text, [*ALIASES, *(field.name for field in dataclasses.fields(schema.Train)), *group_names()])
-    close = ALIASES.get(close, close) if close else None
-    return ConfigError(f"{text}: a setting is written key=value" + (f", as in {close}=VALUE" if close else ""))
-
-
-def group_names() -> list[str]:
-    """The groups a user can choose from."""
-    return sorted(
-        {p.name for p in conf_dir().iterdir() if p.is_dir()} - {"model", "experiment", "hydra"} | set(SHARED_FOLDERS)
-    )
-
-
-def combinations(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Every value of every axis once, the other axes at their first value: enough to check each before a sweep."""
-    axes = [
-        list(o.sweep_string_iterator()) if o.is_sweep_override() and o.is_discrete_sweep() else [None] for o in parsed
-    ]
-    texts = [
-        [
-            f"{(o.input_line or '').partition('=')[0]}={value}" if value is not None else o.input_line or ""
-            for value in axis
-        ]
-        for o, axis in zip(parsed, axes, strict=True)
-    ]
-    firsts = [axis[0] for axis in texts]
-    yield firsts
-    for position, axis in enumerate(texts):
-        for value in axis[1:]:
-            yield [*firsts[:position], value, *firsts[position + 1 :]]
-
-
-def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
-    """Every combination of a sweep's axes, in order."""
-    axes = [
-        [f"{(o.input_line or '').partition('=')[0]}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line or ""]
-        for o in parsed
-    ]
-    for line in itertools.product(*axes):
-        yield list(line)
-
-
-def swept(parsed: Sequence[Override], job: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that differ between the jobs of its sweep."""
-    return [text for override, text in zip(parsed, job, strict=True) if override.is_sweep_override()]
 
 
 def compose(engine: Any, config_name: str, command: str, overrides: Sequence[str]) -> DictConfig:
@@ -264,12 +171,6 @@ def make_current(cfg: DictConfig) -> None:
     HydraConfig.instance().set_config(cfg)
 
 
-def value_of(parsed: Sequence[Override], key: str) -> Any:
-    """The value an override gives to `key`, the last one when there are several; None when none does."""
-    values = [override.value() for override in parsed if override.key_or_group == key]
-    return values[-1] if values else None
-
-
 def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
     """What --cfg and --info ask for, as Hydra prints it.
 
@@ -277,11 +178,16 @@ def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
         ConfigError: the configuration does not compose.
     """
     name, given = args.config_name, list(overrides)
-    with _explained(engine, name):
-        if args.cfg:
-            engine.show_cfg(name, given, args.cfg, args.package, resolve=args.resolve)
-        else:
-            engine.show_info(args.info, config_name=name, overrides=given)
+    handlers, level = logging.root.handlers[:], logging.root.level
+    try:
+        with _explained(engine, name):
+            if args.cfg:
+                engine.show_cfg(name, given, args.cfg, args.package, resolve=args.resolve)
+            else:
+                engine.show_info(args.info, config_name=name, overrides=given)
+    finally:  # Hydra prints through the root logger, set up at DEBUG for it
+        logging.root.handlers[:] = handlers
+        logging.root.setLevel(level)
 
 
 def choice(group: str) -> str:

@@ -32,21 +32,28 @@ def conf_dir() -> Path:
 
 
 def user_conf_dirs() -> list[Path]:
-    """The user's own folders, searched after the shipped one: $DISTILL_CONF, then ./conf."""
+    """The user's own folders, searched before the shipped one: $DISTILL_CONF and ./conf."""
     named = os.environ.get("DISTILL_CONF")
     folders = [Path(named).expanduser()] if named else []
     folders = [folder.resolve() for folder in [*folders, Path("conf")] if folder.is_dir()]
     return [folder for folder in folders if folder != conf_dir()]
 
 
-def group_files(group: str, extra: Sequence[Path] = ()) -> dict[str, Path]:
-    """The YAML files a group offers, by name: shipped ones first, then the user's."""
+def group_files(group: str) -> dict[str, Path]:
+    """The YAML files a group offers, by name; the user's win over shipped ones."""
     found: dict[str, Path] = {}
-    for folder in [*extra, conf_dir(), *user_conf_dirs()]:
+    for folder in [*reversed(user_conf_dirs()), conf_dir()]:
         for name in (group, SHARED_FOLDERS.get(group, group)):
             for file in sorted((folder / name).glob("*.yaml")):
                 found.setdefault(file.stem, file)
     return found
+
+
+def group_names() -> list[str]:
+    """The groups a user can choose from."""
+    return sorted(
+        {p.name for p in conf_dir().iterdir() if p.is_dir()} - {"model", "experiment", "hydra"} | set(SHARED_FOLDERS)
+    )
 
 
 def optimizer_node(name: str) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distill_cli import metrics, runtime, schedule, ui
-from distill_cli.data import Batch, Data
+from distill_cli.data import Batch, Data, batch_sizes
 from distill_cli.errors import NonFiniteError
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
@@ -117,7 +117,7 @@ def fit(
     forward = torch.compile(state.model) if settings.compile else state.model
     scaler = torch.amp.GradScaler(device.type, enabled=settings.dtype == torch.float16)
     trained = [p for group in state.optimizer.param_groups for p in group["params"]]
-    per_epoch = math.ceil(len(data.train) / settings.batch_size)
+    per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
     state.model.train()
     for epoch in schedule.epochs(stages):

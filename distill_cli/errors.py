@@ -9,8 +9,8 @@ DistillError
   BusyError         7   the run folder is in use
   OutOfMemory       8   the device or the machine ran out of memory
   WorkerError       9   a data-loading worker died
+KeyboardInterrupt 130
   Terminated      143   SIGTERM asked us to stop
-(KeyboardInterrupt  130)
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ class DistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message, hint)  # both, so that the error survives the way out of a worker process
+        if message.startswith("Caught "):  # a data-loading worker's error comes wrapped in its traceback
+            message = message.rstrip().rpartition(f"{type(self).__name__}: ")[2]
+        super().__init__(message, hint)
         self.message, self.hint = message, hint
 
     def __str__(self) -> str:
@@ -65,8 +67,8 @@ class WorkerError(DistillError):
     exit_code = 9
 
 
-class Terminated(DistillError):
-    exit_code = 143
+class Terminated(KeyboardInterrupt):
+    """Asked to stop by SIGTERM: like Ctrl-C it ends everything, a sweep too."""
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -80,6 +82,8 @@ def exit_code_of(error: BaseException) -> int:
     """The exit code that tells what kind of failure `error` was."""
     if isinstance(error, DistillError):
         return error.exit_code
+    if isinstance(error, Terminated):
+        return 143
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
@@ -97,8 +101,10 @@ def translated() -> Iterator[None]:
         raise StorageError(
             f"{error.strerror or error}{path}", "free some space, or choose another output_dir"
         ) from error
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         text = str(error)
+        if "more than 1 value per channel" in text:
+            raise ConfigError("batch_size: batch normalisation needs more than one sample a batch") from error
         if "DataLoader worker" in text:
             raise WorkerError(f"a data-loading worker died: {text.splitlines()[0]}", "try workers=0") from error
         if "out of memory" in text or "can't allocate memory" in text:

@@ -84,10 +84,10 @@ def train(job: Setup, teacher: teachers.Teacher, folder: Run, card: Mapping[str,
     state = engine.begin(job.student, job.objectives, job.recipe)
     rates = []
     for row in engine.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher):
-        ui.say(words.epoch_line(row, sum(stage.epochs for stage in job.stages)))
         folder.row({key: value for key, value in row.items() if key != "best"})
         snapshot = {**state.snapshot(), "teacher": teacher.snapshot(), "card": card}
         folder.checkpoint(snapshot, ["last", "best"] if row["best"] else ["last"])
+        ui.say(words.epoch_line(row, sum(stage.epochs for stage in job.stages)))
         rates.append(row["images_per_second"])
     return state, sum(rates) / len(rates)
 

@@ -73,11 +73,12 @@ class Split:
         )
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Normalised batches in `order` (N,) int64, or as they lie; the last one may be smaller."""
+        """Normalised batches in `order` (N,) int64, or as they lie; for their sizes see `batch_sizes`."""
         order = torch.arange(len(self)) if order is None else order
         device = self.labels.device
         scale, shift = 1 / (255 * self.std), self.mean / self.std
-        for index, pixels in self._pixels(order.split(batch_size)):
+        sizes = batch_sizes(len(order), batch_size)
+        for index, pixels in self._pixels(order.split(sizes)):
             index = index.to(device)
             inputs = pixels.to(device).float().mul_(scale).sub_(shift)
             yield Batch(inputs, self.labels[index], index)
@@ -95,6 +96,16 @@ class Split:
                 generator=torch.Generator(),
             )
             yield from zip(indices, loader, strict=True)
+
+
+def batch_sizes(samples: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: the last one may be smaller, but a lone last sample joins the batch before it,
+    because batch normalisation cannot be trained on one.
+    """
+    full, rest = divmod(samples, batch_size)
+    if rest == 1 and full and batch_size > 1:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + [rest] * bool(rest)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,73 @@
+"""Small real data, and the command line as a user types it, for the tests beside this file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from distill_cli.cli import main
+
+ROOT = Path(__file__).parent.parent
+
+# A whole two-stage job in seconds: digits, a small CNN as the teacher, one epoch each.
+QUICK = [
+    "teacher=smallcnn",
+    "student=tinycnn",
+    "teacher.fit.epochs=1",
+    "schedule.imitate.epochs=1",
+    "schedule.refine.epochs=1",
+    "optimizer.lr=0.003",
+]
+
+
+def run_folders(place: Path) -> list[Path]:
+    """The run folders below `place`/outputs, oldest first."""
+    return sorted(path.parent for path in (place / "outputs").rglob("status.json"))
+
+
+def only_run(place: Path) -> Path:
+    (folder,) = run_folders(place)
+    return folder
+
+
+def read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def without_times(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in row.items() if key not in ("images_per_second", "seconds")}
+
+
+def distill(*words: str) -> int:
+    """Type `distill ...` in this process."""
+    return main(list(words))
+
+
+def distill_process(*words: str, cwd: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    """Type `distill ...` in a process of its own."""
+    command = [sys.executable, "-m", "distill_cli", *words]
+    return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+
+
+def make_pictures(root: Path, parts: tuple[str, ...] = ("train", "test"), classes: str = "ab", number: int = 8) -> Path:
+    """An image folder whose classes differ in brightness: 16x16 RGB PNG files."""
+    rng = np.random.default_rng(0)
+    for part in parts:
+        for level, name in enumerate(classes):
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index in range(number):
+                pixels = rng.integers(0, 100, (16, 16, 3)) + level * 100
+                Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return root

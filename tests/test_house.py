@@ -1,0 +1,148 @@
+"""The house rules: imports only go down, every YAML composes and builds, every recipe trains, every command has help."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+from helpers import ROOT, distill, only_run, read_json, rows
+
+from distill_cli import compose, config
+from distill_cli.cli import command_names, page_of
+from distill_cli.objectives import Objective
+from distill_cli.optim import Recipe
+
+# The rooms from the roof to the ground: a room imports only rooms below its own.
+ROOMS = [
+    ["__main__"],
+    ["cli"],
+    ["commands"],
+    ["run"],
+    ["baseline"],
+    ["teacher"],
+    ["summary"],
+    ["setup"],
+    ["engine"],
+    ["metrics", "optim"],
+    ["objectives"],
+    ["models"],
+    ["data"],
+    ["schedule", "runtime", "files", "ui"],
+    ["compose"],
+    ["overrides"],
+    ["config"],
+    ["schema"],
+    ["kinds", "names", "errors"],
+    ["__init__"],
+]
+FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(ROOT / "distill_cli").parts[0].removesuffix(".py")
+
+
+def imported_rooms(path: Path) -> set[str]:
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "distill_cli":
+            parts = node.module.split(".")
+            names = [parts[1]] if len(parts) > 1 else [alias.name for alias in node.names]
+            found |= {name if name in FLOOR else "__init__" for name in names}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distill_cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_only_go_down(path: Path) -> None:
+    room = room_of(path)
+    for other in imported_rooms(path) - {room}:
+        assert FLOOR[other] > FLOOR[room], f"{room} imports {other}, which is not below it"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distill_cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_module_says_first_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def choices() -> list[str]:
+    needs = {"image_folder": ["dataset.root=x"], "torchvision": [".name=resnet18"], "timm": [".name=resnet18"]}
+    lines = []
+    for group in ("teacher", "student", "dataset", "objective", "schedule", "optimizer", "experiment"):
+        for name in config.group_files(group):
+            more = [word if word.startswith("dataset") else f"{group}{word}" for word in needs.get(name, [])]
+            lines.append(" ".join([f"{group}={name}", *more]))
+    return lines
+
+
+@pytest.mark.parametrize("line", choices())
+def test_every_choice_composes_and_is_valid(line: str) -> None:
+    with compose.session("train") as engine:
+        words = line.split()
+        if words[0] == "schedule=hint_then_kd":
+            words.append("objective=[hint,kd]")
+        cfg = compose.compose(engine, "train", "train", words)
+        group, name = words[0].split("=")
+        assert compose.choice(group) == name
+        for key, node in cfg.objective.items():
+            assert isinstance(config.build(node, Objective, f"objective.{key}"), Objective)
+        assert Recipe.read(cfg.optimizer).lr > 0
+
+
+def test_every_choice_has_a_line_of_its_own_in_list() -> None:
+    for group in ("student", "dataset", "objective", "schedule", "optimizer", "experiment"):
+        for name, path in config.group_files(group).items():
+            comments = [
+                line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
+            ]
+            assert comments, f"{group}/{name} has no comment to be listed by"
+
+
+TINY = """
+# 128 + 128 + 128 random pictures in ten classes
+_target_: tiny.pictures
+size: 28
+mean: null
+std: null
+"""
+
+TINY_CODE = """
+import numpy as np
+import torch
+from distill_cli.data import Data, Part, assemble
+
+
+def pictures(size: int, mean: list[float] | None, std: list[float] | None) -> Data:
+    generator = torch.Generator().manual_seed(0)
+    def part() -> Part:
+        images = torch.randint(0, 256, (128, 1, size, size), generator=generator, dtype=torch.uint8)
+        return Part(images, np.arange(128) % 10)
+    return assemble(part(), part(), part(), [str(d) for d in range(10)], val_fraction=0.1, split_seed=0,
+                    mean=mean, std=std, note="random pictures")
+"""
+
+
+@pytest.mark.parametrize("name", sorted(config.group_files("experiment")))
+def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "dataset").mkdir(parents=True)
+    (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)
+    (tmp_path / "tiny.py").write_text(TINY_CODE)
+    words = [f"experiment={name}", "dataset=tiny", "teacher.fit.epochs=1", "teacher=smallcnn"]
+    with compose.session("train") as engine:
+        stages = list(compose.compose(engine, "train", "train", words).schedule)
+    assert distill("train", *words, *(f"schedule.{stage}.epochs=1" for stage in stages)) == 0
+    run = only_run(tmp_path)
+    assert [row["step"] for row in rows(run)] == [2 * (number + 1) for number in range(len(stages))]
+    assert 0 <= read_json(run / "summary.json")["test"]["student"]["accuracy"] <= 1
+
+
+@pytest.mark.parametrize("name", command_names())
+def test_every_command_has_a_page_with_usage(name: str) -> None:
+    assert f"usage: distill {name}" in page_of(name)
+
+
+def test_nothing_loads_a_pickle() -> None:
+    for path in (ROOT / "distill_cli").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        for forbidden in ("pickle.load", "weights_only=False", "yaml.load("):
+            assert forbidden not in text, f"{path.name} holds {forbidden}"
