@@ -203,18 +203,21 @@ def sweep(engine: Any, config_name: str, parsed: Sequence[Any], texts: list[str]
     for job in overrides.combinations(parsed):
         compose.compose(engine, config_name, "train", job)
     run = command_run("train")
-    names = [" ".join(overrides.swept(parsed, job)) for job in overrides.expand(parsed)]
+    fixed = {text for override, text in zip(parsed, texts, strict=True) if not override.is_sweep_override()}
+    total = sum(1 for _ in overrides.expand(parsed))
+    names: list[str] = []
 
     def task(cfg: DictConfig) -> Any:
-        number = HydraConfig.get().job.num
-        ui.show(f"\n[{number + 1}/{len(names)}] {names[number]}")
+        names.append(" ".join(text for text in HydraConfig.get().overrides.task if text not in fixed))
+        ui.show(f"\n[{len(names)}/{total}] {names[-1]}")
         with translated():
             return run(cfg)
 
-    results = list(zip(names, compose.multirun(engine, config_name, task, texts), strict=True))
+    values = compose.multirun(engine, config_name, task, texts)
+    results = list(zip(names, values, strict=True))
     done = [(name, found) for name, found in results if not isinstance(found, Exception)]
     rows = [[name, *(f"{found[s]['student']['accuracy']:.4f}" for s in ("val", "test"))] for name, found in done]
-    ui.show(ui.table(f"{len(done)} of {len(names)} runs done", ["run", "val accuracy", "test accuracy"], rows))
+    ui.show(ui.table(f"{len(done)} of {len(results)} runs done", ["run", "val accuracy", "test accuracy"], rows))
     for name, found in results:
         if isinstance(found, Exception):
             ui.fail(f"{name}: {found}")

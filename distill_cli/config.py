@@ -94,7 +94,7 @@ def check(
         ConfigError: the target does not exist, is of another kind, or does not take these arguments.
         CheckpointError: the target is not trusted.
     """
-    path = node["_target_"]
+    path = node.get("_target_")
     if trust is not None:
         _require_trusted(path, where, trust)
     target = _locate(path, where)
@@ -149,7 +149,9 @@ def _own(node: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if not key.startswith("_") and key not in leave_out}
 
 
-def _require_trusted(path: str, where: str, trust: Sequence[str]) -> None:
+def _require_trusted(path: Any, where: str, trust: Sequence[str]) -> None:
+    if not isinstance(path, str):
+        raise CheckpointError(f"{where}: its description names no class to build: it is damaged")
     trusted = ("distill_cli", "torch.optim", "torchvision.models", *trust)
     if not any(path == name or path.startswith(f"{name}.") for name in trusted):
         raise CheckpointError(

@@ -113,17 +113,18 @@ def fit(
         NonFiniteError: the loss of an epoch was not finite.
     """
     device = next(state.model.parameters()).device
-    tap = Tap(state.model.net, sorted({path for loss in losses.values() for path in loss.student_layers}))
     forward = torch.compile(state.model) if settings.compile else state.model
     scaler = torch.amp.GradScaler(device.type, enabled=settings.dtype == torch.float16)
     trained = [p for group in state.optimizer.param_groups for p in group["params"]]
     per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
+    layers = sorted({path for loss in losses.values() for path in loss.student_layers})
     state.model.train()
     for epoch in schedule.epochs(stages):
         stage, loss_of, meter, started = epoch.stage, losses[epoch.stage.name], Meter(), time.perf_counter()
         order = runtime.sample_order(len(data.train), settings.seed, epoch.number)
-        with ui.bar(len(data.train), f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}") as bar:
+        title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
+        with ui.bar(len(data.train), title) as bar, Tap(state.model.net, layers) as tap:
             for number, batch in enumerate(data.train.batches(settings.batch_size, order)):
                 progress = schedule.progress(epoch.place * per_epoch + number, stage.epochs * per_epoch)
                 T, alpha = stage.T.at(progress), stage.alpha.at(progress)
@@ -157,7 +158,6 @@ def fit(
         row["images_per_second"], row["seconds"] = len(data.train) / seconds, seconds
         row["best"] = state.keep_if_best(row)
         yield row
-    tap.close()
 
 
 class Meter:

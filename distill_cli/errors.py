@@ -104,7 +104,9 @@ def translated() -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         text = str(error)
         if "more than 1 value per channel" in text:
-            raise ConfigError("batch_size: batch normalisation needs more than one sample a batch") from error
+            raise ConfigError(
+                "batch_size: batch normalisation needs at least two samples in every part of a batch"
+            ) from error
         if "DataLoader worker" in text:
             raise WorkerError(f"a data-loading worker died: {text.splitlines()[0]}", "try workers=0") from error
         if "out of memory" in text or "can't allocate memory" in text:

@@ -10,16 +10,16 @@ from typing import Any
 
 
 def slug(text: str, limit: int = 80) -> str:
-    """Keep [A-Za-z0-9._-] of `text`; where that or the length loses something long, eight hex digits keep it unique."""
+    """Keep [A-Za-z0-9._-] of `text`; where letters or length are lost, eight hex digits keep it apart from others."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("-.")
-    if len(clean) <= limit:
+    if len(clean) <= limit and clean and str(text).isascii():
         return clean
-    return f"{clean[: limit - 9]}-{hashlib.sha256(str(text).encode()).hexdigest()[:8]}"
+    return f"{clean[: limit - 9] or 'x'}-{hashlib.sha256(str(text).encode()).hexdigest()[:8]}"
 
 
 def overrides_slug(overrides: Sequence[str]) -> str:
     """A sweep job's folder name from its overrides: T=1, alpha=0.5 -> T-1_alpha-0.5."""
-    return slug("_".join(slug(override.replace("=", "-", 1), 1000) for override in overrides)) or "default"
+    return slug("_".join(slug(override.replace("=", "-", 1), 1000) for override in overrides) or "default")
 
 
 def fingerprint(ingredients: Any) -> str:

@@ -101,11 +101,6 @@ def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
         yield list(line)
 
 
-def swept(parsed: Sequence[Override], job: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that differ between the jobs of its sweep."""
-    return [text for override, text in zip(parsed, job, strict=True) if override.is_sweep_override()]
-
-
 def value_of(parsed: Sequence[Override], key: str) -> Any:
     """The value an override gives to `key`, the last one when there are several; None when none does."""
     values = [override.value() for override in parsed if override.key_or_group == key]

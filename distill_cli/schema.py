@@ -24,7 +24,8 @@ from distill_cli.kinds import describe, fits
 
 
 def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
-    """A field with bounds: gt, ge, lt, le, choices, ramp (a number or [from, to]), node (keys of an open mapping)."""
+    """A field with bounds: gt, ge, lt, le, choices, and what a value may be: ramp (a number or [from, to]),
+    names (one or a list), size (auto or pixels), node (the known keys of an open mapping), nodes (a mapping of such)."""
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), metadata=rules)
     return field(default=default, metadata=rules)
@@ -36,7 +37,7 @@ class Stage:
     T: Any = bounded("${T}", ramp=True, gt=0)
     alpha: Any = bounded("${alpha}", ramp=True, ge=0, le=1)
     shape: str = bounded("linear", choices=("linear", "cosine"))
-    objective: Any = None
+    objective: Any = bounded(None, names=True)
     lr: Optional[float] = bounded(None, gt=0)  # noqa: UP045 - omegaconf reads the annotation
 
 
@@ -160,10 +161,9 @@ def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     values: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     problems = list(_problems(values, schema, ""))
+    # A stage that follows T or alpha would only repeat the complaint about it.
     told = {problem for problem in problems if not problem.startswith("schedule.")}
-    problems = [
-        p for p in problems if re.sub(r"^schedule\.[^.]+\.", "", p) not in told or p in told
-    ]  # stages that only follow
+    problems = [p for p in problems if p in told or re.sub(r"^schedule\.[^.]+\.", "", p) not in told]
     if schema is Train:
         problems += _train_problems(values)
     if problems:
@@ -197,6 +197,10 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
                 yield f"{key}: should be a number or [from, to], got {value!r}"
             for number in pair[:2]:
                 yield from _wrong(key, number, float, rules)
+        elif rules.get("names"):
+            listed = [value] if isinstance(value, str) else value
+            if value is not None and not fits(listed, list[str]):
+                yield f"{key}: should be an objective's name or a list of them, got {value!r}"
         elif rules.get("size"):
             if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 yield f"{key}: should be auto or a number of pixels, got {value!r}"
@@ -265,4 +269,4 @@ def stage_objectives(stage: Mapping[str, Any], objectives: Mapping[str, Any]) ->
     own = stage.get("objective")
     if own is None:
         return list(objectives)
-    return [own] if isinstance(own, str) else list(own)
+    return [own] if isinstance(own, str) else list(own) if isinstance(own, list) else []

@@ -1,10 +1,13 @@
-"""Every test types its commands in an empty directory of its own."""
+"""Every test types its commands in an empty directory of its own, on one thread: jobs this small gain nothing from more."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

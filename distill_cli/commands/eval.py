@@ -108,6 +108,7 @@ def find(path: Path) -> tuple[Found, Mapping[str, Tensor]]:
         raise CheckpointError(
             f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
         )
+    weights.require_card(loaded["card"], path)
     return Found(loaded["card"], path, _run_of(path.parent.parent)), loaded["student"]
 
 

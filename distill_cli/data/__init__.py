@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from distill_cli.errors import DataError
+from distill_cli.errors import CheckpointError, DataError
 from distill_cli.names import fingerprint
 
 
@@ -47,9 +47,17 @@ class InputSpec:
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> InputSpec:
-        """The spec as model.json holds it."""
-        height, width = stored["size"]
-        return cls(stored["channels"], (height, width), tuple(stored["mean"]), tuple(stored["std"]))
+        """The spec as model.json holds it.
+
+        Raises:
+            CheckpointError: it is not one.
+        """
+        try:
+            height, width = (int(side) for side in stored["size"])
+            mean, std = (tuple(float(v) for v in stored[key]) for key in ("mean", "std"))
+            return cls(int(stored["channels"]), (height, width), mean, std)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"model.json: its input is damaged: {error!r}") from error
 
 
 @dataclass(frozen=True)
@@ -95,7 +103,7 @@ class Split:
                 num_workers=self.workers,
                 generator=torch.Generator(),
             )
-            yield from zip(indices, loader, strict=True)
+            yield from zip(indices, unwrapped(loader), strict=True)
 
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:
@@ -106,6 +114,14 @@ def batch_sizes(samples: int, batch_size: int) -> list[int]:
     if rest == 1 and full and batch_size > 1:
         return [batch_size] * (full - 1) + [batch_size + 1]
     return [batch_size] * full + [rest] * bool(rest)
+
+
+def unwrapped(loader: Iterable[Tensor]) -> Iterator[Tensor]:
+    """The loader's batches; a worker's DataError comes without its traceback, whose frames would keep the workers alive."""
+    try:
+        yield from loader
+    except DataError as error:
+        raise error.with_traceback(None) from None
 
 
 @dataclass(frozen=True)
@@ -217,6 +233,8 @@ def resized(images: Tensor, size: int | str) -> Tensor:
 def _check(name: str, part: Part, classes: Sequence[str], name_of: Callable[[str, int], str]) -> None:
     if len(part) == 0:
         raise DataError(f"{name} holds no samples")
+    if len(part.images) != len(part.labels):
+        raise DataError(f"{name} holds {len(part.images)} pictures but {len(part.labels)} labels")
     wrong = np.flatnonzero((part.labels < 0) | (part.labels >= len(classes)))
     if len(wrong):
         first = int(wrong[0])

@@ -15,11 +15,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill_cli import ui
-from distill_cli.data import Data, Part, assemble
+from distill_cli.data import Data, Part, assemble, unwrapped
 from distill_cli.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-GREY_MODES = {"1", "L", "LA", "I;16", "I", "F"}
+DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
+GREY_MODES = {"1", "L", "LA", "I", "F", *DEEP_GREY_MODES}
+UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for damaged files
 LARGEST_AUTO_SIZE = 224
 
 
@@ -114,7 +116,7 @@ def _load(pictures: Pictures, memory: float, workers: int, name: str) -> Tensor 
     if len(pictures) * pictures.channels * pictures.pixels**2 > memory * 2**30:
         return pictures
     loader = DataLoader(pictures, batch_size=256, num_workers=workers, generator=torch.Generator())
-    return torch.cat(list(ui.progress(loader, f"reading {name}")))
+    return torch.cat(list(unwrapped(ui.progress(loader, f"reading {name}"))))
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ class Pictures(Dataset[Tensor]):
         try:
             with _opened(path) as opened:
                 picture = _eight_bit(opened, "L" if self.channels == 1 else "RGB")
-        except OSError as error:
+        except UNREADABLE as error:
             raise DataError(f"cannot read {path}: {error}") from error
         if picture.size != (self.pixels, self.pixels):
             picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
@@ -155,16 +157,17 @@ class Pictures(Dataset[Tensor]):
 def _opened(path: Path) -> Image.Image:
     try:
         return Image.open(path)
-    except OSError as error:
+    except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}") from error
 
 
 def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
     """Any mode as 8-bit grey or RGB; 16-bit greys keep their upper byte, transparency is shown on white."""
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode in ("I;16", "I", "F"):
+    if picture.mode in {"I", "F", *DEEP_GREY_MODES}:
         values = np.asarray(picture, dtype=np.float64)
-        picture = Image.fromarray(np.clip(values / (257 if values.max() > 255 else 1), 0, 255).astype(np.uint8))
+        deep = picture.mode in DEEP_GREY_MODES or values.max() > 255  # PIL opens some 16-bit files as I
+        picture = Image.fromarray(np.clip(values / (257 if deep else 1), 0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)

@@ -61,8 +61,11 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
     if name == "EMNIST":
         which["split"] = "letters"
     try:
-        with contextlib.suppress(RuntimeError):  # what torchvision raises for "not there"
+        try:
             return kind(root, download=False, **which)
+        except RuntimeError as error:
+            if "not found" not in str(error):  # there, but not what it should be
+                raise ValueError(str(error)) from error
         if not download:
             raise RuntimeError("dataset.download is false")
         root.mkdir(parents=True, exist_ok=True)
@@ -76,7 +79,7 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
             f"{name} is not in {looked}, and it could not be downloaded: {error}",
             "copy its files there from a machine with a network, or point dataset.root at a folder that has them",
         ) from error
-    except (ValueError, EOFError, AssertionError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, EOFError, AssertionError, KeyError, IndexError) as error:
         raise DataError(
             f"the files of {name} in {root.absolute()} are damaged: {error}", "delete and fetch them again"
         ) from error

@@ -21,7 +21,7 @@ class Output:
 
 
 class Tap:
-    """Calls a model and keeps what the modules at `paths` gave during that call."""
+    """Calls a model and keeps what the modules at `paths` gave during that call; as a context it lets go of them after."""
 
     def __init__(self, net: nn.Module, paths: Sequence[str]) -> None:
         self._caught: dict[str, Tensor] = {}
@@ -38,7 +38,10 @@ class Tap:
         caught, self._caught = self._caught, {}
         return Output(logits, caught)
 
-    def close(self) -> None:
+    def __enter__(self) -> Tap:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         for handle in self._handles:
             handle.remove()
 

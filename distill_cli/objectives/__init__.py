@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,6 +20,11 @@ from distill_cli.data import Batch, InputSpec
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output
+
+
+def wide(values: Tensor) -> Tensor:
+    """fp32 at least, for loss arithmetic; float64 stays float64."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 class Objective(nn.Module):
@@ -100,17 +106,17 @@ class Loss:
             share: which part of the optimizer step's samples this batch is; means are weighted by it, sums are not.
 
         Returns:
-            The scalar to call backward on, and each term by name (`ce` first), detached scalars.
+            The scalar to call backward on, and each term by name (`ce` first), detached scalars as of the whole step.
         """
         label_weight = 1 - alpha if self.weighs_alpha else 1.0
-        ce = F.cross_entropy(student.logits.float(), batch.labels, label_smoothing=self.label_smoothing)
+        ce = F.cross_entropy(wide(student.logits), batch.labels, label_smoothing=self.label_smoothing)
         total, terms = label_weight * share * ce, {"ce": ce.detach()}
         for name, objective in self.objectives.items():
             assert teacher is not None
             term = objective(student, teacher, batch, T)
             factor = objective.weight * (alpha if objective.alpha_weighted else 1.0)
             total = total + factor * (1.0 if objective.summed else share) * term
-            terms[name] = term.detach()
+            terms[name] = term.detach() / (share if objective.summed else 1.0)
         return total, terms
 
     def formula(self, T: str, alpha: str, rest: str) -> str:

@@ -8,8 +8,7 @@ from torch.nn import functional as F
 from distill_cli.data import Batch, InputSpec
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, deepest_map, feature_map, shapes
-from distill_cli.objectives import Objective
-from distill_cli.objectives.logits import wide
+from distill_cli.objectives import Objective, wide
 
 
 def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:

@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.data import Batch
 from distill_cli.models.features import Output
-from distill_cli.objectives import Objective
-
-
-def wide(logits: Tensor) -> Tensor:
-    """fp32 at least; float64 stays float64."""
-    return logits if logits.dtype == torch.float64 else logits.float()
+from distill_cli.objectives import Objective, wide
 
 
 def kd(student_logits: Tensor, teacher_logits: Tensor, temperature: float) -> Tensor:
