@@ -30,15 +30,17 @@ def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None
     accuracy; f1: macro over the classes that occur; nll: mean negative log-likelihood in nats; ece: expected
     calibration error with 15 bins; kl: mean KL(teacher || student) in nats; agreement: share of equal decisions.
     """
+    logits, labels = logits.cpu(), labels.cpu()  # double precision, which not every device has
     log_probabilities = F.log_softmax(logits.double(), dim=1)
     decided = logits.argmax(1)
     found = {
         "accuracy": (decided == labels).double().mean(),
-        "f1": f1_score(labels.cpu(), decided.cpu(), average="macro", zero_division=0),
+        "f1": f1_score(labels, decided, average="macro", zero_division=0),
         "nll": F.nll_loss(log_probabilities, labels),
         "ece": calibration_error(log_probabilities.exp(), labels),
     }
     if teacher_logits is not None:
+        teacher_logits = teacher_logits.cpu()
         theirs = F.log_softmax(teacher_logits.double(), dim=1)
         found["kl"] = F.kl_div(log_probabilities, theirs, reduction="batchmean", log_target=True)
         found["agreement"] = (decided == teacher_logits.argmax(1)).double().mean()

@@ -189,6 +189,12 @@ def test_parts_that_cannot_be_used_are_refused(train: list[int], test: list[int]
         assembled(train, test, classes)
 
 
+def test_pictures_without_labels_are_refused() -> None:
+    short = Part(part([0, 1, 0, 1]).images, np.array([0, 1, 0]))
+    with pytest.raises(DataError, match="train holds 4 pictures but 3 labels"):
+        assemble(short, part([0, 1]), part([0, 1]), "ab", val_fraction=0.1, split_seed=0, mean=None, std=None, note="")
+
+
 def test_too_few_samples_to_cut_validation_from() -> None:
     with pytest.raises(DataError, match="too few for 2 classes"):
         assembled([0, 0, 1, 1], [0, 1], val_fraction=0.75)
@@ -301,6 +307,15 @@ def test_sixteen_bits_keep_their_brightness(tmp_path: Path) -> None:
     data = with_first(tmp_path, Image.fromarray(values).resize((8, 8), Image.Resampling.NEAREST), mode="L")
     assert data.input.channels == 1
     assert first(data)[0, ::2, 0].tolist() == [0, 64, 128, 255]
+
+
+def test_sixteen_bits_in_either_byte_order_are_scaled_alike_however_dark(tmp_path: Path) -> None:
+    values = np.full((8, 8), 200 * 257, dtype=np.uint16)
+    big_endian = Image.frombytes("I;16B", (8, 8), values.astype(">u2").tobytes())
+    for number, (picture, shade) in enumerate([(big_endian, 200), (Image.fromarray(values // 257), 0)]):
+        data = with_first(tmp_path / str(number), picture, ".tif", mode="L")
+        assert data.input.channels == 1
+        assert np.unique(first(data)).tolist() == [shade]
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA"])

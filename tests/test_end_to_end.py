@@ -217,6 +217,36 @@ def test_the_teacher_learns_along_in_the_classic_practice_loop(tmp_path: Path) -
     assert evaluated == pytest.approx(summary["test"]["student"], abs=1e-6)
 
 
+def test_a_schedule_of_the_users_own_with_three_stages(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "schedule").mkdir(parents=True)
+    (tmp_path / "conf" / "schedule" / "mine.yaml").write_text(
+        "look: {epochs: 1, T: 8, alpha: 1.0}\n"
+        "learn: {epochs: 2, T: [8, 2], alpha: [1.0, 0.5], shape: cosine}\n"
+        "polish: {epochs: 1, T: 1, alpha: 0, lr: 1e-4}\n"
+    )
+    words = [word for word in QUICK if not word.startswith("schedule.")]
+    assert distill("train", *words, "schedule=mine", "optimizer.curve=constant") == 0
+    found = [(row["stage"], row["T"], row["alpha"], row["lr"]) for row in rows(only_run(tmp_path))]
+    halfway = 20 / 41  # the last step of the first of two epochs of 21 steps
+    moved = (1 - np.cos(np.pi * halfway)) / 2
+    assert found == [
+        ("look", 8.0, 1.0, 0.003),
+        ("learn", pytest.approx(8 - 6 * moved), pytest.approx(1 - 0.5 * moved), 0.003),
+        ("learn", 2.0, 0.5, 0.003),
+        ("polish", 1.0, 0.0, 1e-4),
+    ]
+
+
+def test_two_runs_at_once_fit_their_teacher_once(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "distill_cli", "train", *QUICK, "threads=1"]
+    processes = [subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    said = [process.communicate(timeout=300)[1] for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert "".join(said).count("teacher: fitting") == 1
+    first, second = (read_json(run / "summary.json")["test"] for run in run_folders(tmp_path))
+    assert first == second
+
+
 def test_a_foreign_checkpoint_becomes_the_teacher_as_it_is(tmp_path: Path) -> None:
     assert distill("teacher", *QUICK, "teacher.fit.epochs=2") == 0
     (teacher,) = (tmp_path / "outputs" / "teachers").glob("[!.]*")

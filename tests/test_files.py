@@ -237,3 +237,10 @@ def test_annotations_are_said_in_words() -> None:
     assert kinds.describe(int | None) == "a whole number or null"
     assert kinds.describe(list[float]) == "a list, each entry a number"
     assert kinds.describe(typing.Literal["A", "B"]) == "one of A, B"
+
+
+@pytest.mark.parametrize(("one", "other"), [("ä", "ö"), ("größe", "grüße"), ("数据", "模型")])
+def test_slugs_of_names_in_other_scripts_stay_apart(one: str, other: str) -> None:
+    assert names.slug(one)
+    assert names.slug(one) != names.slug(other)
+    assert names.overrides_slug([f"student.name={one}"]) != names.overrides_slug([f"student.name={other}"])

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torchvision
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
@@ -371,6 +372,23 @@ def test_damaged_files_are_refused(tmp_path: Path, suffix: str) -> None:
             weights.read_weights(path)
 
 
+def test_published_weights_keep_all_but_a_head_of_other_classes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    published = torchvision.models.mobilenet_v3_small()
+    folder = tmp_path / "hub" / "checkpoints"
+    folder.mkdir(parents=True)
+    torch.save(published.state_dict(), folder / "mobilenet_v3_small-047dcff4.pth")  # where torchvision keeps a download
+    node = {"_target_": "distill_cli.models.zoo.torchvision", "name": "mobilenet_v3_small", "weights": "IMAGENET1K_V1"}
+    model = models.build({**node, "stem": "auto"}, "teacher", InputSpec(3, (32, 32), (0.5,) * 3, (0.5,) * 3), 7)
+    before, after = published.state_dict(), model.net.state_dict()
+    assert after["classifier.3.weight"].shape == (7, 1024)
+    assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("classifier.3"))
+    # built again from a file, nothing is downloaded and the stem stays the one the weights were made for
+    assert models.rebuild_node({**node, "stem": "auto"}, model) == {**node, "weights": None, "stem": "imagenet"}
+
+
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=f"there is no file {tmp_path}/nowhere.pt"):
         weights.read_weights(tmp_path / "nowhere.pt")
@@ -469,3 +487,11 @@ def test_a_classifier_gives_what_its_network_gives() -> None:
     assert isinstance(model, Classifier)
     inputs = draw(2, 3, 32, 32)
     assert torch.equal(model(inputs), model.net(inputs))
+
+
+def test_a_network_of_timm_takes_the_datas_channels_and_classes() -> None:
+    node = {"_target_": "distill_cli.models.zoo.timm", "name": "resnet10t", "weights": None}
+    model = models.build(node, "student", GREY, 7)
+    assert model.net(torch.zeros(2, 1, 28, 28)).shape == (2, 7)
+    with pytest.raises(ConfigError, match="did you mean resnet10t"):
+        models.build({**node, "name": "resnet10"}, "student", GREY, 7)

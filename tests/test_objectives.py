@@ -205,6 +205,17 @@ def test_terms_are_reported_unweighted() -> None:
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student, LABELS).item())
 
 
+def test_the_term_of_a_sum_is_reported_as_of_the_whole_step_however_it_is_cut() -> None:
+    student, teacher = (logits.float() for logits in pair())
+    loss = Loss({"sse": LogitSSE()})
+    whole = loss(Output(student), Output(teacher), batch_of(LABELS), 1.0, 0.5)[1]["sse"].item()
+    halves = [
+        loss(Output(student[cut]), Output(teacher[cut]), batch_of(LABELS[cut]), 1.0, 0.5, share=0.5)[1]["sse"].item()
+        for cut in (slice(0, 3), slice(3, 6))
+    ]
+    assert sum(halves) / 2 == pytest.approx(whole, rel=1e-6)
+
+
 def test_label_smoothing_spreads_the_label_term() -> None:
     student, teacher = (logits.float() for logits in pair())
     log_p = np.log(softmax64(student.double().numpy()))

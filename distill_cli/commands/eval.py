@@ -160,10 +160,10 @@ def load_teacher(found: Found, spec: InputSpec, trust: list[str]) -> Classifier 
 def predictions(classes: list[str], labels: Tensor, logits: Tensor, theirs: Tensor | None) -> str:
     """CSV text: index, label, predicted, and the probabilities at T = 1 with all their digits."""
     columns = [f"student_{name}" for name in classes]
-    table = torch.softmax(logits.double(), dim=1)
+    table = torch.softmax(logits.cpu().double(), dim=1)
     if theirs is not None:
         columns += [f"teacher_{name}" for name in classes]
-        table = torch.cat([table, torch.softmax(theirs.double(), dim=1)], dim=1)
+        table = torch.cat([table, torch.softmax(theirs.cpu().double(), dim=1)], dim=1)
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["index", "label", "predicted", *columns])

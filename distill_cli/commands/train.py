@@ -126,6 +126,7 @@ def show(job: Setup, summary: Mapping[str, Any], logits: Mapping[str, Mapping[st
             ui.warn(
                 "on validation the teacher is worse than the student trained on labels only: it has little to teach"
             )
+    ui.show("")
     ui.show(words.results(summary))
     ui.show(words.closing(summary, difference, len(job.data.test)))
     ui.show(f"\nrun folder: {folder}")
