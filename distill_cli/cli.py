@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import io
 import os
 import signal
 import sys
@@ -95,6 +96,9 @@ def guarded(words: list[str]) -> int:
         raise Terminated
 
     signal.signal(signal.SIGTERM, terminate)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show α shows a question mark
     try:
         with translated():
             return dispatch(words)
@@ -196,25 +200,26 @@ def sweep(engine: Any, config_name: str, parsed: Sequence[Any], texts: list[str]
     from hydra.core.hydra_config import HydraConfig
 
     from distill_cli import compose, overrides, ui
-    from distill_cli.errors import ConfigError, translated
+    from distill_cli.errors import ConfigError
 
     if overrides.value_of(parsed, "run_dir") is not None:
         raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
     for job in overrides.combinations(parsed):
         compose.compose(engine, config_name, "train", job)
     run = command_run("train")
-    fixed = {text for override, text in zip(parsed, texts, strict=True) if not override.is_sweep_override()}
+    keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
     total = sum(1 for _ in overrides.expand(parsed))
-    names: list[str] = []
+
+    def named(job: Sequence[str]) -> str:
+        return " ".join(text for text in job if text.partition("=")[0] in keys)
 
     def task(cfg: DictConfig) -> Any:
-        names.append(" ".join(text for text in HydraConfig.get().overrides.task if text not in fixed))
-        ui.show(f"\n[{len(names)}/{total}] {names[-1]}")
-        with translated():
-            return run(cfg)
+        job = HydraConfig.get()
+        ui.show(f"\n[{job.job.num + 1}/{total}] {named(job.overrides.task)}")
+        return run(cfg)
 
     values = compose.multirun(engine, config_name, task, texts)
-    results = list(zip(names, values, strict=True))
+    results = [(named(job), found) for job, found in values]
     done = [(name, found) for name, found in results if not isinstance(found, Exception)]
     rows = [[name, *(f"{found[s]['student']['accuracy']:.4f}" for s in ("val", "test"))] for name, found in done]
     ui.show(ui.table(f"{len(done)} of {len(results)} runs done", ["run", "val accuracy", "test accuracy"], rows))

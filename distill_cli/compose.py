@@ -31,7 +31,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill_cli import schema
-from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, user_conf_dirs
+from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
 from distill_cli.errors import CheckpointError, ConfigError, nearest
 from distill_cli.names import overrides_slug, slug
 from distill_cli.overrides import ALIASES
@@ -39,55 +39,54 @@ from distill_cli.overrides import ALIASES
 Task = Callable[[DictConfig], Any]
 
 
-class SharedFolders(FileConfigSource):
-    """A config source that offers conf/model/ as the groups `teacher` and `student`."""
+class Folder(FileConfigSource):
+    """A conf folder: its groups, with the models in it offered as teachers and as students.
+
+    The tool's own root files come from the shipped folder alone: a train.yaml of another project's stays unread.
+    """
 
     @staticmethod
     def scheme() -> str:
-        return "shared"
+        return "distill"
 
-    @staticmethod
-    def _real(path: str) -> str:
+    def _places(self, path: str) -> list[str]:
+        """Where a path may lie in this folder, in order of preference."""
         group, _, rest = path.partition("/")
-        return f"{SHARED_FOLDERS.get(group, '.none')}/{rest}"
+        return [path, f"{SHARED_FOLDERS[group]}/{rest}"] if group in SHARED_FOLDERS else [path]
 
     def load_config(self, config_path: str) -> ConfigResult:
-        return super().load_config(self._real(config_path))
+        places = [place for place in self._places(config_path) if super(Folder, self).is_config(place)]
+        return super().load_config(places[0] if places else config_path)
 
     def is_group(self, config_path: str) -> bool:
-        return super().is_group(self._real(config_path))
+        return any(super(Folder, self).is_group(place) for place in self._places(config_path))
 
     def is_config(self, config_path: str) -> bool:
-        return super().is_config(self._real(config_path))
+        ours = config_path.removesuffix(".yaml") in schema.SCHEMAS
+        return not ours and any(super(Folder, self).is_config(place) for place in self._places(config_path))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        if config_path.partition("/")[0] not in SHARED_FOLDERS:
-            return []
-        return super().list(self._real(config_path), results_filter)
+        places = [place for place in self._places(config_path) if super(Folder, self).is_group(place)]
+        return sorted({name for place in places for name in super(Folder, self).list(place, results_filter)})
 
 
-class UserFolders(SearchPathPlugin):
-    """Search the user's own conf folders before the shipped one: a file of the same name wins."""
+class Folders(SearchPathPlugin):
+    """Search the user's conf folders before the shipped one: a file of the same name wins."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         for folder in user_conf_dirs():
-            _search(search_path, folder, "user", before="main")
-        search_path.append("models", f"shared://{conf_dir()}")
-
-
-def _search(path: ConfigSearchPath, folder: Path, provider: str, before: str) -> None:
-    """Add a folder to the search path, its own groups and its models in both roles."""
-    for scheme in ("file", "shared"):
-        path.prepend(provider, f"{scheme}://{folder}", SearchPathQuery(provider=before))
+            search_path.prepend("user", f"distill://{folder}", SearchPathQuery(provider="main"))
+        search_path.append("models", f"distill://{conf_dir()}")
 
 
 @contextmanager
 def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
     """Start Hydra on `--config-dir`, the user's folders and the shipped conf/, in this order; yields its engine."""
     GlobalHydra.instance().clear()
-    if UserFolders not in Plugins.instance().discover(SearchPathPlugin):
-        Plugins.instance().register(UserFolders)
-        SourcesRegistry.instance().register(SharedFolders)
+    use_conf_dir(config_dir)
+    if Folders not in Plugins.instance().discover(SearchPathPlugin):
+        Plugins.instance().register(Folders)
+        SourcesRegistry.instance().register(Folder)
         OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v is not None), None))
         OmegaConf.register_new_resolver("slug", slug)
         OmegaConf.register_new_resolver("overrides_slug", overrides_slug)
@@ -98,14 +97,6 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
     with initialize_config_dir(str(conf_dir()), job_name=command, **base):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
-        if config_dir is not None:
-            folder = Path(config_dir).expanduser().resolve()
-            if not folder.is_dir():
-                raise ConfigError(f"--config-dir: there is no folder {folder}")
-            loader: Any = engine.config_loader  # `repository` is not part of its public face
-            path = loader.get_search_path()
-            _search(path, folder, "config-dir", before="user" if user_conf_dirs() else "main")
-            loader.repository.initialize_sources(path)
         yield engine
 
 
@@ -145,12 +136,23 @@ def run(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> 
     return result.return_value
 
 
-def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> list[Any]:
-    """Run a sweep through Hydra's sweeper and launcher; returns each task's value, or what it raised, in order."""
+def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> list[tuple[list[str], Any]]:
+    """Run a sweep through Hydra's sweeper and launcher; each job's overrides, and its value or what it raised."""
+
+    def released(cfg: DictConfig) -> Any:
+        value = _caught(task)(cfg)
+        return _without_frames(value) if isinstance(value, BaseException) else value
+
     batches = engine.multirun(
-        config_name=config_name, task_function=_caught(task), overrides=[*overrides, "hydra.mode=MULTIRUN"]
+        config_name=config_name, task_function=released, overrides=[*overrides, "hydra.mode=MULTIRUN"]
     )
-    return [job.return_value for batch in (batches or []) for job in batch]
+    return [(list(job.overrides or []), job.return_value) for batch in (batches or []) for job in batch]
+
+
+def _without_frames(error: BaseException) -> BaseException:
+    """The error without its traceback and causes, whose frames would keep a failed job's models in memory."""
+    error.__traceback__ = error.__cause__ = error.__context__ = None
+    return error
 
 
 def _caught(task: Task) -> Task:
@@ -232,7 +234,9 @@ def _stored_dataset(checkpoint: str) -> Any:
         raise CheckpointError(
             f"ckpt: {path} holds no finished run (no model.json)", "give a run folder or a file in it"
         )
-    raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {path.parent} with it")
+    if path.suffix == ".safetensors":
+        raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {path.parent} with it")
+    return {}  # a checkpoint copied alone: its own card tells
 
 
 @contextmanager
@@ -254,17 +258,25 @@ def _explained(engine: Any, config_name: str) -> Iterator[None]:
         first = str(cause).splitlines()[0]
         if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
             raise ConfigError(_unknown_key(key, _all_keys(engine, config_name))) from error
-        raise ConfigError(f"{key}: {_plainly(first)}" if key else first) from error
+        raise ConfigError(f"{key}: {_plainly(key, first)}" if key else first) from error
     except (HydraException, YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
         lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise ConfigError(f"the configuration cannot be read: {lines}") from error
 
 
-def _plainly(complaint: str) -> str:
+def _plainly(key: str, complaint: str) -> str:
     """OmegaConf's complaint about a value's type, in a user's words."""
     found = re.match(r"Value (.*) of type '\w+' could not be converted to (\w+)", complaint)
     words = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "text"}
-    return f"should be {words.get(found[2], found[2])}, got {found[1]}" if found else complaint
+    if found:
+        return f"should be {words.get(found[2], found[2])}, got {found[1]}"
+    if "ListConfig" in complaint:
+        return f"should be a list, as in {key}=[NAME]"
+    if "subclass of Stage" in complaint:
+        return "a stage cannot be added on the command line: write a schedule of your own, conf/schedule/NAME.yaml"
+    if key.startswith("schedule.") and "Optional" in complaint:
+        return f"cannot be null; to leave a stage out: {key}.epochs=0"
+    return complaint
 
 
 def _all_keys(engine: Any, config_name: str) -> list[str]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from distill_cli.errors import CheckpointError, ConfigError, DistillError, nearest
 from distill_cli.kinds import describe, fits
@@ -31,18 +33,32 @@ def conf_dir() -> Path:
     return next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "train.yaml").is_file())
 
 
+_named: list[Path] = []  # what --config-dir named
+
+
+def use_conf_dir(folder: str | None) -> None:
+    """Search `folder` before all others from now on; None: no such folder.
+
+    Raises:
+        ConfigError: it does not exist.
+    """
+    _named[:] = [Path(folder).expanduser().resolve()] if folder is not None else []
+    if _named and not _named[0].is_dir():
+        raise ConfigError(f"--config-dir: there is no folder {_named[0]}")
+
+
 def user_conf_dirs() -> list[Path]:
-    """The user's own folders, searched before the shipped one: $DISTILL_CONF and ./conf."""
-    named = os.environ.get("DISTILL_CONF")
-    folders = [Path(named).expanduser()] if named else []
-    folders = [folder.resolve() for folder in [*folders, Path("conf")] if folder.is_dir()]
+    """The user's own folders, searched in this order before the shipped one: --config-dir, ./conf and $DISTILL_CONF."""
+    common = os.environ.get("DISTILL_CONF")
+    folders = [*_named, Path("conf"), *([Path(common).expanduser()] if common else [])]
+    folders = [folder.resolve() for folder in folders if folder.is_dir()]
     return [folder for folder in folders if folder != conf_dir()]
 
 
 def group_files(group: str) -> dict[str, Path]:
     """The YAML files a group offers, by name; the user's win over shipped ones."""
     found: dict[str, Path] = {}
-    for folder in [*reversed(user_conf_dirs()), conf_dir()]:
+    for folder in [*user_conf_dirs(), conf_dir()]:
         for name in (group, SHARED_FOLDERS.get(group, group)):
             for file in sorted((folder / name).glob("*.yaml")):
                 found.setdefault(file.stem, file)
@@ -61,7 +77,10 @@ def optimizer_node(name: str) -> dict[str, Any]:
     files = group_files("optimizer")
     if name not in files:
         raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
-    node = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+    try:
+        node = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ConfigError(f"{files[name]}: cannot be used as teacher.fit.optimizer: {error}") from error
     assert isinstance(node, dict)
     return {str(key): value for key, value in node.items()}
 

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def slug(text: str, limit: int = 80) -> str:
-    """Keep [A-Za-z0-9._-] of `text`; where letters or length are lost, eight hex digits keep it apart from others."""
+def slug(text: str, limit: int = 150) -> str:
+    """Keep [A-Za-z0-9._-] of `text`; where something of it is lost, eight hex digits keep it apart from others."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("-.")
-    if len(clean) <= limit and clean and str(text).isascii():
+    if len(clean) <= limit and clean == str(text):
         return clean
     return f"{clean[: limit - 9] or 'x'}-{hashlib.sha256(str(text).encode()).hexdigest()[:8]}"
 

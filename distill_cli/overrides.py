@@ -102,6 +102,12 @@ def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:
-    """The value an override gives to `key`, the last one when there are several; None when none does."""
-    values = [override.value() for override in parsed if override.key_or_group == key]
-    return values[-1] if values else None
+    """The value an override gives to `key`, the last one when there are several; None when none does.
+
+    Raises:
+        ConfigError: it is to be swept.
+    """
+    found = [override for override in parsed if override.key_or_group == key]
+    if any(override.is_sweep_override() for override in found):
+        raise ConfigError(f"{key}: takes one value, it cannot be swept")
+    return found[-1].value() if found else None

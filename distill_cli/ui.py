@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -26,10 +27,14 @@ PLAIN_WIDTH = 120  # where stdout is not a terminal
 
 def show(content: RenderableType) -> None:
     """Print to stdout, and keep the plain text in the log."""
+    plain = isinstance(content, str)
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
-    Console(highlight=False, soft_wrap=isinstance(content, str), width=width).print(content)
+    try:
+        Console(highlight=False, soft_wrap=plain, width=width).print(content, markup=not plain)
+    except (BrokenPipeError, SystemExit):  # whoever read stdout is gone: rich asks to exit, the run goes on
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     text = io.StringIO()
-    Console(file=text, highlight=False, width=PLAIN_WIDTH, soft_wrap=isinstance(content, str)).print(content)
+    Console(file=text, highlight=False, width=PLAIN_WIDTH, soft_wrap=plain).print(content, markup=not plain)
     for line in text.getvalue().rstrip().splitlines():
         log.info("%s", line.rstrip())
 

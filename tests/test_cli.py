@@ -62,7 +62,7 @@ def test_flags_and_overrides_mix_in_any_order(words: list[str], capsys: pytest.C
 def test_info_shows_where_configuration_is_searched(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "conf" / "student").mkdir(parents=True)
     assert distill("train", "--info", "searchpath") == 0
-    assert f"file://{tmp_path / 'conf'}" in capsys.readouterr().out
+    assert f"distill://{tmp_path / 'conf'}" in capsys.readouterr().out
 
 
 def test_a_model_of_the_users_is_listed_and_offered_in_both_roles(
@@ -100,3 +100,30 @@ def test_config_dir_comes_before_the_shipped_files(tmp_path: Path, capsys: pytes
     (folder / "smallcnn.yaml").write_text("_target_: mine.Own\n")
     assert distill("train", "--config-dir", str(folder.parent), "--cfg", "job") == 0
     assert "_target_: mine.Own" in capsys.readouterr().out
+
+
+def test_another_projects_train_yaml_in_conf_stays_unread(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "train.yaml").write_text("lr: 1\n")
+    (tmp_path / "conf" / "own.yaml").write_text("defaults: [train, override student: tinycnn, _self_]\nT: 7\n")
+    assert distill("train", "--cfg", "job") == 0
+    assert "T: 3.0" in capsys.readouterr().out
+    assert distill("train", "-cn", "own", "--cfg", "job") == 0
+    assert "T: 7.0" in capsys.readouterr().out
+
+
+def test_the_nearest_of_the_users_folders_wins_wherever_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, folder in enumerate(("named", "conf", "common")):
+        (tmp_path / folder / "optimizer").mkdir(parents=True)
+        (tmp_path / folder / "optimizer" / "adam.yaml").write_text(
+            f"# from {folder}\n_target_: x.Y\nlr: {number + 2}\n"
+        )
+    monkeypatch.setenv("DISTILL_CONF", str(tmp_path / "common"))
+    assert distill("train", "--cfg", "job") == 0
+    assert "lr: 3\n" in capsys.readouterr().out
+    assert distill("list", "optimizers") == 0
+    assert "from conf" in capsys.readouterr().out
+    assert distill("train", "--config-dir", "named", "--cfg", "job") == 0
+    assert "lr: 2\n" in capsys.readouterr().out
