@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from distill_cli import files, teacher, ui
+from distill_cli.config import code_digest
 from distill_cli.models import Classifier, weights
 from distill_cli.names import fingerprint
 from distill_cli.schedule import Ramp
@@ -29,7 +30,8 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),
         "stages": [[stage.epochs, stage.lr] for stage in job.stages],
-        "settings": [settings.seed, settings.batch_size, str(settings.dtype), smoothing],
+        "code": code_digest(job.plain["student"]["_target_"]),
+        "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing],
     }
     folder = job.root / "baselines" / fingerprint(ingredients)
 

@@ -133,8 +133,8 @@ def fit(
                     group["lr"] = lr
                 torch.manual_seed(runtime.seed_of("step", settings.seed, state.step))  # dropout, the same when resumed
                 for part in batch.parts(recipe.accumulate):
+                    answer = teacher(part) if teacher is not None and loss_of.objectives else None
                     with runtime.autocast(device, settings.dtype):
-                        answer = teacher(part) if teacher is not None and loss_of.objectives else None
                         output = tap(forward, part.inputs)
                     share = len(part) / len(batch)
                     loss, terms = loss_of(output, answer, part, T, alpha, share)

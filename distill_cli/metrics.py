@@ -8,20 +8,32 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill_cli import runtime
 from distill_cli.data import Split
+from distill_cli.errors import NonFiniteError
 from distill_cli.models import Classifier
 
 ECE_BINS = 15
 
 
 def logits_of(model: Classifier, split: Split, batch_size: int) -> Tensor:
-    """The model's logits (N, K) on a split in its own order: fp32, eval mode, T = 1. The model's mode is put back."""
+    """The model's logits (N, K) on a split in its own order: fp32, eval mode, T = 1. The model's mode is put back.
+
+    Raises:
+        NonFiniteError: some logit is not a finite number.
+    """
     was_training = model.training
     model.eval()
-    with torch.inference_mode():
+    with torch.inference_mode(), runtime.exact():
         answers = [model(batch.inputs).float() for batch in split.batches(batch_size)]
     model.train(was_training)
-    return torch.cat(answers).clone()
+    logits = torch.cat(answers).clone()
+    if not torch.isfinite(logits).all():
+        raise NonFiniteError(
+            f"{type(model.net).__name__} gives logits that are not finite",
+            "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
+        )
+    return logits
 
 
 def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:

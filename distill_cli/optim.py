@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 from torch.optim import Optimizer
 
@@ -61,6 +62,10 @@ class Recipe:
         curve = Curve(get["curve"], get["warmup"], tuple(node.get("milestones") or ()), get["gamma"])
         return cls(node, get["lr"], curve, get["clip"], get["accumulate"])
 
+    def check(self, where: str) -> None:
+        """Raise ConfigError, as `build` would, before there is anything to train."""
+        self.build([nn.Parameter(torch.zeros(1))], where)
+
     def build(self, parameters: Iterable[nn.Parameter], where: str = "optimizer") -> Optimizer:
         """The optimizer over `parameters`, fused where its class can be: the same arithmetic in fewer passes.
 
@@ -68,3 +73,9 @@ class Recipe:
             ConfigError: an unknown class or arguments it does not take.
         """
         return config.build(self.node, Optimizer, where, leave_out=OURS, params=list(parameters), fused=True)
+
+
+def fit_recipe(fit: Mapping[str, Any]) -> Recipe:
+    """The optimizer of `teacher.fit`: the file it names, with its own lr and weight decay where given."""
+    own = {key: fit[key] for key in ("lr", "weight_decay") if fit[key] is not None}
+    return Recipe.read({**config.optimizer_node(fit["optimizer"]), **own})

@@ -29,12 +29,28 @@ def device(name: str) -> torch.device:
     return torch.device(name)
 
 
+DEFAULT_THREADS = torch.get_num_threads()
+
+
 def prepare(threads: int | None) -> None:
-    """Set what holds for the whole process: CPU threads, and TF32 for fp32 matrix work on GPUs."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    torch.set_float32_matmul_precision("high")
-    torch.backends.cudnn.allow_tf32 = True
+    """Set what holds for a whole job: CPU threads, and TF32 for fp32 training on GPUs."""
+    torch.set_num_threads(threads or DEFAULT_THREADS)
+    _allow_tf32(True)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Full fp32 arithmetic inside: what is measured must not depend on the batch or the device."""
+    _allow_tf32(False)
+    try:
+        yield
+    finally:
+        _allow_tf32(True)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def dtype(precision: str, where: torch.device) -> torch.dtype:

@@ -24,8 +24,11 @@ from distill_cli.kinds import describe, fits
 
 
 def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
-    """A field with bounds: gt, ge, lt, le, choices, and what a value may be: ramp (a number or [from, to]),
-    names (one or a list), size (auto or pixels), node (the known keys of an open mapping), nodes (a mapping of such)."""
+    """A field with bounds gt, ge, lt, le, choices, and rules for what a value may be.
+
+    ramp: a number or [from, to]; names: one or a list; filled: a path that is not empty; size: auto or pixels;
+    node: an open mapping with the known keys of that dataclass; nodes: a mapping of such.
+    """
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), metadata=rules)
     return field(default=default, metadata=rules)
@@ -59,7 +62,7 @@ class Student:
 @dataclass
 class Teacher:
     _target_: str = bounded()
-    checkpoint: str | None = None
+    checkpoint: str | None = bounded(None, filled=True)
     joint: bool = False
     mean: list[float] | None = None
     std: list[float] | None = bounded(None, gt=0)
@@ -69,7 +72,7 @@ class Teacher:
 @dataclass
 class Dataset:
     _target_: str = bounded()
-    root: str | None = None
+    root: str | None = bounded(None, filled=True)
     download: bool = True
     size: Any = bounded("auto", size=True)
     mean: list[float] | None = None
@@ -118,8 +121,8 @@ class Train(Device):
     precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = False
     baseline: bool = False
-    output_dir: str = "outputs"
-    run_dir: Optional[str] = None  # noqa: UP045
+    output_dir: str = bounded("outputs", filled=True)
+    run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     teacher: Any = bounded(None, node=Teacher)
     student: Any = bounded(None, node=Student)
     objective: dict[str, Any] = bounded({}, nodes=Objective)
@@ -129,10 +132,10 @@ class Train(Device):
 
 @dataclass
 class Eval(Device):
-    ckpt: Optional[str] = None  # noqa: UP045
+    ckpt: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     split: str = bounded("test", choices=("train", "val", "test"))
     per_class: bool = False
-    predictions: Optional[str] = None  # noqa: UP045
+    predictions: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     trust: list[str] = bounded([])
 
 
@@ -146,8 +149,8 @@ def register() -> None:
     store.store(name="eval_schema", node=Eval)
 
 
-def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
-    """Check types and bounds of a composed configuration; returns it as resolved plain values.
+def validate(cfg: DictConfig, schema: type) -> None:
+    """Check types and bounds of a composed configuration.
 
     Raises:
         ConfigError: naming every key that is wrong, its value and what is allowed there.
@@ -168,7 +171,6 @@ def validate(cfg: DictConfig, schema: type) -> dict[str, Any]:
         problems += _train_problems(values)
     if problems:
         raise ConfigError("\n".join(problems))
-    return values
 
 
 def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[str]:
@@ -178,12 +180,16 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
         if known.name not in values:
             if known.name == "_target_":
                 yield f"{where.rstrip('.')}: has no _target_, the class or function to build"
+            elif shape in (Teacher, Fit):
+                yield f"{key}: is needed and was taken out"
             continue
         value = values[known.name]
         if "node" in rules:
             if isinstance(value, Mapping) and value:
                 yield from _problems(value, rules["node"], f"{key}.")
-            elif value is not None or shape is not Eval:
+            elif shape is Teacher:
+                yield f"{key}: should be a mapping of keys, got {value!r}"
+            elif shape is not Eval:
                 yield f"{key}: nothing is chosen; pick one, as in {key}=NAME (`distill list` shows them)"
         elif "nodes" in rules:
             for name, node in (value or {}).items():
@@ -225,6 +231,8 @@ def _wrong(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Iterato
             yield f"{key}: must be less than {rules['lt']}, got {number:g}"
         elif "le" in rules and not number <= rules["le"]:
             yield f"{key}: must be at most {rules['le']}, got {number:g}"
+    if rules.get("filled") and value is not None and not value.strip():
+        yield f"{key}: is empty; leave it out, or give a path"
     if "choices" in rules and value not in rules["choices"]:
         close = nearest(str(value), rules["choices"])
         yield (

@@ -10,12 +10,13 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, config, engine, models, objectives, runtime, schedule
+from distill_cli import __version__, engine, models, objectives, runtime, schedule
 from distill_cli.compose import choice
-from distill_cli.data import Data
+from distill_cli.data import Data, load
+from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
 from distill_cli.objectives import Loss, Objective
-from distill_cli.optim import Recipe
+from distill_cli.optim import Recipe, fit_recipe
 from distill_cli.schedule import Stage
 
 CARD_FORMAT = 1
@@ -88,9 +89,17 @@ def read(cfg: DictConfig) -> Setup:
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
     terms = objectives.build(plain["objective"])
     recipe = Recipe.read(plain["optimizer"])
-    for role in ("teacher", "student"):  # before the data are read, which may take long
+    recipe.check("optimizer")  # all that can be checked is checked before the data are read, which may take long
+    fit_recipe(plain["teacher"]["fit"]).check("teacher.fit.optimizer")
+    for role in ("teacher", "student"):
         models.check(plain[role], role)
-    data = config.build(plain["dataset"], Data, "dataset", workers=plain["workers"]).to(device)
+    stages = schedule.stages(plain["schedule"], terms)
+    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
+    if plain["teacher"]["joint"] and not any(loss.objectives for loss in losses.values()):
+        raise ConfigError(
+            "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
+        )
+    data = load(plain["dataset"], plain["workers"]).to(device)
     with runtime.seeded("teacher", plain["teacher"]["fit"]["seed"]):
         teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))
     with runtime.seeded("student", plain["seed"]):
@@ -99,8 +108,6 @@ def read(cfg: DictConfig) -> Setup:
     for module in (teacher, student, *terms.values()):
         module.to(device)
     remarks.pop("", None)
-    stages = schedule.stages(plain["schedule"], terms)
-    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
     dtype = runtime.dtype(plain["precision"], device)
     return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
 
@@ -122,7 +129,12 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
         for key in ("milestones", "gamma")
         if f"optimizer.{key}" in typed and curve != "step"
     ]
-    if not teacher_epochs and not job.plain["teacher"]["joint"]:
+    asked = {name for stage in job.stages for name in stage.objectives}
+    found += [f"objective.{name} has no effect: no stage uses it" for name in job.objectives if name not in asked]
+    if job.plain["teacher"]["joint"]:
+        along = [key for key in typed if key in ("teacher.fit.epochs", "teacher.fit.batch_size")]
+        found += [f"{key} has no effect: the teacher is trained along, on the student's batches" for key in along]
+    elif not teacher_epochs:
         fitting = [key for key in typed if key.startswith("teacher.fit.") and key != "teacher.fit.epochs"]
         found += [f"{key} has no effect: the teacher is not fitted" for key in fitting]
     return found

@@ -55,7 +55,7 @@ def header(job: Setup, teaching: str) -> Table:
     kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
     rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {job.batch_size}, seed {plain['seed']}, "
-                              f"{job.device} {precision}"))  # fmt: skip
+                              f"{job.device} {precision}" + _extras(job)))  # fmt: skip
     rows += job.remarks.items()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -63,6 +63,17 @@ def header(job: Setup, teaching: str) -> Table:
     for label, text in rows:
         table.add_row(label, ui.escaped(text))
     return table
+
+
+def _extras(job: Setup) -> str:
+    """What is set beyond the usual: label smoothing, weight decay, clipping, accumulation."""
+    extras = {
+        "label smoothing": job.plain["label_smoothing"],
+        "weight decay": job.recipe.node.get("weight_decay"),
+        "clip": job.recipe.clip,
+        "accumulate": job.recipe.accumulate if job.recipe.accumulate > 1 else None,
+    }
+    return "".join(f", {name} {value:g}" for name, value in extras.items() if value)
 
 
 def _named(job: Setup, role: str) -> str:

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import __version__, engine, files, metrics, models, schedule, ui
-from distill_cli.config import optimizer_node
+from distill_cli import __version__, engine, files, metrics, models, runtime, schedule, ui
+from distill_cli.config import code_digest
 from distill_cli.data import Batch, Data
 from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
@@ -21,7 +21,7 @@ from distill_cli.models.features import Output, Tap
 from distill_cli.names import fingerprint, slug
 from distill_cli.objectives import Loss
 from distill_cli.objectives.logits import CE
-from distill_cli.optim import Recipe
+from distill_cli.optim import Recipe, fit_recipe
 from distill_cli.setup import Setup
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
@@ -35,12 +35,6 @@ class Prepared:
     folder: Path
     facts: dict[str, Any]
     made: bool
-
-
-def fit_recipe(node: Mapping[str, Any]) -> Recipe:
-    """The optimizer of `teacher.fit`: the file it names, with its own lr and weight decay where given."""
-    own = {key: node["fit"][key] for key in ("lr", "weight_decay") if node["fit"][key] is not None}
-    return Recipe.read({**optimizer_node(node["fit"]["optimizer"]), **own})
 
 
 def fit_epochs(node: Mapping[str, Any]) -> int:
@@ -60,8 +54,8 @@ def prepare(job: Setup) -> Prepared:
     node, model, names, card = job.plain["teacher"], job.teacher, job.names, job.card("teacher")
     checkpoint = checkpoint_of(node, job.data) if node["checkpoint"] else None
     given = weights.read_weights(checkpoint) if checkpoint else None
-    recipe, epochs = fit_recipe(node), fit_epochs(node)
-    settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"])
+    recipe, epochs = fit_recipe(node["fit"]), fit_epochs(node)
+    settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"], compile=False)
     fitting = {"epochs": epochs, **recipe.node, "batch_size": settings.batch_size, "seed": settings.seed}
     ingredients = {
         "model": {key: value for key, value in card["model"].items() if key not in ("checkpoint", "joint", "fit")},
@@ -69,6 +63,8 @@ def prepare(job: Setup) -> Prepared:
         "data": job.data.digest,
         "checkpoint": files.sha256(checkpoint) if checkpoint else None,
         "fit": {**fitting, "precision": str(settings.dtype)} if epochs else None,
+        "seed": None if checkpoint else settings.seed,
+        "code": code_digest(node["_target_"]),
     }
     digest = fingerprint(ingredients)
     folder = job.root / "teachers" / f"{slug(names['dataset'])}-{slug(names['teacher'])}-{digest}"
@@ -90,7 +86,10 @@ def prepare(job: Setup) -> Prepared:
 
     made = files.once(folder, make, lambda: ui.say("teacher: another run is preparing this one; waiting for it"))
     facts = weights.read_facts(folder / "teacher.json")
-    weights.load_kept(folder, model.net)
+    try:
+        weights.load_kept(folder, model.net)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
     if not made:
         ui.say(f"teacher: reusing {folder}")
     warn_if_at_chance(facts["val"]["accuracy"], job.data)
@@ -216,7 +215,7 @@ class Frozen:
     def __call__(self, batch: Batch) -> Output:
         if "train" in self._logits:
             return Output(self._logits["train"][batch.index])
-        with torch.no_grad():
+        with torch.no_grad(), runtime.exact():  # the same logits as when they are computed once
             return self.tap(self.model, batch.inputs)
 
     def logits(self, split: str) -> Tensor:
@@ -231,7 +230,7 @@ class Joint:
 
     def __init__(self, job: Setup, layers: Sequence[str]) -> None:
         self.model, self.data, self.batch_size = job.teacher.train(), job.data, job.batch_size
-        self.optimizer = fit_recipe(job.plain["teacher"]).build(self.model.parameters(), "teacher.fit")
+        self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
         self.tap = Tap(self.model.net, layers)
 
     def __call__(self, batch: Batch) -> Output:

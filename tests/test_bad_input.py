@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +69,20 @@ def no_results(place: Path) -> None:
         (["student=torchvision", "student.name=vgg11", "student.stem=small"], "vgg11 has no such stem"),
         (["student=torchvision", "student.name=resnt18"], "did you mean resnet18?"),
         (["teacher.fit.optimizer=adm", "student=tinycnn"], "did you mean teacher.fit.optimizer=adam?"),
+        (["run_dir="], "run_dir: is empty"),
+        (["output_dir="], "output_dir: is empty"),
+        (["~teacher.fit"], "teacher.fit: is needed"),
+        (["teacher.fit=null"], "teacher.fit: should be a mapping"),
+        (["schedule.refine=null"], "schedule.refine.epochs=0"),
+        (["schedule.refine.objective=3"], "should be an objective's name"),
+        (["+schedule.polish={epochs:1}"], "write a schedule of your own"),
+        (["+optimizer.foo=1"], "optimizer.foo: Adam takes no such key"),
+        (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov"),
+        (["+student.checkpoint=x"], "SmallCNN takes no such key"),
+        (["teacher.joint=true", "objective=ce"], "no stage asks the teacher"),
+        (["teacher.mean=[0.1,0.2]", "teacher.std=[0.1,0.2]"], "teacher.mean: has 2 values"),
+        (["teacher=timm", "teacher.name=resnet10t.c3_in1k"], "write name=resnet10t weights=c3_in1k"),
+        (["teacher=timm", "teacher.name=resnet10t", "teacher.weights=nope"], "choices: c3_in1k"),
     ],
 )
 def test_a_wrong_configuration_is_exit_2(
@@ -84,6 +100,7 @@ def test_a_wrong_configuration_is_exit_2(
     [
         (["trian"], "did you mean distill train?"),
         (["eval"], "ckpt: which checkpoint?"),
+        (["eval", "-m", "ckpt=a,b"], "ckpt: takes one value"),
         (["list", "modles"], "did you mean models?"),
         (["teacher", "teacher.joint=true"], "nothing to prepare"),
     ],
@@ -220,3 +237,41 @@ def test_a_bug_of_ours_is_exit_1_with_a_traceback(tmp_path: Path) -> None:
     done = distill_process("train", *QUICK, "student=mine", cwd=tmp_path)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
+
+
+def test_batches_too_small_to_train_on_are_exit_2_everywhere(tmp_path: Path) -> None:
+    words = [word for word in QUICK if not word.startswith("teacher=")]
+    assert distill("train", *words, "teacher=resnet18", "teacher.fit.batch_size=1") == 2
+    (run,) = run_folders(tmp_path)
+    assert json.loads((run / "status.json").read_text())["exit_code"] == 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["optimizer.lr=1e30"], ["optimizer.lr=1e30", "batch_size=2000"], ["teacher.checkpoint=nan.pt"]],
+    ids=["in the epoch", "by its last step", "in the teacher"],
+)
+def test_numbers_that_are_not_finite_are_exit_5(
+    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = SmallCNN([64, 128], 1, 10, (28, 28)).state_dict()
+    weights["fc.bias"][0] = float("nan")
+    torch.save(weights, tmp_path / "nan.pt")
+    quick = [word for word in QUICK if not word.startswith("teacher.fit")]
+    assert distill("train", *quick, "teacher.fit.epochs=0", *words) == 5
+    assert "not finite" in capsys.readouterr().err
+    no_results(tmp_path / "outputs" / "train")
+
+
+def test_whoever_reads_stdout_may_leave(tmp_path: Path) -> None:
+    command = f"{sys.executable} -m distill_cli train {' '.join(QUICK)} threads=1 | head -1"
+    done = subprocess.run(
+        ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list(tmp_path.rglob("summary.json"))) == 1
+
+
+def test_a_terminal_without_greek_is_no_reason_to_fail(tmp_path: Path) -> None:
+    done = distill_process("train", *QUICK, "threads=1", cwd=tmp_path, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr

@@ -65,7 +65,7 @@ def test_a_run_from_training_to_evaluation(tmp_path: Path, capsys: pytest.Captur
     assert [(row["T"], row["alpha"]) for row in rows(run)] == [(4.0, 0.7), (1.0, 0.0)]
     assert set(summary["test"]) == set(summary["val"]) == {"teacher", "student", "student_last", "baseline"}
     assert set(summary["test"]["student"]) == {"accuracy", "f1", "kl", "agreement", "nll", "ece"}
-    assert set(summary["seconds"]) == {"teacher", "cache", "train", "eval"}
+    assert set(summary["seconds"]) == {"teacher", "cache", "train", "baseline", "eval"}
     assert summary["params"] == {"teacher": 137_226, "student": 9_098}
     with safe_open(run / "student.safetensors", "pt") as file:
         assert len(file.metadata()) <= 1
@@ -260,6 +260,42 @@ def test_a_foreign_checkpoint_becomes_the_teacher_as_it_is(tmp_path: Path) -> No
         assert distill("train", *words, f"teacher.checkpoint={path}", f"run_dir={run}") == 0
         expected = read_json(teacher / "teacher.json")["test"]
         assert read_json(run / "summary.json")["test"]["teacher"] == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("objective", ["kd", "ce", "logit_mse", "logit_sse", "hint"])
+def test_every_objective_trains_in_half_precision(objective: str, precision: str, tmp_path: Path) -> None:
+    words = [*QUICK, f"objective={objective}", f"precision={precision}", "teacher.fit.epochs=0"]
+    assert distill("train", *words, f"objective.{objective}.weight=0.01") == 0
+    assert all(np.isfinite(row["loss"]["total"]) for row in rows(only_run(tmp_path)))
+
+
+def test_a_changed_network_of_the_users_is_trained_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "own.yaml").write_text("_target_: changing.Net\n")
+    for activation in ("ReLU", "Tanh"):
+        (tmp_path / "changing.py").write_text(
+            "from torch import nn\n"
+            "class Net(nn.Sequential):\n"
+            "    def __init__(self, in_channels: int, num_classes: int) -> None:\n"
+            f"        layers = [nn.Conv2d(in_channels, 4, 3, 2), nn.{activation}(), nn.AdaptiveAvgPool2d(4), nn.Flatten()]\n"
+            "        super().__init__(*layers, nn.Linear(64, num_classes))\n"
+        )
+        words = ["teacher=own" if word.startswith("teacher=") else word for word in QUICK]
+        words = ["student=own" if word.startswith("student=") else word for word in words]
+        done = distill_process("train", *words, "baseline=true", "threads=1", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "teacher: fitting" in done.stderr
+        assert "baseline: training" in done.stderr
+
+
+def test_a_checkpoint_copied_alone_tells_what_it_needs(tmp_path: Path) -> None:
+    assert distill("train", *QUICK) == 0
+    shutil.copy(only_run(tmp_path) / "checkpoints" / "best.pt", tmp_path / "alone.pt")
+    assert distill("eval", "ckpt=alone.pt") == 0
+    assert distill("eval", "ckpt=alone.pt", "dataset=digits", "split=val") == 0
+    found = read_json(tmp_path / "digits-val-alone.json")["student"]["accuracy"]
+    assert found == read_json(only_run(tmp_path) / "summary.json")["val"]["student"]["accuracy"]
 
 
 def test_settings_without_effect_and_a_teacher_at_chance_are_said(

@@ -22,9 +22,9 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from distill_cli import config, files, metrics, models, runtime, ui
+from distill_cli import files, metrics, models, runtime, ui
 from distill_cli.compose import choice
-from distill_cli.data import Data, InputSpec
+from distill_cli.data import Data, InputSpec, load
 from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
 from distill_cli.summary import COLUMNS
@@ -55,7 +55,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     found, state = find(Path(cfg.ckpt).expanduser())
     trust = list(cfg.trust)
     spec = InputSpec.read(found.card["input"])
-    student = models.build(found.card["model"], "student", spec, len(found.card["classes"]), trust).to(device)
+    student = models.build(
+        found.card["model"], found.card.get("role", "student"), spec, len(found.card["classes"]), trust
+    ).to(device)
     weights.load_into(student.net, state, str(found.path))
     data = load_data(cfg, found.card, spec, trust).to(device)
     split = getattr(data, cfg.split)
@@ -123,11 +125,8 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
         CheckpointError: other classes or another size than the checkpoint was trained on.
     """
     stored = choice("dataset") == "stored"
-    node = OmegaConf.to_container(cfg.dataset, resolve=True)
-    assert isinstance(node, dict)
-    data = config.build(
-        {str(k): v for k, v in node.items()}, Data, "dataset", trust=trust if stored else None, workers=cfg.workers
-    )
+    node: Any = OmegaConf.to_container(cfg.dataset, resolve=True) or card["dataset"]
+    data = load(node, cfg.workers, trust if stored else None)
     if len(data.classes) != len(card["classes"]):
         raise CheckpointError(
             f"the checkpoint knows {len(card['classes'])} classes, this data set has {len(data.classes)}"

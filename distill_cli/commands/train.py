@@ -25,6 +25,7 @@ from torch import Tensor
 from distill_cli import baseline, engine, files, metrics, models, setup, ui
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
+from distill_cli.errors import translated
 from distill_cli.models import weights
 from distill_cli.run import Run
 from distill_cli.setup import Setup
@@ -36,7 +37,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         DistillError: as the parts say; the run folder's status.json then tells what went wrong.
     """
-    with Run(Path(HydraConfig.get().runtime.output_dir)) as folder:
+    with Run(Path(HydraConfig.get().runtime.output_dir)) as folder, translated():
         folder.write_config(cfg)
         job = setup.read(cfg)
         untrained = copy.deepcopy(job.student)
@@ -57,7 +58,8 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         job.student.net.load_state_dict(state.best_weights)
         contestants = {"teacher": job.teacher, "student": job.student, "student_last": last}
         if job.plain["baseline"]:
-            contestants["baseline"] = baseline.prepare(job, untrained)
+            with clock("baseline"):
+                contestants["baseline"] = baseline.prepare(job, untrained)
         with clock("eval"):
             logits = {name: {who: teacher.logits(name) if who == "teacher" else metrics.logits_of(model, split, job.batch_size)
                              for who, model in contestants.items()}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
+from distill_cli import config
 from distill_cli.errors import CheckpointError, DataError
 from distill_cli.names import fingerprint
 
@@ -150,6 +151,18 @@ class Data:
         return replace(self, **splits, input=spec)
 
 
+def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None) -> Data:
+    """The data set that a `dataset` node describes; `trust` as in `config.build`.
+
+    Raises:
+        ConfigError: the node is wrong. DataError: the data are, or cannot be read.
+    """
+    try:
+        return config.build(node, Data, "dataset", trust=trust, workers=workers)
+    except OSError as error:
+        raise DataError(f"the data cannot be read: {error}") from error
+
+
 @dataclass(frozen=True)
 class Part:
     """A split as a reader found it: pictures (uint8 tensor, or a dataset with a `digest`), and labels (N,)."""
@@ -166,9 +179,10 @@ class Part:
         return Part(self.images.take(index), self.labels[index])
 
     def digest(self) -> str:
-        if not isinstance(self.images, Tensor):
-            return str(self.images.digest())
-        content = hashlib.sha256(np.ascontiguousarray(self.images.numpy()).data)
+        if isinstance(self.images, Tensor):
+            content = hashlib.sha256(np.ascontiguousarray(self.images.numpy()).data)
+        else:
+            content = hashlib.sha256(self.images.digest().encode())
         content.update(np.ascontiguousarray(self.labels.astype(np.int64)).data)
         return content.hexdigest()
 

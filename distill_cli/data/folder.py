@@ -53,7 +53,7 @@ def image_folder(
             f"dataset.root={folder}: {what}",
             "it needs train/<class>/ and test/<class>/ (or val/<class>/) with pictures",
         )
-    classes = sorted(p.name for p in found["train"].iterdir() if p.is_dir())
+    classes = sorted(_class_folders(found["train"]))
     files = {name: _files(path, classes) for name, path in found.items()}
     channels, pixels = _shape([path for paths, _ in files.values() for path in paths], len(files["train"][0]), size)
     parts = {
@@ -77,9 +77,14 @@ def image_folder(
     )
 
 
+def _class_folders(folder: Path) -> set[str]:
+    """Names of the subfolders; hidden ones are some other program's."""
+    return {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
+
+
 def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
     """Every picture below `folder` in a fixed order, with its class's index."""
-    here = {p.name for p in folder.iterdir() if p.is_dir()}
+    here = _class_folders(folder)
     if not classes:
         raise DataError(f"{folder} holds no class folders", "it needs one subfolder of pictures for each class")
     for name in sorted(here ^ set(classes)):
@@ -90,7 +95,11 @@ def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray
     paths: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        pictures = sorted(p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+        pictures = sorted(
+            p
+            for p in (folder / name).rglob("*")
+            if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
+        )
         if not pictures:
             raise DataError(f"{folder / name} holds no pictures", f"known endings: {' '.join(sorted(SUFFIXES))}")
         paths += pictures

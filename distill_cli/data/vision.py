@@ -76,7 +76,7 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
             name, f"{name}/raw"
         )
         raise DataError(
-            f"{name} is not in {looked}, and it could not be downloaded: {error}",
+            f"{name} is not in {looked}, and it could not be downloaded: {' '.join(str(error).split())}",
             "copy its files there from a machine with a network, or point dataset.root at a folder that has them",
         ) from error
     except (ValueError, TypeError, EOFError, AssertionError, KeyError, IndexError) as error:

@@ -13,8 +13,9 @@ from distill_cli import config, schema
 from distill_cli.data import InputSpec
 from distill_cli.errors import ConfigError
 
-# Keys of a teacher's node that are ours rather than its class's; a student has none.
-OURS = [field.name for field in dataclasses.fields(schema.Teacher) if field.name != "_target_"]
+# Keys of a node that are ours rather than its class's.
+OURS = {"teacher": [f.name for f in dataclasses.fields(schema.Teacher) if f.name != "_target_"], "student": []}
+REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 
 
 class Classifier(nn.Module):
@@ -59,7 +60,7 @@ def check(node: Mapping[str, Any], role: str) -> None:
     Raises:
         ConfigError: unknown class or arguments.
     """
-    config.check(node, nn.Module, role, leave_out=OURS)
+    config.check(node, nn.Module, role, leave_out=OURS[role])
 
 
 def build(
@@ -74,13 +75,16 @@ def build(
         node,
         nn.Module,
         role,
-        leave_out=OURS,
+        leave_out=OURS[role],
         trust=trust,
         num_classes=num_classes,
         in_channels=spec.channels,
         input_size=spec.size,
     )
-    model = Classifier(net, spec, node.get("mean"), node.get("std"))
+    mean, std = (node.get(key) if key in OURS[role] else None for key in ("mean", "std"))
+    model = Classifier(net, spec, mean, std)
+    if mean is not None and len(mean) not in (1, model.channels):
+        raise ConfigError(f"{role}.mean: has {len(mean)} values, but the network takes {model.channels} channel(s)")
     if model.channels != spec.channels and spec.channels != 1:
         raise ConfigError(
             f"{role}: takes {model.channels} channel(s), but the pictures have {spec.channels}",
@@ -112,7 +116,7 @@ def probe(model: nn.Module, spec: InputSpec, role: str) -> tuple[int, ...]:
 
 def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:
     """The node that builds the same network again when its weights come from a file: no download, the same stem."""
-    return {**node, **getattr(model.net, "rebuild", {})}
+    return {**node, **getattr(model.net, REBUILD, {})}
 
 
 def num_parameters(model: nn.Module) -> int:

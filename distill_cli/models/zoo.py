@@ -9,9 +9,10 @@ from torch import nn
 from torchvision import models
 
 from distill_cli.errors import CheckpointError, ConfigError, nearest
+from distill_cli.models import REBUILD
 
+AUXILIARY = ("googlenet", "inception_v3")  # in training these would answer with several logits
 SMALL_FROM, SMALL_BELOW = 32, 64  # pixels between which stem=auto takes the small stem
-REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 HEADS = ("fc", "classifier", "head", "heads", "linear")
 
 
@@ -39,7 +40,8 @@ def torchvision(
             f"torchvision has no classifier called {name!r}" + (f"; did you mean {close}?" if close else "")
         )
     if weights is None:
-        model = models.get_model(name, weights=None, num_classes=num_classes)
+        auxiliary: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
+        model = models.get_model(name, weights=None, num_classes=num_classes, **auxiliary)
     else:
         model = _pretrained(name, weights)
         replace_head(model, num_classes)
@@ -66,7 +68,13 @@ def timm(name: str, num_classes: int, in_channels: int, weights: str | bool | No
         import timm as library
     except ModuleNotFoundError as error:
         raise ConfigError("timm is not installed", 'pip install "distill-cli[timm]"') from error
+    base, _, tag = name.partition(".")
+    if tag:
+        raise ConfigError(f"name={name}: this names weights too", f"write name={base} weights={tag}")
     full = f"{name}.{weights}" if isinstance(weights, str) else name
+    if isinstance(weights, str) and not library.is_model_pretrained(full):
+        tags = [known.partition(".")[2] for known in library.list_pretrained(f"{name}.*")]
+        raise ConfigError(f"weights={weights}: timm's {name} has no such weights\nchoices: {', '.join(tags) or 'none'}")
     if not library.is_model(name):
         close = nearest(name, library.list_models())
         raise ConfigError(f"timm has no model called {name!r}" + (f"; did you mean {close}?" if close else ""))

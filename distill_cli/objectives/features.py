@@ -59,4 +59,4 @@ class Hint(Objective):
         ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
         height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
         ours, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (ours, theirs))
-        return hint(self.regressor(ours), theirs)
+        return hint(self.regressor(wide(ours)), theirs)
