@@ -94,8 +94,11 @@ class Loss:
         self.objectives = {name: o for name, o in objectives.items() if o.needs_teacher}
         self.label_smoothing = label_smoothing
         self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
-        self.student_layers = sorted({path for o in self.objectives.values() for path in o.student_layers})
-        self.teacher_layers = sorted({path for o in self.objectives.values() for path in o.teacher_layers})
+
+    @property
+    def student_layers(self) -> set[str]:
+        """Module paths in the student that some objective wants; settled once the objectives are connected."""
+        return {path for objective in self.objectives.values() for path in objective.student_layers}
 
     def __call__(
         self, student: Output, teacher: Output | None, batch: Batch, T: float, alpha: float, share: float = 1.0
