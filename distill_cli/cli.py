@@ -120,12 +120,11 @@ def guarded(words: list[str]) -> int:
 
 def dispatch(words: list[str]) -> int:
     from distill_cli.config import conf_dir
-    from distill_cli.errors import ConfigError, nearest
+    from distill_cli.errors import ConfigError, did_you_mean
 
     command, rest = words[0], words[1:]
     if command not in command_names():
-        close = nearest(command, command_names())
-        guess = f"did you mean distill {close}? " if close else ""
+        guess = did_you_mean(command, command_names(), "distill ")
         raise ConfigError(f"there is no command {command!r}", f"{guess}commands: {', '.join(command_names())}")
     if not (conf_dir() / f"{command}.yaml").is_file():
         command_run(command)(list(rest))

@@ -33,6 +33,7 @@ from yaml import YAMLError
 from distill_cli import schema
 from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
 from distill_cli.errors import CheckpointError, ConfigError, nearest
+from distill_cli.kinds import plain
 from distill_cli.names import overrides_slug, slug
 from distill_cli.overrides import ALIASES
 
@@ -202,7 +203,7 @@ def use_dataset_of(checkpoint: str | None) -> None:
     """Make the data a checkpoint was trained on the default of eval's `dataset`, so that its keys can be overridden.
 
     Raises:
-        ConfigError: no checkpoint was named. CheckpointError: nothing there tells what it was trained on.
+        CheckpointError: nothing there tells what it was trained on.
     """
     ConfigStore.instance().store(group="dataset", name="stored", node=_stored_dataset(checkpoint) if checkpoint else {})
 
@@ -213,21 +214,18 @@ def _stored_dataset(checkpoint: str) -> Any:
         raise CheckpointError(
             f"ckpt: there is nothing at {path}", "give a run folder, a student.safetensors or a .pt file"
         )
-    # A checkpoint of a run lies one folder below it; weights lie beside their card.
-    places = (
-        [path]
-        if path.is_dir()
-        else [path.parent]
-        if path.suffix == ".safetensors"
-        else [path.parent, path.parent.parent]
-    )
+    if path.is_dir():
+        places = [path]
+    elif path.suffix == ".safetensors":
+        places = [path.parent]  # weights lie beside their card
+    else:
+        places = [path.parent, path.parent.parent]  # a run's checkpoints lie one folder below it
     try:
         for folder in places:
             if (folder / "model.json").is_file():
                 return json.loads((folder / "model.json").read_text(encoding="utf-8"))["dataset"]
             if (folder / ".hydra" / "config.yaml").is_file() and not path.is_dir():
-                stored = OmegaConf.load(folder / ".hydra" / "config.yaml")
-                return OmegaConf.to_container(stored.dataset, resolve=True)
+                return plain(OmegaConf.load(folder / ".hydra" / "config.yaml").dataset)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
         raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
     if path.is_dir():

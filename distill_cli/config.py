@@ -18,8 +18,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill_cli.errors import CheckpointError, ConfigError, DistillError, nearest
-from distill_cli.kinds import describe, fits
+from distill_cli.errors import CheckpointError, ConfigError, DistillError, did_you_mean
+from distill_cli.kinds import describe, fits, plain
 
 Built = TypeVar("Built")
 
@@ -79,17 +79,14 @@ def optimizer_node(name: str) -> dict[str, Any]:
     if name not in files:
         raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
     try:
-        node = OmegaConf.to_container(OmegaConf.load(files[name]), resolve=True)
+        return plain(OmegaConf.load(files[name]))
     except (OmegaConfBaseException, YAMLError) as error:
         raise ConfigError(f"{files[name]}: cannot be used as teacher.fit.optimizer: {error}") from error
-    assert isinstance(node, dict)
-    return {str(key): value for key, value in node.items()}
 
 
 def unknown_choice(key: str, value: str, choices: Sequence[str]) -> str:
     """The message for a group's choice that does not exist."""
-    close = nearest(value, choices)
-    guess = f"did you mean {key}={close}? " if close else ""
+    guess = did_you_mean(value, choices, f"{key}=")
     return f"{key}: nothing is called {value!r}\n{guess}choices: {', '.join(sorted(choices))}"
 
 
@@ -235,8 +232,7 @@ def _check_arguments(arguments: Mapping[str, Any], target: Callable[..., Any], w
     problems = []
     for name, value in arguments.items():
         if name not in names and not takes_any:
-            close = nearest(name, names)
-            guess = f"did you mean {where}.{close}? " if close else ""
+            guess = did_you_mean(name, names, f"{where}.")
             problems.append(f"{where}.{name}: {target.__name__} takes no such key; {guess}it takes: {', '.join(names)}")
         elif name in hints and value is not None and not fits(value, hints[name]):
             problems.append(f"{where}.{name}: should be {describe(hints[name])}, got {value!r}")

@@ -78,6 +78,12 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return folded[found[0]] if found else None
 
 
+def did_you_mean(word: str, choices: Iterable[str], before: str = "") -> str:
+    """`did you mean X? ` with what stands `before` the nearest choice when it is typed, or "" when nothing is close."""
+    close = nearest(word, choices)
+    return f"did you mean {before}{close}? " if close else ""
+
+
 def exit_code_of(error: BaseException) -> int:
     """The exit code that tells what kind of failure `error` was."""
     if isinstance(error, DistillError):

@@ -1,4 +1,4 @@
-"""Annotations as a user meets them: does a plain YAML value fit one, and how is one said in words."""
+"""Plain YAML values and the annotations they meet: does one fit, and how is an annotation said in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,15 @@ import types
 import typing
 from collections.abc import Sequence
 from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A configuration's mapping as plain values, its interpolations resolved."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def fits(value: Any, kind: Any) -> bool:

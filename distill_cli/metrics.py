@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from distill_cli import runtime
 from distill_cli.data import Split
 from distill_cli.errors import NonFiniteError
-from distill_cli.models import Classifier
+from distill_cli.models import Classifier, evaluating
 
 ECE_BINS = 15
 
@@ -22,11 +22,8 @@ def logits_of(model: Classifier, split: Split, batch_size: int) -> Tensor:
     Raises:
         NonFiniteError: some logit is not a finite number.
     """
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), runtime.exact():
+    with evaluating(model), torch.inference_mode(), runtime.exact():
         answers = [model(batch.inputs).float() for batch in split.batches(batch_size)]
-    model.train(was_training)
     logits = torch.cat(answers).clone()
     if not torch.isfinite(logits).all():
         raise NonFiniteError(

@@ -72,33 +72,29 @@ def _unparsable(text: str) -> ConfigError:
 
 def combinations(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Every value of every axis once, the other axes at their first value: enough to check each before a sweep."""
-    axes = [
-        list(o.sweep_string_iterator()) if o.is_sweep_override() and o.is_discrete_sweep() else [None] for o in parsed
-    ]
-    texts = [
-        [
-            f"{(o.input_line or '').partition('=')[0]}={value}" if value is not None else o.input_line or ""
-            for value in axis
-        ]
-        for o, axis in zip(parsed, axes, strict=True)
-    ]
-    firsts = [axis[0] for axis in texts]
+    axes = _axes(parsed)
+    firsts = [axis[0] for axis in axes]
     yield firsts
-    for position, axis in enumerate(texts):
+    for position, axis in enumerate(axes):
         for value in axis[1:]:
             yield [*firsts[:position], value, *firsts[position + 1 :]]
 
 
 def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Every combination of a sweep's axes, in order."""
-    axes = [
-        [f"{(o.input_line or '').partition('=')[0]}={value}" for value in o.sweep_string_iterator()]
-        if o.is_sweep_override()
-        else [o.input_line or ""]
-        for o in parsed
-    ]
-    for line in itertools.product(*axes):
+    for line in itertools.product(*_axes(parsed)):
         yield list(line)
+
+
+def _axes(parsed: Sequence[Override]) -> list[list[str]]:
+    """The texts each override stands for: several for one that is swept over listed values, else its own."""
+    axes = []
+    for override in parsed:
+        text = override.input_line or ""
+        listed = override.is_sweep_override() and override.is_discrete_sweep()
+        values = list(override.sweep_string_iterator()) if listed else []
+        axes.append([f"{text.partition('=')[0]}={value}" for value in values] if listed else [text])
+    return axes
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:

@@ -19,8 +19,8 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from distill_cli.errors import ConfigError, nearest
-from distill_cli.kinds import describe, fits
+from distill_cli.errors import ConfigError, did_you_mean
+from distill_cli.kinds import describe, fits, plain
 
 
 def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
@@ -159,10 +159,9 @@ def validate(cfg: DictConfig, schema: type) -> None:
     if missing:
         raise ConfigError("\n".join(f"{key}: has no default, give it as {key}=VALUE" for key in missing))
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        values = plain(cfg)
     except OmegaConfBaseException as error:
         raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
-    values: dict[str, Any] = {str(key): value for key, value in plain.items()} if isinstance(plain, dict) else {}
     problems = list(_problems(values, schema, ""))
     # A stage that follows T or alpha would only repeat the complaint about it.
     told = {problem for problem in problems if not problem.startswith("schedule.")}
@@ -234,12 +233,8 @@ def _wrong(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Iterato
     if rules.get("filled") and value is not None and not value.strip():
         yield f"{key}: is empty; leave it out, or give a path"
     if "choices" in rules and value not in rules["choices"]:
-        close = nearest(str(value), rules["choices"])
-        yield (
-            f"{key}: no choice called {value!r}; "
-            + (f"did you mean {close}? " if close else "")
-            + (f"choices: {', '.join(rules['choices'])}")
-        )
+        guess = did_you_mean(str(value), rules["choices"])
+        yield f"{key}: no choice called {value!r}; {guess}choices: {', '.join(rules['choices'])}"
 
 
 def _train_problems(plain: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, engine, models, objectives, runtime, schedule
+from distill_cli import __version__, engine, kinds, models, objectives, runtime, schedule
 from distill_cli.compose import choice
 from distill_cli.data import Data, load
 from distill_cli.errors import ConfigError
@@ -80,9 +80,7 @@ def read(cfg: DictConfig) -> Setup:
     Raises:
         ConfigError, DataError: as the device, the builders and their checks say.
     """
-    resolved = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(resolved, dict)
-    plain = {str(key): value for key, value in resolved.items()}
+    plain = kinds.plain(cfg)
     runtime.prepare(plain["threads"])
     device = runtime.device(plain["device"])
     names = {"dataset": choice("dataset")}

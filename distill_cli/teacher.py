@@ -30,11 +30,10 @@ CACHE_LIMIT = 2**30  # bytes of logits kept in memory; beyond it the teacher run
 
 @dataclass(frozen=True)
 class Prepared:
-    """A teacher ready to teach: where it is kept, what is known of it, and whether it was made just now."""
+    """A teacher ready to teach: where it is kept, and what is known of it."""
 
     folder: Path
     facts: dict[str, Any]
-    made: bool
 
 
 def fit_epochs(node: Mapping[str, Any]) -> int:
@@ -93,7 +92,7 @@ def prepare(job: Setup) -> Prepared:
     if not made:
         ui.say(f"teacher: reusing {folder}")
     warn_if_at_chance(facts["val"]["accuracy"], job.data)
-    return Prepared(folder, facts, made)
+    return Prepared(folder, facts)
 
 
 def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
@@ -110,7 +109,7 @@ def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
     if not folder.is_dir() or not path.exists():
         return path  # read_weights says that it is missing
     card = weights.read_card(folder)
-    path = weights.verified(folder / Path(card["weights"]).name, card["sha256"])
+    path = weights.kept_file(folder, card)
     if card["classes"] != list(data.classes):
         raise CheckpointError(
             f"{path} was trained on other classes, or in another order: {', '.join(card['classes'][:5])}, ... "

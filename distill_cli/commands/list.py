@@ -15,7 +15,7 @@ from pathlib import Path
 
 from distill_cli import ui
 from distill_cli.config import conf_dir, group_files
-from distill_cli.errors import ConfigError, nearest
+from distill_cli.errors import ConfigError, did_you_mean
 
 KINDS = {
     "models": ("student", "teacher=NAME student=NAME"),
@@ -35,8 +35,7 @@ def run(words: Sequence[str]) -> None:
     """
     for word in words:
         if word not in KINDS and f"{word}s" not in KINDS:
-            close = nearest(word, KINDS)
-            guess = f"did you mean {close}? " if close else ""
+            guess = did_you_mean(word, KINDS)
             raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
     for kind, (group, usage) in KINDS.items():
         if not words or kind in words or kind.removesuffix("s") in words:

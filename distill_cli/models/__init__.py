@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,6 +55,17 @@ class Classifier(nn.Module):
         return logits
 
 
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode inside, and in the mode it was in after."""
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
+
+
 def check(node: Mapping[str, Any], role: str) -> None:
     """Check a `teacher` or `student` node's class and arguments without building it.
 
@@ -98,17 +110,13 @@ def build(
 
 def probe(model: nn.Module, spec: InputSpec, role: str) -> tuple[int, ...]:
     """The shape of the model's answer to two blank pictures; its weights, buffers and mode stay as they were."""
-    was_training = model.training
-    model.eval()
     try:
-        with torch.no_grad():
+        with evaluating(model), torch.no_grad():
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
             answer = model(torch.zeros(2, spec.channels, *spec.size, device=device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         size = f"{spec.channels} x {spec.size[0]} x {spec.size[1]}"
         raise ConfigError(f"{role}: cannot take pictures of {size}: {error}", "try another dataset.size") from error
-    finally:
-        model.train(was_training)
     if not isinstance(answer, Tensor):
         raise ConfigError(f"{role}: should give a tensor of logits, gave {type(answer).__name__}")
     return tuple(answer.shape)

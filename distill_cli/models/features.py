@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.data import InputSpec
-from distill_cli.errors import ConfigError, nearest
+from distill_cli.errors import ConfigError, did_you_mean
+from distill_cli.models import Classifier, evaluating
 
 
 @dataclass(frozen=True)
@@ -46,23 +47,20 @@ class Tap:
             handle.remove()
 
 
-def shapes(model: nn.Module, net: nn.Module, spec: InputSpec) -> dict[str, tuple[int, ...]]:
-    """Shape of every module's output for one picture, by path in `net`, in the order of the forward pass."""
+def shapes(model: Classifier, spec: InputSpec) -> dict[str, tuple[int, ...]]:
+    """Shape of every module's output for one picture, by path in its net, in the order of the forward pass."""
     found: dict[str, tuple[int, ...]] = {}
     handles = []
-    for path, module in net.named_modules():
+    for path, module in model.net.named_modules():
 
         def hook(_module: nn.Module, _inputs: object, output: object, path: str = path) -> None:
             if path and isinstance(output, Tensor):
                 found[path] = tuple(output.shape)
 
         handles.append(module.register_forward_hook(hook))
-    was_training = model.training
-    model.eval()
-    with torch.no_grad():
+    with evaluating(model), torch.no_grad():
         device = next(model.parameters()).device
         model(torch.zeros(1, spec.channels, *spec.size, device=device))
-    model.train(was_training)
     for handle in handles:
         handle.remove()
     return found
@@ -75,8 +73,7 @@ def feature_map(shapes: dict[str, tuple[int, ...]], path: str, key: str) -> tupl
         ConfigError: there is no such module, or it gives no feature map.
     """
     if path not in shapes:
-        close = nearest(path, shapes)
-        guess = f"did you mean {close}? " if close else ""
+        guess = did_you_mean(path, shapes)
         top = ", ".join(p for p in shapes if "." not in p)
         raise ConfigError(f"{key}: there is no module {path!r}\n{guess}top-level modules: {top}")
     if len(shapes[path]) != 4:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import pickle
 import warnings
@@ -27,8 +28,9 @@ def save_weights(path: Path, model: nn.Module) -> str:
     Equal weights give equal bytes.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    files.write(path, save(tensors, metadata={"format": "pt"}))
-    return files.sha256(path)
+    content = save(tensors, metadata={"format": "pt"})
+    files.write(path, content)
+    return hashlib.sha256(content).hexdigest()
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -186,6 +188,15 @@ def verified(path: Path, digest: str) -> Path:
     return path
 
 
+def kept_file(folder: Path, card: Mapping[str, Any]) -> Path:
+    """The weights' file that a folder's card names, its bytes verified.
+
+    Raises:
+        CheckpointError: it is missing, or its bytes are not those that were written.
+    """
+    return verified(folder / Path(card["weights"]).name, card["sha256"])
+
+
 def load_kept(folder: Path, net: nn.Module) -> dict[str, Any]:
     """Load what `write_model` left in `folder` into the network, its bytes verified; returns the card.
 
@@ -193,6 +204,6 @@ def load_kept(folder: Path, net: nn.Module) -> dict[str, Any]:
         CheckpointError: something is missing, damaged, or of another architecture.
     """
     card = read_card(folder)
-    path = verified(folder / Path(card["weights"]).name, card["sha256"])
+    path = kept_file(folder, card)
     load_into(net, read_weights(path), str(path))
     return card

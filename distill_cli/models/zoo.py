@@ -8,7 +8,7 @@ from urllib.error import URLError
 from torch import nn
 from torchvision import models
 
-from distill_cli.errors import CheckpointError, ConfigError, nearest
+from distill_cli.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.models import REBUILD
 
 AUXILIARY = ("googlenet", "inception_v3")  # in training these would answer with several logits
@@ -35,10 +35,7 @@ def torchvision(
     """
     known = models.list_models(module=models)
     if name not in known:
-        close = nearest(name, known)
-        raise ConfigError(
-            f"torchvision has no classifier called {name!r}" + (f"; did you mean {close}?" if close else "")
-        )
+        raise ConfigError(f"torchvision has no classifier called {name!r}; {did_you_mean(name, known)}".rstrip("; "))
     if weights is None:
         auxiliary: dict[str, Any] = {"aux_logits": False, "init_weights": True} if name in AUXILIARY else {}
         model = models.get_model(name, weights=None, num_classes=num_classes, **auxiliary)
@@ -76,8 +73,8 @@ def timm(name: str, num_classes: int, in_channels: int, weights: str | bool | No
         tags = [known.partition(".")[2] for known in library.list_pretrained(f"{name}.*")]
         raise ConfigError(f"weights={weights}: timm's {name} has no such weights\nchoices: {', '.join(tags) or 'none'}")
     if not library.is_model(name):
-        close = nearest(name, library.list_models())
-        raise ConfigError(f"timm has no model called {name!r}" + (f"; did you mean {close}?" if close else ""))
+        guess = did_you_mean(name, library.list_models())
+        raise ConfigError(f"timm has no model called {name!r}; {guess}".rstrip("; "))
     try:
         model: nn.Module = library.create_model(
             full, pretrained=bool(weights), num_classes=num_classes, in_chans=in_channels

@@ -35,7 +35,7 @@ class Hint(Objective):
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
     def connect(self, student: Classifier, teacher: Classifier, spec: InputSpec) -> tuple[str, str]:
-        ours, theirs = shapes(student, student.net, spec), shapes(teacher, teacher.net, spec)
+        ours, theirs = shapes(student, spec), shapes(teacher, spec)
         if self.student_layer == "auto":
             self.student_layer = deepest_map(ours)
         source = feature_map(ours, self.student_layer, "objective.hint.student_layer")
