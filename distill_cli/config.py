@@ -10,7 +10,6 @@ import os
 import sys
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +19,7 @@ from yaml import YAMLError
 
 from distill_cli.errors import CheckpointError, ConfigError, DistillError, did_you_mean
 from distill_cli.kinds import describe, fits, plain
+from distill_cli.pages import conf_folder
 
 Built = TypeVar("Built")
 
@@ -27,11 +27,9 @@ Built = TypeVar("Built")
 SHARED_FOLDERS = {"teacher": "model", "student": "model"}
 
 
-@cache
 def conf_dir() -> Path:
-    """The shipped conf/: inside the package when installed, beside it in a checkout."""
-    here = Path(__file__).resolve().parent
-    return next(folder for folder in (here / "conf", here.parent / "conf") if (folder / "train.yaml").is_file())
+    """The shipped conf/."""
+    return Path(conf_folder())
 
 
 _named: list[Path] = []  # what --config-dir named

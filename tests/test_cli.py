@@ -10,7 +10,7 @@ import pytest
 from helpers import distill
 
 import distill_cli
-from distill_cli.cli import command_names
+from distill_cli.pages import command_names
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"], *([name, "--help"] for name in command_names())])

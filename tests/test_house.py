@@ -9,14 +9,15 @@ import pytest
 from helpers import ROOT, distill, only_run, read_json, rows
 
 from distill_cli import compose, config
-from distill_cli.cli import command_names, page_of
 from distill_cli.objectives import Objective
 from distill_cli.optim import Recipe
+from distill_cli.pages import command_names, page_of
 
 # The rooms from the roof to the ground: a room imports only rooms below its own.
 ROOMS = [
     ["__main__"],
     ["cli"],
+    ["dispatch"],
     ["commands"],
     ["run"],
     ["baseline"],
@@ -33,7 +34,7 @@ ROOMS = [
     ["overrides"],
     ["config"],
     ["schema"],
-    ["kinds", "names", "errors"],
+    ["kinds", "names", "errors", "pages"],
     ["__init__"],
 ]
 FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}
