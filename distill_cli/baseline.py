@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from distill_cli import files, teacher, ui
@@ -31,6 +31,7 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         "optimizer": dict(job.recipe.node),
         "stages": [[stage.epochs, stage.lr] for stage in job.stages],
         "code": code_digest(job.plain["student"]["_target_"]),
+        "shown": [asdict(job.data.train.augmentation), job.data.train.views] if job.data.train.augmentation else None,
         "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing],
     }
     folder = job.root / "baselines" / fingerprint(ingredients)

@@ -124,8 +124,9 @@ def fit(
         stage, loss_of, meter, started = epoch.stage, losses[epoch.stage.name], Meter(), time.perf_counter()
         order = runtime.sample_order(len(data.train), settings.seed, epoch.number)
         title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
+        view = data.train.view_of(epoch.number)
         with ui.bar(len(data.train), title) as bar, Tap(state.model.net, layers) as tap:
-            for number, batch in enumerate(data.train.batches(settings.batch_size, order)):
+            for number, batch in enumerate(data.train.batches(settings.batch_size, order, view)):
                 progress = schedule.progress(epoch.place * per_epoch + number, stage.epochs * per_epoch)
                 T, alpha = stage.T.at(progress), stage.alpha.at(progress)
                 lr = (stage.lr or recipe.lr) * recipe.curve.at(state.step, steps)
@@ -153,7 +154,7 @@ def fit(
         row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step, "T": T, "alpha": alpha, "lr": lr}
         row["loss"] = meter.means()
         require_finite(row)
-        val_logits = metrics.logits_of(state.model, data.val, settings.batch_size)
+        val_logits = metrics.logits_of(state.model, data.val)
         row["val"] = metrics.measure(val_logits, data.val.labels, teacher.logits("val") if teacher else None)
         row["images_per_second"], row["seconds"] = len(data.train) / seconds, seconds
         row["best"] = state.keep_if_best(row)

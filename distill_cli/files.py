@@ -87,23 +87,29 @@ def claim(path: Path) -> int:
     return handle
 
 
-def once(folder: Path, make: Callable[[Path], None], waiting: Callable[[], None] | None = None) -> bool:
+def once(
+    folder: Path,
+    make: Callable[[Path], None],
+    waiting: Callable[[], None] | None = None,
+    usable: Callable[[Path], bool] = Path.is_dir,
+) -> bool:
     """Have `folder` made by `make` exactly once, whoever asks; returns whether it was made now.
 
     `make` fills a folder beside it, which takes the final name only when `make` returned: a folder under its final name
-    is finished. Others who ask meanwhile wait.
+    is finished. Others who ask meanwhile wait. One that is there but not `usable` is replaced.
     """
-    if folder.is_dir():
+    if usable(folder):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
     with exclusive(folder.parent / f".{folder.name}.lock", waiting):
-        if folder.is_dir():
+        if usable(folder):
             return False
         aside = folder.parent / f".{folder.name}.making"
         shutil.rmtree(aside, ignore_errors=True)  # left by one that was killed: we hold the lock
         aside.mkdir()
         try:
             make(aside)
+            shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         except BaseException:
             shutil.rmtree(aside, ignore_errors=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 from sklearn.metrics import f1_score, precision_recall_fscore_support
@@ -14,23 +16,48 @@ from distill_cli.errors import NonFiniteError
 from distill_cli.models import Classifier, evaluating
 
 ECE_BINS = 15
+AT_ONCE = 128  # pictures up to LARGE pixels; of larger ones fewer
+LARGE = 256 * 256
 
 
-def logits_of(model: Classifier, split: Split, batch_size: int) -> Tensor:
-    """The model's logits (N, K) on a split in its own order: fp32, eval mode, T = 1. The model's mode is put back.
+def answers(
+    model: Classifier,
+    split: Split,
+    batch_size: int | None = None,
+    view: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Iterator[Tensor]:
+    """The model's logits (n, K), fp32, on a split in its own order, batch by batch: eval mode, T = 1.
+
+    Args:
+        batch_size: None: as many as `at_once` says. view: see `Split.batches`. dtype: in which the model computes.
 
     Raises:
         NonFiniteError: some logit is not a finite number.
     """
-    with evaluating(model), torch.inference_mode(), runtime.exact():
-        answers = [model(batch.inputs).float() for batch in split.batches(batch_size)]
-    logits = torch.cat(answers).clone()
-    if not torch.isfinite(logits).all():
-        raise NonFiniteError(
-            f"{type(model.net).__name__} gives logits that are not finite",
-            "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
-        )
-    return logits
+    with evaluating(model):
+        for batch in split.batches(batch_size or at_once(split), view=view):
+            with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.labels.device, dtype):
+                logits = model(batch.inputs).float()
+            if not torch.isfinite(logits).all():
+                raise NonFiniteError(
+                    f"{type(model.net).__name__} gives logits that are not finite",
+                    "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
+                )
+            yield logits.clone()  # out of inference mode
+
+
+def logits_of(model: Classifier, split: Split, batch_size: int | None = None) -> Tensor:
+    """The model's logits (N, K) on a split, as `answers` gives them; its mode is put back."""
+    return torch.cat(list(answers(model, split, batch_size)))
+
+
+def at_once(split: Split) -> int:
+    """How many pictures a model answers together where none is given: by their size alone, so that what is measured or
+    cached does not depend on the batches of training, not even in its last digit.
+    """
+    height, width = split.images[0].shape[1:]
+    return max(1, min(AT_ONCE, AT_ONCE * LARGE // (height * width)))
 
 
 def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:

@@ -64,9 +64,17 @@ class Teacher:
     _target_: str = bounded()
     checkpoint: str | None = bounded(None, filled=True)
     joint: bool = False
+    cache: str = bounded("auto", choices=("auto", "off", "on"))
     mean: list[float] | None = None
     std: list[float] | None = bounded(None, gt=0)
     fit: Fit = bounded(None, node=Fit)
+
+
+@dataclass
+class Augmentation:
+    flip: bool = False
+    crop: int = bounded(0, ge=0)
+    rotation: float = bounded(0.0, ge=0, le=180)
 
 
 @dataclass
@@ -80,6 +88,9 @@ class Dataset:
     val_fraction: float = bounded(0.1, gt=0, lt=1)
     split_seed: int = bounded(0, ge=0)
     memory: float = bounded(2.0, ge=0)
+    augmentation: Augmentation = bounded(None, node=Augmentation)
+    views: int = bounded(0, ge=0)
+    view_seed: int = bounded(0, ge=0)
 
 
 @dataclass
@@ -132,6 +143,7 @@ class Train(Device):
 
 @dataclass
 class Eval(Device):
+    batch_size: Optional[int] = bounded(None, ge=1)  # type: ignore[assignment]  # noqa: UP045
     ckpt: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     split: str = bounded("test", choices=("train", "val", "test"))
     per_class: bool = False
@@ -186,9 +198,9 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
         if "node" in rules:
             if isinstance(value, Mapping) and value:
                 yield from _problems(value, rules["node"], f"{key}.")
-            elif shape is Teacher:
+            elif shape is Teacher or (shape is Dataset and value is not None):
                 yield f"{key}: should be a mapping of keys, got {value!r}"
-            elif shape is not Eval:
+            elif shape not in (Eval, Dataset):
                 yield f"{key}: nothing is chosen; pick one, as in {key}=NAME (`distill list` shows them)"
         elif "nodes" in rules:
             for name, node in (value or {}).items():
@@ -215,7 +227,8 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
 
 def _wrong(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Iterator[str]:
     if not fits(value, kind):
-        yield f"{key}: should be {describe(kind)}, got {value!r}"
+        quotes = "; YAML reads on, off, yes and no as true or false: put quotes around it"
+        yield f"{key}: should be {describe(kind)}, got {value!r}{quotes if kind is str and value in (True, False) else ''}"
         return
     for number in value if isinstance(value, list) else [value]:
         if not isinstance(number, int | float) or isinstance(number, bool):

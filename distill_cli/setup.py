@@ -121,6 +121,9 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
             found.append(f"{key} has no effect with objective={names}")
         elif key in typed and f"${{{key}}}" not in by_stage:
             found.append(f"{key} has no effect: every stage of this schedule sets its own")
+    if not job.data.train.augmentation:
+        still = [key for key in typed if key in ("dataset.views", "dataset.view_seed")]
+        found += [f"{key} has no effect: no augmentation is chosen (dataset.augmentation.flip=true)" for key in still]
     curve = job.recipe.curve.shape
     found += [
         f"optimizer.{key} has no effect with optimizer.curve={curve}"

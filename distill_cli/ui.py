@@ -90,6 +90,15 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     return made
 
 
+def size(number: float) -> str:
+    """Bytes in a unit that leaves few digits: 713 B, 51.8 KiB, 2.1 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
+
+
 def log_to(path: Path) -> logging.Handler:
     """Write every message and traceback from now on to the file as well; close with `stop_log`."""
     handler = logging.FileHandler(path, encoding="utf-8")

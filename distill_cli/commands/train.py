@@ -22,7 +22,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from torch import Tensor
 
-from distill_cli import baseline, engine, files, metrics, models, setup, ui
+from distill_cli import baseline, engine, files, metrics, models, setup, teaching, ui
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
 from distill_cli.errors import translated
@@ -41,17 +41,18 @@ def run(cfg: DictConfig) -> dict[str, Any]:
         folder.write_config(cfg)
         job = setup.read(cfg)
         untrained = copy.deepcopy(job.student)
-        way = teachers.way_of(job)
+        way = teaching.way_of(job)
         ui.show(words.header(job, way.note))
         ui.show(f"run        {folder.folder}\n")
         for line in setup.idle_settings(cfg, job, teachers.fit_epochs(job.plain["teacher"])):
             ui.warn(line)
         clock = words.Clock()
         with clock("teacher"):
-            home = folder.folder / "teacher" if way.joint else teachers.prepare(job).folder
-            card = job.card("student") | ({} if way.joint else {"teacher": taught_by(home, folder.folder)})
+            prepared = None if way.joint else teachers.prepare(job)
+            home = prepared.folder if prepared else folder.folder / "teacher"
+            card = job.card("student") | ({"teacher": taught_by(home, folder.folder)} if prepared else {})
         with clock("cache"):
-            teacher = teachers.start(job, way)
+            teacher = teaching.start(job, way, prepared)
         with clock("train"):
             state, rate = train(job, teacher, folder, card)
         last = copy.deepcopy(job.student)
@@ -61,7 +62,7 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             with clock("baseline"):
                 contestants["baseline"] = baseline.prepare(job, untrained)
         with clock("eval"):
-            logits = {name: {who: teacher.logits(name) if who == "teacher" else metrics.logits_of(model, split, job.batch_size)
+            logits = {name: {who: teacher.logits(name) if who == "teacher" else metrics.logits_of(model, split)
                              for who, model in contestants.items()}
                       for name, split in (("val", job.data.val), ("test", job.data.test))}  # fmt: skip
         summary = summarise(job, state, logits, folder.folder)
@@ -81,7 +82,7 @@ def taught_by(home: Path, folder: Path) -> dict[str, str]:
     return {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
 
 
-def train(job: Setup, teacher: teachers.Teacher, folder: Run, card: Mapping[str, Any]) -> tuple[engine.State, float]:
+def train(job: Setup, teacher: teaching.Teacher, folder: Run, card: Mapping[str, Any]) -> tuple[engine.State, float]:
     """Run the stages; every epoch leaves a row and checkpoints. Returns the final state and the mean images/s."""
     state = engine.begin(job.student, job.objectives, job.recipe)
     rates = []

@@ -15,26 +15,31 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from distill_cli import config
+from distill_cli.data.augmentation import Augmentation
 from distill_cli.errors import CheckpointError, DataError
 from distill_cli.names import fingerprint
 
 
 @dataclass(frozen=True)
 class Batch:
-    """inputs (N, C, H, W) float, normalised; labels (N,) int64; index (N,) int64, positions in the split."""
+    """inputs (N, C, H, W) float, normalised; labels (N,) int64; index (N,) int64, positions in the split; which view."""
 
     inputs: Tensor
     labels: Tensor
     index: Tensor
+    view: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def parts(self, number: int) -> Iterator[Batch]:
         """The batch in at most `number` nearly equal parts, in order."""
+        if number == 1:
+            yield self
+            return
         for rows in torch.arange(len(self), device=self.labels.device).tensor_split(number):
             if len(rows):
-                yield Batch(self.inputs[rows], self.labels[rows], self.index[rows])
+                yield Batch(self.inputs[rows], self.labels[rows], self.index[rows], self.view)
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,8 @@ class Split:
     mean: Tensor
     std: Tensor
     workers: int = 0
+    augmentation: Augmentation | None = None
+    views: int = 0
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -81,30 +88,44 @@ class Split:
             self, images=images, labels=self.labels.to(device), mean=self.mean.to(device), std=self.std.to(device)
         )
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Batch]:
-        """Normalised batches in `order` (N,) int64, or as they lie; for their sizes see `batch_sizes`."""
-        order = torch.arange(len(self)) if order is None else order
-        device = self.labels.device
-        scale, shift = 1 / (255 * self.std), self.mean / self.std
-        sizes = batch_sizes(len(order), batch_size)
-        for index, pixels in self._pixels(order.split(sizes)):
-            index = index.to(device)
-            inputs = pixels.to(device).float().mul_(scale).sub_(shift)
-            yield Batch(inputs, self.labels[index], index)
+    def view_of(self, epoch: int) -> int:
+        """The view that epoch 1, 2, ... shows: one of `views` in turn, or with 0 of them a new one every time."""
+        if self.augmentation is None:
+            return 0
+        return (epoch - 1) % self.views if self.views else epoch - 1
 
-    def _pixels(self, indices: Sequence[Tensor]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, batch_size: int, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
+        """Normalised batches in `order` (N,) int64, or as they lie; for their sizes see `batch_sizes`.
+
+        Args:
+            view: which view of the pictures to show where the split is augmented; None: the pictures as they are.
+        """
+        order = torch.arange(len(self)) if order is None else order
+        scale, shift = 1 / (255 * self.std), self.mean / self.std
+        for index, pixels in self._pixels(order, batch_sizes(len(order), batch_size)):
+            if view is not None and self.augmentation is not None:
+                pixels = self.augmentation(pixels, index, view)
+            inputs = pixels.float().mul_(scale).sub_(shift)
+            yield Batch(inputs, self.labels[index], index, view or 0)
+
+    def _pixels(self, order: Tensor, sizes: list[int]) -> Iterator[tuple[Tensor, Tensor]]:
+        """For each batch its index and its uint8 pictures, on the split's device."""
+        device = self.labels.device
+        indices = order.to(device).split(sizes)
         if isinstance(self.images, Tensor):
             for index in indices:
-                yield index, self.images[index.to(self.images.device)]
+                yield index, self.images[index]
         else:
             # A generator of its own: otherwise each loader would draw its seed from, and so move, the global one.
             loader = DataLoader(
                 self.images,
-                batch_sampler=[index.tolist() for index in indices],
+                batch_sampler=[index.tolist() for index in order.split(sizes)],
                 num_workers=self.workers,
+                pin_memory=device.type == "cuda",
                 generator=torch.Generator(),
             )
-            yield from zip(indices, unwrapped(loader), strict=True)
+            for index, pixels in zip(indices, unwrapped(loader), strict=True):
+                yield index, pixels.to(device, non_blocking=True)
 
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:
@@ -151,16 +172,24 @@ class Data:
         return replace(self, **splits, input=spec)
 
 
+OURS = ("augmentation", "views", "view_seed")  # keys of a dataset's node that are ours rather than its function's
+
+
 def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None) -> Data:
-    """The data set that a `dataset` node describes; `trust` as in `config.build`.
+    """The data set that a `dataset` node describes, its training pictures augmented as it says; `trust` as in
+    `config.build`.
 
     Raises:
         ConfigError: the node is wrong. DataError: the data are, or cannot be read.
     """
     try:
-        return config.build(node, Data, "dataset", trust=trust, workers=workers)
+        data = config.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
+    augmentation = Augmentation(**(node.get("augmentation") or {}), seed=node.get("view_seed", 0))
+    if not augmentation:
+        return data
+    return replace(data, train=replace(data.train, augmentation=augmentation, views=node.get("views", 0)))
 
 
 @dataclass(frozen=True)
@@ -242,6 +271,36 @@ def resized(images: Tensor, size: int | str) -> Tensor:
             for part in images.split(1024)
         ]
     )
+
+
+@dataclass(frozen=True)
+class Resized(Dataset[Tensor]):
+    """Pictures (N, C, H, W) uint8 held at their own size, each resized when it is read."""
+
+    images: Tensor
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return resized(self.images[index : index + 1], self.size)[0]
+
+    def take(self, index: np.ndarray) -> Resized:
+        return replace(self, images=self.images[torch.from_numpy(index)])
+
+    def digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.images.numpy()).data).hexdigest() + f" {self.size}"
+
+
+def within(memory: float, sizes: Mapping[str, int]) -> set[str]:
+    """Which parts, of so many bytes each, are held in `memory` GiB: the smallest first, as many as it takes."""
+    left, chosen = memory * 2**30, set()
+    for name in sorted(sizes, key=sizes.__getitem__):
+        left -= sizes[name]
+        if left >= 0:
+            chosen.add(name)
+    return chosen
 
 
 def _check(name: str, part: Part, classes: Sequence[str], name_of: Callable[[str, int], str]) -> None:

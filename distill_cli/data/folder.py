@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from distill_cli import ui
-from distill_cli.data import Data, Part, assemble, unwrapped
+from distill_cli.data import Data, Part, assemble, unwrapped, within
 from distill_cli.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -39,7 +39,7 @@ def image_folder(
 
     With train, val and test all are used. Without test, val is the test set and validation is cut from train; without
     val, validation is cut from train. Pictures are resized (shorter side) and centre-cropped to `size` pixels square;
-    all-grey data keep one channel.
+    all-grey data keep one channel. Parts that fit into `memory` GiB together are read once; the others as they go.
 
     Raises:
         DataError: no such folder, no pictures, unlike classes in the parts, or a picture that cannot be read.
@@ -56,10 +56,11 @@ def image_folder(
     classes = sorted(_class_folders(found["train"]))
     files = {name: _files(path, classes) for name, path in found.items()}
     channels, pixels = _shape([path for paths, _ in files.values() for path in paths], len(files["train"][0]), size)
-    parts = {
-        name: Part(_load(Pictures(tuple(paths), channels, pixels), memory, workers, name), labels)
-        for name, (paths, labels) in files.items()
-    }
+    kept = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
+    parts = {}
+    for name, (paths, labels) in files.items():
+        pictures = Pictures(tuple(paths), channels, pixels)
+        parts[name] = Part(_read(pictures, workers, name) if name in kept else pictures, labels)
     test_from = "test" if "test" in parts else "val"
     own_val = parts.get("val") if test_from == "test" else None
     return assemble(
@@ -120,10 +121,8 @@ def _shape(paths: Sequence[Path], num_train: int, size: int | str) -> tuple[int,
     return 1 if grey else 3, pixels
 
 
-def _load(pictures: Pictures, memory: float, workers: int, name: str) -> Tensor | Pictures:
-    """The pictures as one tensor where `memory` (GiB) holds it."""
-    if len(pictures) * pictures.channels * pictures.pixels**2 > memory * 2**30:
-        return pictures
+def _read(pictures: Pictures, workers: int, name: str) -> Tensor:
+    """All the pictures as one tensor."""
     loader = DataLoader(pictures, batch_size=256, num_workers=workers, generator=torch.Generator())
     return torch.cat(list(unwrapped(ui.progress(loader, f"reading {name}"))))
 

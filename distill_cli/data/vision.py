@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
-from distill_cli.data import Data, Part, assemble, resized
+from distill_cli.data import Data, Part, Resized, assemble, resized, within
 from distill_cli.errors import DataError
 from distill_cli.files import exclusive
 
@@ -29,24 +29,34 @@ def torchvision(
     std: list[float] | None = None,
     val_fraction: float = 0.1,
     split_seed: int = 0,
+    memory: float = 2.0,
+    workers: int = 0,
 ) -> Data:
-    """One of torchvision's data sets, from `root` or downloaded there; validation is cut from its train split."""
+    """One of torchvision's data sets, from `root` or downloaded there; validation is cut from its train split.
+
+    Where its pictures at another `size` would take more than `memory` GiB, they are resized as they are read.
+    """
     folder = Path(root).expanduser()
     sets = [_open(name, folder, train, download) for train in (True, False)]
-    parts = []
-    for dataset in sets:
-        images, labels = _arrays(name, dataset)
-        parts.append(Part(resized(images, size), labels))
+    arrays = {part: _arrays(name, dataset) for part, dataset in zip(("train", "test"), sets, strict=True)}
+    kept = set(arrays)
+    if isinstance(size, int):
+        kept = within(memory, {part: images[:, :, 0, 0].numel() * size**2 for part, (images, _) in arrays.items()})
+    parts = {
+        part: Part(resized(images, size) if part in kept else Resized(images, int(size)), labels)
+        for part, (images, labels) in arrays.items()
+    }
     return assemble(
-        parts[0],
+        parts["train"],
         None,
-        parts[1],
+        parts["test"],
         _classes(name, sets[0]),
         val_fraction=val_fraction,
         split_seed=split_seed,
         mean=mean,
         std=std,
         note=f"test: {name}'s own; validation: {val_fraction:.0%} of its train",
+        workers=workers,
     )
 
 

@@ -1,0 +1,175 @@
+"""Arrays on disk that cannot be wrong: found by a fingerprint of all they depend on, hashed, memory-mapped, made once.
+
+An entry is a folder `root/<fingerprint>/` with logits.npy and, written last, cache.json: what the numbers depend on, their
+shape, size and SHA-256. It takes its name when it is finished; one that is not as it was written is made again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_cli import files, ui
+from distill_cli.errors import BusyError, StorageError
+from distill_cli.names import fingerprint
+
+FORMAT = 1
+ARRAY, CARD = "logits.npy", "cache.json"
+MARGIN = 2**16  # bytes beside the array itself
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One cached array: its folder and what cache.json says; `card` is empty where that cannot be read."""
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    def damage(self) -> str | None:
+        """What is wrong with it, every byte read; None when it is as it was written."""
+        if not self.card:
+            return f"{CARD} is missing or damaged"
+        if fingerprint(self.card["ingredients"]) != self.folder.name:
+            return f"{CARD} does not belong to this folder"
+        array = self.folder / ARRAY
+        if not array.is_file():
+            return f"{ARRAY} is missing"
+        if array.stat().st_size != self.card["bytes"]:
+            return f"{ARRAY} has {array.stat().st_size:,} bytes instead of {self.card['bytes']:,}"
+        if files.sha256(array) != self.card["sha256"]:
+            return f"{ARRAY} is not what was written (its SHA-256 differs)"
+        return None
+
+    @property
+    def used(self) -> float:
+        """When it was last read, in seconds since 1970."""
+        return self.folder.stat().st_mtime
+
+
+def entry(folder: Path) -> Entry:
+    """The entry in `folder`, whatever its state."""
+    kinds = {"ingredients": dict, "about": dict, "shape": list, "bytes": int, "sha256": str}
+    try:
+        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        whole = all(isinstance(card[key], kind) for key, kind in kinds.items())
+    except (OSError, ValueError, KeyError, TypeError):
+        whole = False
+    return Entry(folder, card if whole else {})
+
+
+def array(
+    root: Path,
+    ingredients: Mapping[str, Any],
+    about: Mapping[str, Any],
+    shape: tuple[int, int],
+    compute: Callable[[], Iterable[np.ndarray]],
+) -> np.ndarray:
+    """The float32 array of `shape` that depends on `ingredients` alone: read from `root`, or computed and kept there.
+
+    Args:
+        about: facts for people, not part of the fingerprint. compute: gives the rows in order, block by block.
+
+    Returns:
+        The array, mapped from the file: what of it is not read takes no memory.
+
+    Raises:
+        StorageError: there is no room for it.
+    """
+    named = {"format": FORMAT, **ingredients}
+    folder = root / fingerprint(named)
+    title = f"{about['teacher']}, {about['split']}"
+
+    def make(place: Path) -> None:
+        need, free = int(np.prod(shape)) * 4 + MARGIN, shutil.disk_usage(place).free
+        if need > free:
+            raise StorageError(
+                f"no space for the teacher's logits: they need {ui.size(need)}, {root} has {ui.size(free)} left",
+                "free some space, choose another output_dir, or use teacher.cache=off",
+            )
+        digest, size = _write(place / ARRAY, shape, compute())
+        card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": size, "sha256": digest}
+        files.write_json(place / CARD, card)
+
+    def usable(place: Path) -> bool:
+        if not place.is_dir():
+            return False
+        if (wrong := entry(place).damage()) is not None:
+            ui.warn(f"teacher cache {place}: {wrong}; making it again")
+        return wrong is None
+
+    made = files.once(folder, make, lambda: ui.say(f"cache: another run is making it ({title}); waiting"), usable)
+    if not made:
+        _touch(folder)
+    mapped: np.ndarray = np.load(folder / ARRAY, mmap_mode="c", allow_pickle=False)
+    assert mapped.shape == shape, (mapped.shape, shape)
+    return mapped
+
+
+def entries(root: Path) -> list[Entry]:
+    """All finished entries in `root`, the least recently used first."""
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."] if root.is_dir() else []
+    return sorted((entry(folder) for folder in folders), key=lambda found: found.used)
+
+
+def unfinished(root: Path) -> Iterator[Path]:
+    """What builders that were killed left behind; what is being built now is not among it."""
+    for aside in sorted(root.glob(".*.making")):
+        try:
+            with files.exclusive(aside.with_suffix(".lock"), _give_up):
+                yield aside
+        except BusyError:
+            continue
+
+
+def _give_up() -> None:
+    raise BusyError("in use")
+
+
+def _write(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> tuple[str, int]:
+    """Write the array as .npy, block by block; returns the file's SHA-256 and its size."""
+    digest = hashlib.sha256()
+    rows = 0
+    try:
+        with path.open("xb") as file:
+
+            def put(content: bytes) -> None:
+                file.write(content)
+                digest.update(content)
+
+            put(_head(shape))
+            for block in blocks:
+                put(np.ascontiguousarray(block, dtype="<f4").tobytes())
+                rows += len(block)
+            file.flush()
+            os.fsync(file.fileno())
+            size = file.tell()
+    except OSError as error:
+        error.filename = error.filename or str(path)  # a full disk does not say which file it was
+        raise
+    assert rows == shape[0], (rows, shape)
+    return digest.hexdigest(), size
+
+
+def _head(shape: tuple[int, int]) -> bytes:
+    """The head of a .npy file."""
+    head = io.BytesIO()
+    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+    return head.getvalue()
+
+
+def _touch(folder: Path) -> None:
+    """Remember when it was last used, where the disk lets us."""
+    try:
+        os.utime(folder, (time.time(), time.time()))
+    except OSError:
+        return

@@ -1,0 +1,136 @@
+"""List, check and prune the teachers' logits kept under outputs/cache/.
+
+usage: distill cache [list|check|prune] [days=N|all] [output_dir=PATH]
+
+  distill cache                       what is kept: of which teacher, on what, how large, when it was last used
+  distill cache check                 read every byte and compare it with what was written
+  distill cache prune                 remove what is damaged, unfinished, or of a teacher that is no longer kept
+  distill cache prune days=30         also what no run has read for 30 days
+  distill cache prune all             everything
+
+A run that misses something makes it again.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_cli import files, ui
+from distill_cli.cache import Entry, entries, unfinished
+from distill_cli.errors import CheckpointError, ConfigError, did_you_mean
+
+ACTIONS = ("list", "check", "prune")
+DAY = 24 * 60 * 60
+
+
+def run(words: Sequence[str]) -> None:
+    """Do what the words say.
+
+    Raises:
+        ConfigError: they say nothing we know. CheckpointError: `check` found damage.
+    """
+    action, outputs, days = _read(words)
+    kept = entries(outputs / "cache")
+    if action == "prune":
+        _prune(outputs, kept, days)
+    elif not kept:
+        ui.show(f"nothing is cached in {outputs / 'cache'}")
+    elif action == "check":
+        _check(kept)
+    else:
+        ui.show(ui.table(f"teachers' logits in {outputs / 'cache'}",
+                         ["name", "teacher", "data", "split", "samples", "classes", "precision", "size", "last used"],
+                         [_row(entry) for entry in reversed(kept)]))  # fmt: skip
+        ui.show(f"{len(kept)} kept, {ui.size(sum(_bytes(entry.folder) for entry in kept))}")
+
+
+def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
+    """The action, the folder of outputs, and for how many days what is unused may stay (None: for ever)."""
+    action, outputs, days = "list", Path("outputs"), None
+    choices = [*ACTIONS, "all", "days=N", "output_dir=PATH"]
+    for number, word in enumerate(words):
+        key, _, value = word.partition("=")
+        if number == 0 and word in ACTIONS:
+            action = word
+        elif word == "all" and action == "prune":
+            days = 0.0
+        elif key == "output_dir" and value:
+            outputs = Path(value).expanduser()
+        elif key == "days" and action == "prune":
+            try:
+                days = float(value)
+            except ValueError:
+                days = -1.0
+            if not 0 <= days < float("inf"):
+                raise ConfigError(f"days: should be a number of days, at least 0, got {value!r}")
+        else:
+            raise ConfigError(
+                f"distill cache: {word!r} means nothing here",
+                f"{did_you_mean(word, choices)}distill cache --help shows what can be said",
+            )
+    return action, outputs, days
+
+
+def _row(entry: Entry) -> list[str]:
+    age = max(0.0, time.time() - entry.used)
+    when = f"{age / DAY:.0f} days ago" if age >= 2 * DAY else f"{age / 3600:.1f} hours ago"
+    if not entry.card:
+        return [entry.folder.name, "damaged", "", "", "", "", "", ui.size(_bytes(entry.folder)), when]
+    about, (samples, classes) = entry.card["about"], entry.card["shape"]
+    facts = [str(about.get(key, "?")) for key in ("teacher", "dataset", "split")]
+    numbers = [f"{samples:,}", f"{classes:,}", str(about.get("precision", "?"))]
+    return [entry.folder.name, *facts, *numbers, ui.size(_bytes(entry.folder)), when]
+
+
+def _check(kept: Sequence[Entry]) -> None:
+    found = [(entry, entry.damage()) for entry in ui.progress(kept, "checking")]
+    for entry, wrong in found:
+        ui.show(f"{entry.folder.name}  {wrong or 'as it was written'}")
+    damaged = [entry.folder.name for entry, wrong in found if wrong]
+    if damaged:
+        raise CheckpointError(
+            f"{len(damaged)} of {len(kept)} damaged: {', '.join(damaged)}",
+            "distill cache prune removes them; the next run that needs them makes them again",
+        )
+
+
+def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
+    """Each goes under its builder's lock, so that one that is being made again is not taken away."""
+    teachers = _teachers(outputs / "teachers")
+    freed = []
+    for aside in list(unfinished(outputs / "cache")):
+        freed.append((aside, "unfinished"))
+    for entry in kept:
+        if days is not None and time.time() - entry.used >= days * DAY:
+            freed.append((entry.folder, "not used since" if days else "as asked"))
+        elif wrong := entry.damage():
+            freed.append((entry.folder, wrong))
+        elif entry.card["ingredients"].get("weights") not in teachers:
+            freed.append((entry.folder, f"its teacher is no longer in {outputs / 'teachers'}"))
+    total = 0
+    for folder, why in freed:
+        name = folder.name if folder.name[0] != "." else folder.stem[1:]
+        with files.exclusive(folder.parent / f".{name}.lock"):
+            total += _bytes(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+        ui.show(f"removed {name}  {why}")
+    ui.show(f"{len(freed)} removed, {ui.size(total)} freed; {len(entries(outputs / 'cache'))} kept")
+
+
+def _teachers(folder: Path) -> set[str]:
+    """SHA-256 of the weights of every teacher kept there."""
+    found = set()
+    for card in folder.glob("*/model.json"):
+        try:
+            found.add(json.loads(card.read_text(encoding="utf-8"))["sha256"])
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return found
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())

@@ -1,0 +1,88 @@
+"""A teacher's logits on a split: from the cache, or computed and kept there; T, alpha and the student play no part."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterator
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_cli import cache, metrics, ui
+from distill_cli.config import code_digest
+from distill_cli.setup import Setup
+
+NOT_ITS_OWN = (
+    "checkpoint",
+    "joint",
+    "cache",
+    "fit",
+)  # keys of a teacher's node on which a given network does not depend
+LIBRARIES = ("torch", "torchvision", "timm")
+
+
+def of_teacher(job: Setup, weights: str, name: str, view: int = 0) -> Tensor:
+    """The logits (N, K), fp32, of the job's teacher on a split: `train` as it is shown in `view`, `val` or `test`.
+
+    For train they are computed in the run's precision; val and test are for measuring, always in fp32.
+
+    Args:
+        weights: SHA-256 of the teacher's weights, which are in `job.teacher`.
+
+    Raises:
+        NonFiniteError: some logit is not a finite number. StorageError: the disk has no room for them.
+    """
+    split = getattr(job.data, name)
+    dtype = job.dtype if name == "train" else torch.float32
+    shown = view if name == "train" else None
+
+    def compute() -> Iterator[np.ndarray]:
+        title = f"teacher's logits, {name}" + (f", view {view}" if split.augmentation else "")
+        with ui.bar(len(split), title) as bar:
+            for logits in metrics.answers(job.teacher, split, view=shown, dtype=dtype):
+                bar.update(len(logits))
+                yield logits.cpu().numpy()
+
+    if job.plain["teacher"]["cache"] == "off":
+        return torch.from_numpy(np.concatenate(list(compute())))
+    seen = asdict(split.augmentation) | {"view": view} if split.augmentation else None
+    about = {
+        "teacher": job.names["teacher"],
+        "dataset": job.names["dataset"],
+        "split": name + (f", view {view}" if seen else ""),
+        "precision": str(dtype).removeprefix("torch."),
+    }
+    ingredients = {**_depends(job), "weights": weights, "split": name, "precision": about["precision"], "view": seen}
+    shape = (len(split), len(job.data.classes))
+    return torch.from_numpy(cache.array(job.root / "cache", ingredients, about, shape, compute))
+
+
+def _depends(job: Setup) -> dict[str, Any]:
+    """What every split's logits depend on beside the weights: the network and its code, its stem, the pixels, the classes,
+    the normalisation.
+    """
+    card = job.card("teacher")
+    target = card["model"]["_target_"]
+    used = [name for name in LIBRARIES if name != "timm" or target.endswith(".timm")]
+    return {
+        "model": {key: value for key, value in card["model"].items() if key not in NOT_ITS_OWN},
+        "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
+        "data": job.data.digest,
+        "input": card["input"],
+    }
+
+
+@functools.cache
+def _own_code() -> str:
+    """SHA-256 of our files that decide what a network sees and answers."""
+    here = Path(__file__).parent
+    content = hashlib.sha256()
+    for path in [*sorted((here / "models").glob("*.py")), *sorted((here / "data").glob("*.py"))]:
+        content.update(path.read_bytes())
+    return content.hexdigest()
