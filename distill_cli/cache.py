@@ -62,6 +62,7 @@ def entry(folder: Path) -> Entry:
     try:
         card = json.loads((folder / CARD).read_text(encoding="utf-8"))
         whole = all(isinstance(card[key], kind) for key, kind in kinds.items())
+        whole = whole and [type(side) for side in card["shape"]] == [int, int]
     except (OSError, ValueError, KeyError, TypeError):
         whole = False
     return Entry(folder, card if whole else {})
@@ -90,6 +91,8 @@ def array(
     title = f"{about['teacher']}, {about['split']}"
 
     def make(place: Path) -> None:
+        if folder.is_dir():
+            ui.warn(f"teacher cache {folder}: {entry(folder).damage()}; making it again")
         need, free = int(np.prod(shape)) * 4 + MARGIN, shutil.disk_usage(place).free
         if need > free:
             raise StorageError(
@@ -101,11 +104,7 @@ def array(
         files.write_json(place / CARD, card)
 
     def usable(place: Path) -> bool:
-        if not place.is_dir():
-            return False
-        if (wrong := entry(place).damage()) is not None:
-            ui.warn(f"teacher cache {place}: {wrong}; making it again")
-        return wrong is None
+        return place.is_dir() and entry(place).damage() is None
 
     made = files.once(folder, make, lambda: ui.say(f"cache: another run is making it ({title}); waiting"), usable)
     if not made:

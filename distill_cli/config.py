@@ -20,6 +20,7 @@ from yaml import YAMLError
 from distill_cli.errors import CheckpointError, ConfigError, DistillError, did_you_mean
 from distill_cli.kinds import describe, fits, plain
 from distill_cli.pages import conf_folder
+from distill_cli.sources import files_of
 
 Built = TypeVar("Built")
 
@@ -165,11 +166,21 @@ def _own(node: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
 
 
 def code_digest(path: str) -> str | None:
-    """SHA-256 of the file in which a target of the user's is written; None for a library's, whose version tells."""
+    """SHA-256 of the code behind a target of the user's: its file, and those beside it that it imports. None for a
+    library's, whose version tells.
+    """
     if path.split(".")[0] in ("distill_cli", "torch", "torchvision", "timm"):
         return None
-    source = inspect.getsourcefile(_locate(path, "_target_"))
-    return hashlib.sha256(Path(source).read_bytes()).hexdigest() if source else None
+    module = _locate(path, "_target_").__module__
+    source = Path(getattr(sys.modules[module], "__file__", None) or "")
+    if not source.is_file():
+        return None
+    home = source.parents[module.count(".") + (source.stem == "__init__")]  # where Python found its package
+    installed = home.name in ("site-packages", "dist-packages")
+    content = hashlib.sha256()
+    for file in [source] if installed else files_of(module, home):
+        content.update(file.read_bytes())
+    return content.hexdigest()
 
 
 def _require_trusted(path: Any, where: str, trust: Sequence[str]) -> None:

@@ -105,7 +105,8 @@ def read(cfg: DictConfig) -> Setup:
         remarks = dict(objective.connect(student, teacher, data.input) for objective in terms.values())
     for module in (teacher, student, *terms.values()):
         module.to(device)
-    remarks.pop("", None)
+    remarks["precision"] = runtime.unused_bf16(plain["precision"], device)
+    remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(plain["precision"], device)
     return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
 

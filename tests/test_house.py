@@ -37,7 +37,7 @@ ROOMS = [
     ["overrides"],
     ["config"],
     ["schema"],
-    ["kinds", "names", "errors", "pages"],
+    ["kinds", "names", "errors", "pages", "sources"],
     ["__init__"],
 ]
 FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from distill_cli import files, ui
 from distill_cli.cache import Entry, entries, unfinished
+from distill_cli.cache import entry as reread
 from distill_cli.errors import CheckpointError, ConfigError, did_you_mean
 
 ACTIONS = ("list", "check", "prune")
@@ -99,26 +100,27 @@ def _check(kept: Sequence[Entry]) -> None:
 
 
 def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
-    """Each goes under its builder's lock, so that one that is being made again is not taken away."""
+    """Each is looked at and goes under its builder's lock: one that a run has just made again stays."""
     teachers = _teachers(outputs / "teachers")
     freed = []
-    for aside in list(unfinished(outputs / "cache")):
-        freed.append((aside, "unfinished"))
+
+    def remove(folder: Path, why: str) -> None:
+        freed.append(_bytes(folder))
+        shutil.rmtree(folder, ignore_errors=True)
+        ui.show(f"removed {folder.name.strip('.').removesuffix('.making')}  {why}")
+
+    for aside in unfinished(outputs / "cache"):
+        remove(aside, "unfinished")
     for entry in kept:
-        if days is not None and time.time() - entry.used >= days * DAY:
-            freed.append((entry.folder, "not used since" if days else "as asked"))
-        elif wrong := entry.damage():
-            freed.append((entry.folder, wrong))
-        elif entry.card["ingredients"].get("weights") not in teachers:
-            freed.append((entry.folder, f"its teacher is no longer in {outputs / 'teachers'}"))
-    total = 0
-    for folder, why in freed:
-        name = folder.name if folder.name[0] != "." else folder.stem[1:]
-        with files.exclusive(folder.parent / f".{name}.lock"):
-            total += _bytes(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-        ui.show(f"removed {name}  {why}")
-    ui.show(f"{len(freed)} removed, {ui.size(total)} freed; {len(entries(outputs / 'cache'))} kept")
+        with files.exclusive(entry.folder.parent / f".{entry.folder.name}.lock"):
+            now = reread(entry.folder)
+            if days is not None and time.time() - now.used >= days * DAY:
+                remove(now.folder, f"not used for {days:g} days" if days else "as asked")
+            elif wrong := now.damage():
+                remove(now.folder, wrong)
+            elif now.card["ingredients"].get("weights") not in teachers:
+                remove(now.folder, f"its teacher is no longer in {outputs / 'teachers'}")
+    ui.show(f"{len(freed)} removed, {ui.size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
 
 
 def _teachers(folder: Path) -> set[str]:

@@ -55,16 +55,19 @@ def run(cfg: DictConfig) -> dict[str, Any]:
             teacher = teaching.start(job, way, prepared)
         with clock("train"):
             state, rate = train(job, teacher, folder, card)
-        last = copy.deepcopy(job.student)
+        contestants = {"student": job.student}
+        if state.best and state.best["epoch"] != state.epoch:
+            contestants["student_last"] = copy.deepcopy(job.student)
         job.student.net.load_state_dict(state.best_weights)
-        contestants = {"teacher": job.teacher, "student": job.student, "student_last": last}
         if job.plain["baseline"]:
             with clock("baseline"):
                 contestants["baseline"] = baseline.prepare(job, untrained)
+        logits: dict[str, dict[str, Tensor]] = {}
         with clock("eval"):
-            logits = {name: {who: teacher.logits(name) if who == "teacher" else metrics.logits_of(model, split)
-                             for who, model in contestants.items()}
-                      for name, split in (("val", job.data.val), ("test", job.data.test))}  # fmt: skip
+            for name, split in (("val", job.data.val), ("test", job.data.test)):
+                answers = {who: metrics.logits_of(model, split) for who, model in contestants.items()}
+                last = answers.get("student_last", answers["student"])  # the last epoch may be the best
+                logits[name] = {"teacher": teacher.logits(name), **answers, "student_last": last}
         summary = summarise(job, state, logits, folder.folder)
         summary |= {"seconds": clock.seconds, "images_per_second": rate}
         if way.joint:
