@@ -88,17 +88,20 @@ def array(
     """
     named = {"format": FORMAT, **ingredients}
     folder = root / fingerprint(named)
-    title = f"{about['teacher']}, {about['split']}"
+    title = f"{about['teacher']} about {about['dataset']}, {about['split']}"
 
     def make(place: Path) -> None:
         if folder.is_dir():
             ui.warn(f"teacher cache {folder}: {entry(folder).damage()}; making it again")
-        need, free = int(np.prod(shape)) * 4 + MARGIN, shutil.disk_usage(place).free
-        if need > free:
+        need, free = 4 * shape[0] * shape[1], shutil.disk_usage(place).free
+        if need + MARGIN > free:
             raise StorageError(
                 f"no space for the teacher's logits: they need {ui.size(need)}, {root} has {ui.size(free)} left",
                 "free some space, choose another output_dir, or use teacher.cache=off",
             )
+        ui.say(
+            f"cache: asking {title}: {shape[0]:,} samples, {ui.size(need)}; every run that needs the answers reads them"
+        )
         digest, size = _write(place / ARRAY, shape, compute())
         card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": size, "sha256": digest}
         files.write_json(place / CARD, card)
@@ -106,7 +109,7 @@ def array(
     def usable(place: Path) -> bool:
         return place.is_dir() and entry(place).damage() is None
 
-    made = files.once(folder, make, lambda: ui.say(f"cache: another run is making it ({title}); waiting"), usable)
+    made = files.once(folder, make, lambda: ui.say(f"cache: another run is asking {title}; waiting for it"), usable)
     if not made:
         _touch(folder)
     mapped: np.ndarray = np.load(folder / ARRAY, mmap_mode="c", allow_pickle=False)

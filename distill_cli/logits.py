@@ -18,12 +18,8 @@ from distill_cli import cache, metrics, ui
 from distill_cli.config import code_digest
 from distill_cli.setup import Setup
 
-NOT_ITS_OWN = (
-    "checkpoint",
-    "joint",
-    "cache",
-    "fit",
-)  # keys of a teacher's node on which a given network does not depend
+# Keys of a teacher's node that play no part once its weights are given.
+NOT_ITS_OWN = ("checkpoint", "joint", "cache", "fit")
 LIBRARIES = ("torch", "torchvision", "timm")
 
 

@@ -50,7 +50,6 @@ def prepare(job: Setup) -> Prepared:
     """
     node, model, names, card = job.plain["teacher"], job.teacher, job.names, job.card("teacher")
     checkpoint = checkpoint_of(node, job.data) if node["checkpoint"] else None
-    given = weights.read_weights(checkpoint) if checkpoint else None
     recipe, epochs = fit_recipe(node["fit"]), fit_epochs(node)
     settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"], compile=False)
     fitting = {"epochs": epochs, **recipe.node, "batch_size": settings.batch_size, "seed": settings.seed}
@@ -70,8 +69,8 @@ def prepare(job: Setup) -> Prepared:
 
     def make(place: Path) -> None:
         started = time.perf_counter()
-        if given is not None:
-            weights.load_into(model.net, given, str(checkpoint))
+        if checkpoint:
+            weights.load_into(model.net, weights.read_weights(checkpoint), str(checkpoint))
         if epochs:
             ui.say(f"teacher: fitting {names['teacher']} on {names['dataset']}, {epochs} epoch(s); later runs reuse it")
             fit_alone(model, schedule.plain(epochs), recipe, _new_views(job.data), settings, "teacher")
@@ -116,8 +115,8 @@ def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
     folder = path if path.is_dir() else path.parent
     if path.is_file() and not (path.suffix == ".safetensors" and (folder / "model.json").is_file()):
         return path
-    if not folder.is_dir() or not path.exists():
-        return path  # read_weights says that it is missing
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint")
     card = weights.read_card(folder)
     path = weights.kept_file(folder, card)
     if card["classes"] != list(data.classes):

@@ -45,7 +45,7 @@ def way_of(job: Setup) -> Way:
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
     train, mode = job.data.train, job.plain["teacher"]["cache"]
     if job.plain["teacher"]["joint"]:
-        way = Way("joint", layers, "trained along with the student")
+        way = Way("joint", layers, "is trained along with the student")
     elif not asked:
         return Way("unused", (), "not asked: labels only")
     elif layers:
@@ -61,8 +61,7 @@ def way_of(job: Setup) -> Way:
         of = f" of {views} views" if train.augmentation else ""
         return Way("cached", (), f"its logits{of} are cached, {size}", views)
     if mode == "on":
-        raise ConfigError(f"teacher.cache=on: the teacher is {way.note}" if way.joint else
-                          f"teacher.cache=on: the teacher {way.note}", "use teacher.cache=auto")  # fmt: skip
+        raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way
 
 
