@@ -52,8 +52,11 @@ class Entry:
 
     @property
     def used(self) -> float:
-        """When it was last read, in seconds since 1970."""
-        return self.folder.stat().st_mtime
+        """When it was last read, in seconds since 1970; 0 when it is gone."""
+        try:
+            return self.folder.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
 
 
 def entry(folder: Path) -> Entry:
@@ -109,12 +112,15 @@ def array(
     def usable(place: Path) -> bool:
         return place.is_dir() and entry(place).damage() is None
 
-    made = files.once(folder, make, lambda: ui.say(f"cache: another run is asking {title}; waiting for it"), usable)
-    if not made:
+    while True:
+        files.once(folder, make, lambda: ui.say(f"cache: another run is asking {title}; waiting for it"), usable)
+        try:
+            mapped: np.ndarray = np.load(folder / ARRAY, mmap_mode="c", allow_pickle=False)
+        except FileNotFoundError:  # pruned in between
+            continue
+        assert mapped.shape == shape, (mapped.shape, shape)
         _touch(folder)
-    mapped: np.ndarray = np.load(folder / ARRAY, mmap_mode="c", allow_pickle=False)
-    assert mapped.shape == shape, (mapped.shape, shape)
-    return mapped
+        return mapped
 
 
 def entries(root: Path) -> list[Entry]:

@@ -22,7 +22,6 @@ from distill_cli.optim import Recipe, fit_recipe
 from distill_cli.setup import Setup
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
-CACHE_LIMIT = 2**30  # bytes of logits kept in memory; beyond it the teacher runs live
 
 
 @dataclass(frozen=True)

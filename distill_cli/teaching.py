@@ -39,7 +39,7 @@ def way_of(job: Setup) -> Way:
     """Choose how the teacher answers: from cached logits where they are all that is asked and belong to fixed pixels.
 
     Raises:
-        ConfigError: teacher.cache=on, but they do not.
+        ConfigError: teacher.cache=on, but the teacher would have to run on the training pictures.
     """
     asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items()]
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
@@ -58,7 +58,7 @@ def way_of(job: Setup) -> Way:
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
         size = ui.size(4 * len(train) * len(job.data.classes) * views)
-        of = f" of {views} views" if train.augmentation else ""
+        of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
         return Way("cached", (), f"its logits{of} are cached, {size}", views)
     if mode == "on":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")

@@ -105,8 +105,9 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
     freed = []
 
     def remove(folder: Path, why: str) -> None:
-        freed.append(_bytes(folder))
-        shutil.rmtree(folder, ignore_errors=True)
+        taken = _bytes(folder)
+        shutil.rmtree(folder)
+        freed.append(taken)
         ui.show(f"removed {folder.name.strip('.').removesuffix('.making')}  {why}")
 
     for aside in unfinished(outputs / "cache"):
@@ -114,6 +115,8 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
     for entry in kept:
         with files.exclusive(entry.folder.parent / f".{entry.folder.name}.lock"):
             now = reread(entry.folder)
+            if not now.folder.is_dir():
+                continue  # another prune took it
             if days is not None and time.time() - now.used >= days * DAY:
                 remove(now.folder, f"not used for {days:g} days" if days else "as asked")
             elif wrong := now.damage():
