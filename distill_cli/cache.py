@@ -102,9 +102,7 @@ def array(
                 f"no space for the teacher's logits: they need {ui.size(need)}, {root} has {ui.size(free)} left",
                 "free some space, choose another output_dir, or use teacher.cache=off",
             )
-        ui.say(
-            f"cache: asking {title}: {shape[0]:,} samples, {ui.size(need)}; every run that needs the answers reads them"
-        )
+        ui.say(f"cache: asking {title}: {shape[0]:,} samples, {ui.size(need)}")
         digest, size = _write(place / ARRAY, shape, compute())
         card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": size, "sha256": digest}
         files.write_json(place / CARD, card)
