@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from distill_cli import __version__
@@ -12,14 +13,20 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code and prints one message for a failure."""
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] in ("-h", "--help", "help"):
-        print(front_page())
-        return 0
+        return shown(front_page())
     if words[0] == "--version":
-        print(f"distill {__version__}")
-        return 0
+        return shown(f"distill {__version__}")
     if words[0] in command_names() and {"-h", "--help"} & set(words[1:]):
-        print(help_page(words[0]))
-        return 0
+        return shown(help_page(words[0]))
     from distill_cli.dispatch import guarded
 
     return guarded(words)
+
+
+def shown(page: str) -> int:
+    """Print a page, as far as whoever reads it wants it (`| head`); returns 0."""
+    try:
+        print(page, flush=True)
+    except BrokenPipeError:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    return 0

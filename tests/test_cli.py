@@ -127,3 +127,12 @@ def test_the_nearest_of_the_users_folders_wins_wherever_it_is_read(
     assert "from conf" in capsys.readouterr().out
     assert distill("train", "--config-dir", "named", "--cfg", "job") == 0
     assert "lr: 2\n" in capsys.readouterr().out
+
+
+def test_a_page_read_only_in_part_ends_quietly(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "distill_cli", "train", "--help"]
+    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as page:
+        assert page.stdout is not None and page.stderr is not None
+        page.stdout.close()
+        assert page.stderr.read() == b""
+    assert page.returncode == 0

@@ -78,7 +78,8 @@ def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
 
 def _row(entry: Entry) -> list[str]:
     age = max(0.0, time.time() - entry.used)
-    when = f"{age / DAY:.0f} days ago" if age >= 2 * DAY else f"{age / 3600:.1f} hours ago"
+    minutes, hours, days = age / 60, age / 3600, age / DAY
+    when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
     if not entry.card:
         return [entry.folder.name, "damaged", "", "", "", "", "", ui.size(_bytes(entry.folder)), when]
     about, (samples, classes) = entry.card["about"], entry.card["shape"]
