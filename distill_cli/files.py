@@ -87,6 +87,11 @@ def claim(path: Path) -> int:
     return handle
 
 
+def lock_of(folder: Path) -> Path:
+    """The lock that whoever makes `folder` holds: see `once`."""
+    return folder.parent / f".{folder.name}.lock"
+
+
 def once(
     folder: Path,
     make: Callable[[Path], None],
@@ -101,7 +106,7 @@ def once(
     if usable(folder):
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(folder.parent / f".{folder.name}.lock", waiting):
+    with exclusive(lock_of(folder), waiting):
         if usable(folder):
             return False
         aside = folder.parent / f".{folder.name}.making"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -59,6 +59,11 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0) -> Tensor:
     return torch.from_numpy(cache.array(job.root / "cache", ingredients, about, shape, compute))
 
 
+def network_of(card: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a teacher's card that says which network it is, whatever its weights."""
+    return {key: value for key, value in card["model"].items() if key not in NOT_ITS_OWN}
+
+
 def _depends(job: Setup) -> dict[str, Any]:
     """What every split's logits depend on beside the weights: the network and its code, its stem, the pixels, the classes,
     the normalisation.
@@ -67,7 +72,7 @@ def _depends(job: Setup) -> dict[str, Any]:
     target = card["model"]["_target_"]
     used = [name for name in LIBRARIES if name != "timm" or target.endswith(".timm")]
     return {
-        "model": {key: value for key, value in card["model"].items() if key not in NOT_ITS_OWN},
+        "model": network_of(card),
         "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
         "data": job.data.digest,
         "input": card["input"],

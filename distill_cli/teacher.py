@@ -53,9 +53,7 @@ def prepare(job: Setup) -> Prepared:
     settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"], compile=False)
     fitting = {"epochs": epochs, **recipe.node, "batch_size": settings.batch_size, "seed": settings.seed}
     ingredients = {
-        "model": {
-            key: value for key, value in card["model"].items() if key not in ("checkpoint", "joint", "cache", "fit")
-        },
+        "model": logits.network_of(card),
         "weights": node.get("weights"),
         "data": job.data.digest,
         "checkpoint": files.sha256(checkpoint) if checkpoint else None,

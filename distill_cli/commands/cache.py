@@ -114,7 +114,7 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
     for aside in unfinished(outputs / "cache"):
         remove(aside, "unfinished")
     for entry in kept:
-        with files.exclusive(entry.folder.parent / f".{entry.folder.name}.lock"):
+        with files.exclusive(files.lock_of(entry.folder)):
             now = reread(entry.folder)
             if not now.folder.is_dir():
                 continue  # another prune took it
