@@ -39,11 +39,15 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
     def make(place: Path) -> None:
         ui.say("baseline: training the same student on labels only; later runs with this budget reuse it")
         stages = [replace(s, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for s in job.stages]
-        rows = teacher.fit_alone(model, stages, job.recipe, job.data, settings, "baseline", smoothing)
+        kept = job.checkpoints(place)
+        rows = teacher.fit_alone(model, stages, job.recipe, job.data, settings, "baseline", kept, smoothing)
         weights.write_model(place, "student", model.net, card)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
 
-    if not files.once(folder, make, lambda: ui.say("baseline: another run is training this one; waiting for it")):
+    def waiting() -> None:
+        ui.say("baseline: another run is training this one; waiting for it")
+
+    if not files.once(folder, make, waiting, resumable=True):
         ui.say(f"baseline: reusing {folder}")
     weights.load_kept(folder, model.net)
     return model

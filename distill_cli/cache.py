@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import os
 import shutil
 import time
@@ -20,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from distill_cli import files, ui
-from distill_cli.errors import BusyError, StorageError
-from distill_cli.names import fingerprint
+from distill_cli.errors import BusyError, CheckpointError, StorageError
+from distill_cli.names import fingerprint, size
 
 FORMAT = 1
 ARRAY, CARD = "logits.npy", "cache.json"
@@ -63,10 +62,10 @@ def entry(folder: Path) -> Entry:
     """The entry in `folder`, whatever its state."""
     kinds = {"ingredients": dict, "about": dict, "shape": list, "bytes": int, "sha256": str}
     try:
-        card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        card = files.read_json(folder / CARD)
         whole = all(isinstance(card[key], kind) for key, kind in kinds.items())
         whole = whole and [type(side) for side in card["shape"]] == [int, int]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (CheckpointError, OSError, KeyError, TypeError):
         whole = False
     return Entry(folder, card if whole else {})
 
@@ -99,12 +98,12 @@ def array(
         need, free = 4 * shape[0] * shape[1], shutil.disk_usage(place).free
         if need + MARGIN > free:
             raise StorageError(
-                f"no space for the teacher's logits: they need {ui.size(need)}, {root} has {ui.size(free)} left",
+                f"no space for the teacher's logits: they need {size(need)}, {root} has {size(free)} left",
                 "free some space, choose another output_dir, or use teacher.cache=off",
             )
-        ui.say(f"cache: asking {title}: {shape[0]:,} samples, {ui.size(need)}")
-        digest, size = _write(place / ARRAY, shape, compute())
-        card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": size, "sha256": digest}
+        ui.say(f"cache: asking {title}: {shape[0]:,} samples, {size(need)}")
+        digest, length = _write(place / ARRAY, shape, compute())
+        card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": length, "sha256": digest}
         files.write_json(place / CARD, card)
 
     def usable(place: Path) -> bool:
@@ -158,12 +157,11 @@ def _write(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> 
                 rows += len(block)
             file.flush()
             os.fsync(file.fileno())
-            size = file.tell()
+            length = file.tell()
     except OSError as error:
-        error.filename = error.filename or str(path)  # a full disk does not say which file it was
-        raise
+        raise files.explained(error, path, 4 * shape[0] * shape[1]) from error
     assert rows == shape[0], (rows, shape)
-    return digest.hexdigest(), size
+    return digest.hexdigest(), length
 
 
 def _head(shape: tuple[int, int]) -> bytes:

@@ -112,7 +112,7 @@ def check(
     """
     path = node.get("_target_")
     if trust is not None:
-        _require_trusted(path, where, trust)
+        require_trusted(path, where, trust)
     target = _locate(path, where)
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
@@ -183,7 +183,8 @@ def code_digest(path: str) -> str | None:
     return content.hexdigest()
 
 
-def _require_trusted(path: Any, where: str, trust: Sequence[str]) -> None:
+def require_trusted(path: Any, where: str, trust: Sequence[str]) -> None:
+    """Raise CheckpointError unless `path`, a name that a file brought, is ours, torch's, or in a package of `trust`."""
     if not isinstance(path, str):
         raise CheckpointError(f"{where}: its description names no class to build: it is damaged")
     trusted = ("distill_cli", "torch.optim", "torchvision.models", *trust)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -19,13 +18,10 @@ if TYPE_CHECKING:
 
 def guarded(words: list[str]) -> int:
     """Dispatch, with every failure turned into one message and an exit code."""
-    from distill_cli import ui
+    from distill_cli import stopping, ui
     from distill_cli.errors import DistillError, Terminated, exit_code_of, translated
 
-    def terminate(number: int, frame: object) -> None:
-        raise Terminated
-
-    signal.signal(signal.SIGTERM, terminate)
+    stopping.listen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that cannot show α shows a question mark

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from torch.optim import Optimizer
 
 from distill_cli import metrics, runtime, schedule, ui
 from distill_cli.data import Batch, Data, batch_sizes
-from distill_cli.errors import NonFiniteError
+from distill_cli.guard import Guard, Moment
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
 from distill_cli.objectives import Loss, Objective
@@ -25,28 +24,87 @@ REFRESH = 0.2  # seconds between two readings of the loss for the progress bar
 Row = dict[str, Any]
 
 
+class Meter:
+    """Means of the loss's terms over an epoch, kept on the device: reading them would stop it, so that is done rarely."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.count = 0
+        self.before, self.started = 0.0, time.perf_counter()
+        self.shown_at = self.started
+
+    def add(self, terms: Mapping[str, Tensor], count: int) -> None:
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value * count if name in self.sums else value * count
+        self.count += count
+
+    def means(self) -> dict[str, float]:
+        return {name: value.item() / self.count for name, value in self.sums.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Since the epoch's begin, without the time between a checkpoint and its restoring."""
+        return self.before + time.perf_counter() - self.started
+
+    def show(self, bar: Any, count: int, T: float, alpha: float) -> None:
+        bar.update(count)
+        if not bar.disable and time.perf_counter() - self.shown_at > REFRESH:
+            self.shown_at = time.perf_counter()
+            bar.set_postfix_str(f"loss {self.means()['total']:.3f}  T {T:.2f}  α {alpha:.2f}")
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"sums": self.sums, "count": self.count, "seconds": self.seconds}
+
+    @classmethod
+    def restored(cls, snapshot: Mapping[str, Any], device: torch.device) -> Meter:
+        meter = cls()
+        meter.sums = {name: value.to(device) for name, value in snapshot["sums"].items()}
+        meter.count, meter.before = snapshot["count"], snapshot["seconds"]
+        return meter
+
+
 @dataclass
 class State:
-    """All that training moves: what a checkpoint holds and a resumed run puts back."""
+    """All that training moves: what a checkpoint holds and a resumed run puts back.
+
+    T, alpha, the learning rate, the order of samples, their augmentation and every random number of a step are functions
+    of seeds and `step`, so nothing about them is kept. `epoch` counts those whose row is written; between two of them
+    `step` is ahead, and `meter` holds the sums so far.
+    """
 
     model: Classifier
     objectives: Mapping[str, Objective]
     optimizer: Optimizer
+    guard: Guard
     step: int = 0
     epoch: int = 0
     best: dict[str, Any] | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    meter: Meter = field(default_factory=Meter)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
 
     def snapshot(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it loads without running code."""
+        """Tensors and plain values only, so that it loads without running code.
+
+        Raises:
+            NonFiniteError: a step since the last look was not finite.
+        """
+        self.guard.check()
         return {
             "student": self.model.net.state_dict(),
             "objectives": {name: objective.state_dict() for name, objective in self.objectives.items()},
             "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.snapshot(),
             "step": self.step,
             "epoch": self.epoch,
             "best": self.best,
             "best_weights": self.best_weights,
+            "rows": self.rows,
+            "meter": self.meter.snapshot(),
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
@@ -55,8 +113,11 @@ class State:
         for name, objective in self.objectives.items():
             objective.load_state_dict(snapshot["objectives"][name])
         self.optimizer.load_state_dict(snapshot["optimizer"])
+        self.guard.restore(snapshot["guard"])
         self.step, self.epoch = snapshot["step"], snapshot["epoch"]
-        self.best, self.best_weights = snapshot["best"], snapshot["best_weights"]
+        self.best, self.best_weights = snapshot["best"], dict(snapshot["best_weights"])
+        self.rows = list(snapshot["rows"])
+        self.meter = Meter.restored(snapshot["meter"], self.device)
 
     def keep_if_best(self, row: Row) -> bool:
         """Keep the weights when this epoch is the best on validation: higher accuracy, then lower NLL, then earlier."""
@@ -80,10 +141,17 @@ class Settings:
     compile: bool = False
 
 
-def begin(model: Classifier, objectives: Mapping[str, Objective], recipe: Recipe) -> State:
-    """A state at step 0, with an optimizer over the model's and the objectives' parameters."""
+def begin(
+    model: Classifier, objectives: Mapping[str, Objective], recipe: Recipe, dtype: torch.dtype = torch.float32
+) -> State:
+    """A state at step 0, with an optimizer over the model's and the objectives' parameters.
+
+    Args:
+        dtype: in which the model computes.
+    """
     modules: list[nn.Module] = [model, *objectives.values()]
-    return State(model, objectives, recipe.build([p for m in modules for p in m.parameters() if p.requires_grad]))
+    optimizer = recipe.build([p for m in modules for p in m.parameters() if p.requires_grad])
+    return State(model, objectives, optimizer, Guard(optimizer, next(model.parameters()).device, dtype))
 
 
 class Answering(Protocol):
@@ -103,93 +171,75 @@ def fit(
     settings: Settings,
     teacher: Answering | None = None,
     label: str = "",
-) -> Iterator[Row]:
-    """Train through all stages; yields a row after each epoch, with validation metrics and the best weights kept.
+) -> Iterator[Row | None]:
+    """Train from where `state` stands to the end of the last stage, best weights kept.
+
+    Yields None after every step, and after each epoch its row, with validation metrics. Whenever it yields, `state` is
+    whole: put back elsewhere, it goes on from there to the same bits.
 
     Args:
         losses: by stage's name. teacher: asked only where a stage's objectives need it, and for fidelity.
 
     Raises:
-        NonFiniteError: the loss of an epoch was not finite.
+        NonFiniteError: a step's loss or gradient was not finite; it was not taken.
     """
-    device = next(state.model.parameters()).device
+    device, guard = state.device, state.guard
     forward = torch.compile(state.model) if settings.compile else state.model
-    scaler = torch.amp.GradScaler(device.type, enabled=settings.dtype == torch.float16)
-    trained = [p for group in state.optimizer.param_groups for p in group["params"]]
     per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
-    state.model.train()
+
+    def moment(epoch: schedule.Epoch, step: int) -> Moment:
+        stage, within = epoch.stage, step - (epoch.number - 1 - epoch.place) * per_epoch
+        progress = schedule.progress(within, stage.epochs * per_epoch)
+        lr = (stage.lr or recipe.lr) * recipe.curve.at(step, steps)
+        return Moment(step, stage.name, lr, epoch.number, stage.T.at(progress), stage.alpha.at(progress))
+
     for epoch in schedule.epochs(stages):
-        stage, loss_of, meter, started = epoch.stage, losses[epoch.stage.name], Meter(), time.perf_counter()
-        order = runtime.sample_order(len(data.train), settings.seed, epoch.number)
+        if epoch.number <= state.epoch:
+            continue
+        done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
+        stage, loss_of = epoch.stage, losses[epoch.stage.name]
+        state.meter = meter = state.meter if done else Meter()
+        order, view = (
+            runtime.sample_order(len(data.train), settings.seed, epoch.number),
+            data.train.view_of(epoch.number),
+        )
         title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
-        view = data.train.view_of(epoch.number)
-        with ui.bar(len(data.train), title) as bar, Tap(state.model.net, layers) as tap:
-            for number, batch in enumerate(data.train.batches(settings.batch_size, order, view)):
-                progress = schedule.progress(epoch.place * per_epoch + number, stage.epochs * per_epoch)
-                T, alpha = stage.T.at(progress), stage.alpha.at(progress)
-                lr = (stage.lr or recipe.lr) * recipe.curve.at(state.step, steps)
+        state.model.train()
+        with ui.bar(len(data.train), title, meter.count) as bar, Tap(state.model.net, layers) as tap:
+            for batch in data.train.batches(settings.batch_size, order, view, skip=done):
+                at = moment(epoch, state.step)
                 for group in state.optimizer.param_groups:
-                    group["lr"] = lr
-                torch.manual_seed(runtime.seed_of("step", settings.seed, state.step))  # dropout, the same when resumed
+                    group["lr"] = at.lr
+                runtime.seed_step(settings.seed, state.step)
                 for part in batch.parts(recipe.accumulate):
                     answer = teacher(part) if teacher is not None and loss_of.objectives else None
                     with runtime.autocast(device, settings.dtype):
                         output = tap(forward, part.inputs)
                     share = len(part) / len(batch)
-                    loss, terms = loss_of(output, answer, part, T, alpha, share)
-                    scaler.scale(loss).backward()
+                    loss, terms = loss_of(output, answer, part, at.T, at.alpha, share)
+                    guard.backward(loss, terms)
                     meter.add({"total": loss.detach() / share, **terms}, len(part))
-                if recipe.clip is not None:
-                    scaler.unscale_(state.optimizer)
-                    nn.utils.clip_grad_norm_(trained, recipe.clip)
-                scaler.step(state.optimizer)
-                scaler.update()
-                state.optimizer.zero_grad(set_to_none=True)
+                guard.step(at, recipe.clip)
                 state.step += 1
-                meter.show(bar, len(batch), T, alpha)
-        seconds = time.perf_counter() - started
-        state.epoch = epoch.number
-        row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step, "T": T, "alpha": alpha, "lr": lr}
+                meter.show(bar, len(batch), at.T, at.alpha)
+                yield None
+        guard.check()
+        seconds, at = meter.seconds, moment(epoch, state.step - 1)
+        row: Row = {
+            "stage": stage.name,
+            "epoch": epoch.number,
+            "step": state.step,
+            "T": at.T,
+            "alpha": at.alpha,
+            "lr": at.lr,
+        }
         row["loss"] = meter.means()
-        require_finite(row)
         val_logits = metrics.logits_of(state.model, data.val)
         row["val"] = metrics.measure(val_logits, data.val.labels, teacher.logits("val") if teacher else None)
         row["images_per_second"], row["seconds"] = len(data.train) / seconds, seconds
         row["best"] = state.keep_if_best(row)
+        state.epoch = epoch.number
+        state.rows.append(row)
         yield row
-
-
-class Meter:
-    """Means of the loss's terms over an epoch, kept on the device: reading them would stop it, so that is done rarely."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Tensor] = {}
-        self.count = 0
-        self.shown_at = time.perf_counter()
-
-    def add(self, terms: Mapping[str, Tensor], count: int) -> None:
-        for name, value in terms.items():
-            self.sums[name] = self.sums[name] + value * count if name in self.sums else value * count
-        self.count += count
-
-    def means(self) -> dict[str, float]:
-        return {name: value.item() / self.count for name, value in self.sums.items()}
-
-    def show(self, bar: Any, count: int, T: float, alpha: float) -> None:
-        bar.update(count)
-        if not bar.disable and time.perf_counter() - self.shown_at > REFRESH:
-            self.shown_at = time.perf_counter()
-            bar.set_postfix_str(f"loss {self.means()['total']:.3f}  T {T:.2f}  α {alpha:.2f}")
-
-
-def require_finite(row: Row) -> None:
-    """Raise NonFiniteError when a term of the epoch's loss is not a finite number."""
-    wrong = [name for name, value in row["loss"].items() if not math.isfinite(value) and name != "total"]
-    if wrong or not math.isfinite(row["loss"]["total"]):
-        raise NonFiniteError(
-            f"the loss was not finite in epoch {row['epoch']} (stage {row['stage']}): "
-            f"term {', '.join(wrong) or 'total'}, T={row['T']:g}, alpha={row['alpha']:g}, lr={row['lr']:g}",
-            "try a smaller optimizer.lr, optimizer.clip=1, or precision=fp32",
-        )

@@ -1,23 +1,35 @@
-"""Files that are whole or absent: one atomic writer, one exclusive lock, one way to build a shared folder once."""
+"""Files that are whole or absent: one atomic writer, JSON that tells its own damage, locks, and folders made once."""
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import BusyError
+from distill_cli.errors import BusyError, CheckpointError, StorageError
+from distill_cli.names import size
+
+CHECKSUM = "checksum"  # the key of a JSON file of ours that holds the SHA-256 of the rest of it
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write(path: Path, content: bytes | str) -> None:
-    """Write `content` so that `path` holds all of it or what it held before: beside, flushed, then renamed."""
+def write(path: Path, content: bytes | memoryview | str, keep: Path | None = None) -> None:
+    """Write `content` so that `path` holds all of it or what it held before: beside, flushed, then renamed.
+
+    Args:
+        keep: takes what `path` held before; killed in between, `keep` has it and `path` is not there.
+
+    Raises:
+        StorageError: there is no room for it. OSError: it cannot be written for another reason.
+    """
     data = content.encode() if isinstance(content, str) else content
     aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
@@ -25,18 +37,68 @@ def write(path: Path, content: bytes | str) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            path.replace(keep)
         aside.replace(path)
+        sync_folder(path.parent)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say which file it was
+        if isinstance(error, OSError):
+            raise explained(error, path, len(data)) from error
         raise
-    sync_folder(path.parent)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write `value` as readable JSON, whole or not at all."""
-    write(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+def explained(error: OSError, path: Path, need: int) -> Exception:
+    """The error with the file's name in it, which a full disk does not say; where room is short, what it needs and has.
+
+    Args:
+        need: how many bytes were to be written.
+    """
+    error.filename = error.filename or str(path)
+    if error.errno not in NO_ROOM:
+        return error
+    free = shutil.disk_usage(path.parent).free
+    return StorageError(
+        f"no space ({error.strerror}): {path} needs {size(need)}, {size(free)} are free",
+        "free some space, or choose another output_dir",
+    )
+
+
+def sweep(folder: Path) -> None:
+    """Remove what writers that were killed left half written in `folder`; to be called under its lock."""
+    for aside in folder.glob(".*.tmp"):
+        aside.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write `value` as readable JSON, whole or not at all, with its own checksum in it."""
+    sealed = {**value, CHECKSUM: _checksum(value)}
+    write(path, json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What `write_json` wrote, without the checksum.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or not what was written.
+    """
+    try:
+        value = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointError(f"there is no {path.name} in {path.parent.absolute()}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path} is damaged: it holds no mapping")
+    if value.pop(CHECKSUM, None) != _checksum(value):
+        raise CheckpointError(f"{path} is not what was written: its checksum differs")
+    return value
+
+
+def _checksum(value: Mapping[str, Any]) -> str:
+    """SHA-256 of the value, however its JSON is laid out: what it is after being written and read."""
+    text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def sync_folder(folder: Path) -> None:
@@ -97,11 +159,15 @@ def once(
     make: Callable[[Path], None],
     waiting: Callable[[], None] | None = None,
     usable: Callable[[Path], bool] = Path.is_dir,
+    resumable: bool = False,
 ) -> bool:
     """Have `folder` made by `make` exactly once, whoever asks; returns whether it was made now.
 
     `make` fills a folder beside it, which takes the final name only when `make` returned: a folder under its final name
     is finished. Others who ask meanwhile wait. One that is there but not `usable` is replaced.
+
+    Args:
+        resumable: `make` goes on with what an earlier call, stopped or killed, left in its folder.
     """
     if usable(folder):
         return False
@@ -110,14 +176,17 @@ def once(
         if usable(folder):
             return False
         aside = folder.parent / f".{folder.name}.making"
-        shutil.rmtree(aside, ignore_errors=True)  # left by one that was killed: we hold the lock
-        aside.mkdir()
+        if not resumable:
+            shutil.rmtree(aside, ignore_errors=True)  # left by one that was killed: we hold the lock
+        aside.mkdir(exist_ok=True)
+        sweep(aside)
         try:
             make(aside)
             shutil.rmtree(folder, ignore_errors=True)
             aside.rename(folder)
         except BaseException:
-            shutil.rmtree(aside, ignore_errors=True)
+            if not resumable:
+                shutil.rmtree(aside, ignore_errors=True)
             raise
         sync_folder(folder.parent)
     return True

@@ -10,7 +10,7 @@ from sklearn.metrics import f1_score, precision_recall_fscore_support
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import runtime
+from distill_cli import runtime, stopping
 from distill_cli.data import Split
 from distill_cli.errors import NonFiniteError
 from distill_cli.models import Classifier, evaluating
@@ -33,7 +33,7 @@ def answers(
         batch_size: None: as many as `at_once` says. view: see `Split.batches`. dtype: in which the model computes.
 
     Raises:
-        NonFiniteError: some logit is not a finite number.
+        NonFiniteError: some logit is not a finite number. KeyboardInterrupt: we were asked to stop.
     """
     with evaluating(model):
         for batch in split.batches(batch_size or at_once(split), view=view):
@@ -45,6 +45,7 @@ def answers(
                     "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
                 )
             yield logits.clone()  # out of inference mode
+            stopping.check()
 
 
 def logits_of(model: Classifier, split: Split, batch_size: int | None = None) -> Tensor:

@@ -1,4 +1,4 @@
-"""Names for files and folders: short, portable, and the same for the same input."""
+"""Names for files and folders, short, portable and the same for the same input; and a size in words."""
 
 from __future__ import annotations
 
@@ -26,3 +26,12 @@ def fingerprint(ingredients: Any) -> str:
     """Twelve hex digits of the SHA-256 of a JSON-able value: equal values, equal digits, in any key order."""
     text = json.dumps(ingredients, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def size(number: float) -> str:
+    """Bytes in a unit that leaves few digits: 713 B, 51.8 KiB, 2.1 MiB."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if number < 1024 or unit == "GiB":
+            break
+        number /= 1024
+    return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"

@@ -1,84 +1,202 @@
-"""The folder of one run: claimed by one process, written atomically, and honest about how it ended."""
+"""The folder of one run: worked in by one process at a time, gone on with by who agrees, honest about how it ended."""
 
 from __future__ import annotations
 
-import io
+import contextlib
 import json
 import os
+import shlex
 import time
 import traceback
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, files, ui
-from distill_cli.errors import CheckpointError, exit_code_of
+from distill_cli import __version__, files, identity, kinds, stopping, ui
+from distill_cli.errors import BusyError, CheckpointError, StorageError, exit_code_of
+
+IDENTITY, SUMMARY, STATUS = "run.json", "summary.json", "status.json"
 
 
 class Run:
-    """A run's folder, used as a context: status.json says `running` inside and how it went after.
+    """A run's folder, used as a context: its lock is held inside, and status.json says how it went after.
+
+    A folder that holds a run of the same configuration is gone on with: nothing in it is written before `begin`, so
+    one that is refused stays as it was.
+
+    Args:
+        cfg: the composed configuration. folder: where; another name is taken when `named` is false and it is taken.
+        named: whether the user chose the folder.
 
     Raises:
-        BusyError: another process works in it. CheckpointError: it holds a run already.
+        BusyError: another process works in it. CheckpointError: it holds another run, or one that says nothing of itself.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, cfg: DictConfig, folder: Path, named: bool) -> None:
+        self.cfg, self.folder, self.named = cfg, folder, named
+        self.known: dict[str, Any] = {}
+        self._log: Any = None
 
     def __enter__(self) -> Run:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._lock = files.claim(self.folder / ".lock")
-        if (self.folder / "status.json").exists():
+        self._lock = self._claim()
+        try:
+            self._meet()
+        except BaseException:
             os.close(self._lock)
-            raise CheckpointError(
-                f"{self.folder} holds a run already", "choose another run_dir, or drop it for a fresh one"
-            )
-        self.started = time.time()
+            raise
+        return self
+
+    def _claim(self) -> int:
+        """Lock the folder; of two that would take the same name by chance, the second takes another."""
+        wanted, number = self.folder, 1
+        while True:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock = files.claim(self.folder / ".lock")
+            except BusyError:
+                if self.named:
+                    raise
+            else:
+                if self.named or not (self.folder / IDENTITY).exists():
+                    return lock
+                os.close(lock)
+            number += 1
+            self.folder = wanted.with_name(f"{wanted.name}-{number}")
+
+    def _meet(self) -> None:
+        """Read what the folder's run is and hold the configuration against it; a new one is begun."""
+        files.sweep(self.folder)
+        typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
+        about: dict[str, Any] = {"config": kinds.plain(self.cfg), "overrides": typed}
+        if not (self.folder / IDENTITY).exists():
+            if (self.folder / STATUS).exists():
+                raise CheckpointError(
+                    f"{self.folder} holds a run without {IDENTITY}: it cannot be gone on with",
+                    "choose another run_dir, or drop it for a fresh one",
+                )
+            self._introduce(about)
+            return
+        self.known = files.read_json(self.folder / IDENTITY)
+        if not self.started:
+            self._introduce(about)  # stopped before anything of it was saved: there is nothing to contradict
+            return
+        identity.require_same(
+            self.known["config"],
+            about["config"],
+            f"{self.folder} holds a run of another configuration",
+            f"{self.resume_line} goes on with it as it was; drop run_dir for a new run",
+        )
+
+    def _introduce(self, about: Mapping[str, Any]) -> None:
+        self.known = {**about, "name": HydraConfig.get().job.config_name, "directory": str(Path.cwd()), "prints": {}}
+        files.write_json(self.folder / IDENTITY, self.known)
+        self.begin()
+
+    @property
+    def started(self) -> bool:
+        """Whether anything of the run was saved: a checkpoint, or its end."""
+        return (self.folder / SUMMARY).exists() or any((self.folder / "checkpoints").glob("*.pt"))
+
+    @property
+    def resume_line(self) -> str:
+        """What to type to go on with it."""
+        return f"distill resume {shlex.quote(str(self.folder))}"
+
+    def begin(self) -> None:
+        """Write what a running run has: its log, status and configuration."""
+        if self._log is not None:
+            return
+        self.since = time.time()
         self._log = ui.log_to(self.folder / "train.log")
         self.status("running")
-        return self
+        hydra = HydraConfig.get()
+        (self.folder / ".hydra").mkdir(exist_ok=True)
+        files.write(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.cfg))
+        files.write(self.folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+        files.write(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(self.known["overrides"]))
+
+    def agree(self, prints: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+        """Hold the fingerprints of what the run works on against those it was started with, then `begin`.
+
+        Args:
+            machine: what may change, but not without a word: other bits may come out.
+
+        Raises:
+            CheckpointError: something has changed since.
+        """
+        if self.started and self.known["prints"]:
+            identity.require_same(
+                self.known["prints"],
+                prints,
+                f"{self.folder} was started on something else",
+                "put it back as it was, or drop run_dir for a new run",
+            )
+            for key, old, new in identity.differences(self.known["machine"], machine):
+                ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
+        else:
+            self.known |= {"prints": dict(prints), "machine": dict(machine)}
+            files.write_json(self.folder / IDENTITY, self.known)
+        self.begin()
+
+    def summary(self) -> dict[str, Any] | None:
+        """The final numbers of a finished run; None while it is not finished.
+
+        Raises:
+            CheckpointError: they are damaged, and there is no checkpoint to make them again from.
+        """
+        if not (self.folder / SUMMARY).exists():
+            return None
+        try:
+            return files.read_json(self.folder / SUMMARY)
+        except CheckpointError as error:
+            if not any((self.folder / "checkpoints").glob("*.pt")):
+                raise
+            ui.warn(f"{error.message}; it is made again from the last checkpoint")
+            return None
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if error is None:
-                self.status("finished", exit_code=0)
-            else:
-                code = exit_code_of(error)
-                ui.log.error("%s", "".join(traceback.format_exception(error)).rstrip())
-                self.status("interrupted" if code in (130, 143) else "failed", str(error) or kind.__name__, code)  # type: ignore[union-attr]
+            if self._log is not None:
+                with stopping.ignored():
+                    self._end(error)
         finally:
-            ui.stop_log(self._log)
+            if self._log is not None:
+                ui.stop_log(self._log)
             os.close(self._lock)
+
+    def _end(self, error: BaseException | None) -> None:
+        """The outcome into status.json and the log, as far as the disk takes them."""
+        code = 0 if error is None else exit_code_of(error)
+        stopped = {130: "interrupted", 143: "terminated"}.get(code)
+        outcome = "finished" if error is None else "interrupted" if stopped else "failed"
+        reason = None if error is None else stopped or str(error) or type(error).__name__
+        try:
+            self.status(outcome, reason, code)
+            if error is not None:
+                ui.log.error("%s", "".join(traceback.format_exception(error)).rstrip())
+        except (OSError, StorageError):
+            if error is None:
+                raise
+            with contextlib.suppress(OSError):  # a full disk may still take the few bytes where the old ones are
+                (self.folder / STATUS).write_text(json.dumps(self._facts(outcome, reason, code)))
+        if stopped:
+            ui.say(f"to go on: {self.resume_line}")
 
     def status(self, status: str, reason: str | None = None, exit_code: int | None = None) -> None:
         """Write status.json."""
+        files.write_json(self.folder / STATUS, self._facts(status, reason, exit_code))
+
+    def _facts(self, status: str, reason: str | None, exit_code: int | None) -> dict[str, Any]:
         facts = {"status": status, "reason": reason, "exit_code": exit_code, "pid": os.getpid(), "distill": __version__}
-        files.write_json(self.folder / "status.json", {**facts, "started": self.started, "updated": time.time()})
+        return {**facts, "started": self.since, "updated": time.time()}
 
-    def write_config(self, cfg: DictConfig) -> None:
-        """The composed configuration and the overrides, as Hydra writes them."""
-        hydra = HydraConfig.get()
-        place = self.folder / ".hydra"
-        place.mkdir(exist_ok=True)
-        files.write(place / "config.yaml", OmegaConf.to_yaml(cfg))
-        files.write(place / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
-        files.write(place / "overrides.yaml", OmegaConf.to_yaml(hydra.overrides.task))
-
-    def row(self, row: dict[str, Any]) -> None:
-        """Add an epoch to metrics.jsonl."""
-        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row, allow_nan=False) + "\n")
-
-    def checkpoint(self, snapshot: dict[str, Any], names: list[str]) -> None:
-        """Write the full training state as checkpoints/<name>.pt for each of `names`."""
-        content = io.BytesIO()
-        torch.save(snapshot, content)
-        (self.folder / "checkpoints").mkdir(exist_ok=True)
-        for name in names:
-            files.write(self.folder / "checkpoints" / f"{name}.pt", content.getvalue())
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Make metrics.jsonl hold these rows, one for each epoch."""
+        shown = ({key: value for key, value in row.items() if key != "best"} for row in rows)
+        files.write(self.folder / "metrics.jsonl", "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in shown))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
+import numpy as np
 import torch
 
 from distill_cli.errors import ConfigError
@@ -86,6 +88,14 @@ def seeded(*parts: int | str) -> Iterator[None]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed_of(*parts))
         yield
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Start every global stream anew for a step: what is drawn in it, dropout above all, depends on (seed, step) alone."""
+    number = seed_of("step", seed, step)
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
 
 
 def sample_order(size: int, seed: int, epoch: int) -> torch.Tensor:

@@ -132,6 +132,7 @@ class Train(Device):
     precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = False
     baseline: bool = False
+    save_every: Any = bounded("5m", every=True)
     output_dir: str = bounded("outputs", filled=True)
     run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     teacher: Any = bounded(None, node=Teacher)
@@ -218,6 +219,9 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
             listed = [value] if isinstance(value, str) else value
             if value is not None and not fits(listed, list[str]):
                 yield f"{key}: should be an objective's name or a list of them, got {value!r}"
+        elif rules.get("every"):
+            if not _is_interval(value):
+                yield f"{key}: should be a number of steps, or a time as in 60s, 5m or 1h, got {value!r}"
         elif rules.get("size"):
             if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
                 yield f"{key}: should be auto or a number of pixels, got {value!r}"
@@ -278,6 +282,26 @@ def _train_problems(plain: Mapping[str, Any]) -> list[str]:
     if teacher.get("joint") and teacher.get("checkpoint"):
         problems.append("teacher.joint: trains the teacher along with the student, so it takes no teacher.checkpoint")
     return problems
+
+
+INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+UNITS = {"s": 1, "m": 60, "h": 3600}
+
+
+def _is_interval(value: Any) -> bool:
+    if isinstance(value, str):
+        found = INTERVAL.fullmatch(value)
+        return found is not None and float(found[1]) > 0
+    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+
+
+def every(value: int | str | None) -> tuple[int | None, float | None]:
+    """`save_every` as (steps, seconds), of which one at most is set."""
+    if isinstance(value, str):
+        found = INTERVAL.fullmatch(value)
+        assert found is not None
+        return None, float(found[1]) * UNITS[found[2]]
+    return value, None
 
 
 def stage_objectives(stage: Mapping[str, Any], objectives: Mapping[str, Any]) -> list[str]:

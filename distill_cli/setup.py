@@ -10,8 +10,10 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, engine, kinds, models, objectives, runtime, schedule
+from distill_cli import __version__, engine, kinds, models, objectives, runtime, schedule, schema
+from distill_cli.checkpoints import Checkpoints
 from distill_cli.compose import choice
+from distill_cli.config import code_digest
 from distill_cli.data import Data, load
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
@@ -55,6 +57,10 @@ class Setup:
         """How the loop runs the student; with changes, something else."""
         own = {key: self.plain[key] for key in ("seed", "batch_size", "compile")}
         return engine.Settings(dtype=self.dtype, **{**own, **changes})
+
+    def checkpoints(self, folder: Path) -> Checkpoints:
+        """The checkpoints of what is trained in `folder`, saved as often as the configuration says."""
+        return Checkpoints(folder / "checkpoints", *schema.every(self.plain["save_every"]))
 
     def card(self, role: str) -> dict[str, Any]:
         """What model.json says: how to rebuild the model, and what its inputs and classes are."""
@@ -109,6 +115,15 @@ def read(cfg: DictConfig) -> Setup:
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(plain["precision"], device)
     return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
+
+
+def user_code(plain: Any) -> dict[str, str]:
+    """SHA-256 of the code behind every `_target_` in a configuration that is the user's own, by target."""
+    nodes = list(plain.values()) if isinstance(plain, dict) else plain if isinstance(plain, list) else []
+    found = {target: digest for node in nodes for target, digest in user_code(node).items()}
+    target = plain.get("_target_") if isinstance(plain, dict) else None
+    digest = code_digest(target) if isinstance(target, str) else None
+    return {**found, target: digest} if target and digest else found
 
 
 def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]:

@@ -23,12 +23,25 @@ class Clock:
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
-        started = time.perf_counter()
+        self._running = part, time.perf_counter()
         yield
-        self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - started
+        self.seconds, self._running = self.so_far(), None
+
+    def so_far(self) -> dict[str, float]:
+        """The seconds until now, those of the part under way among them."""
+        if self._running is None:
+            return dict(self.seconds)
+        part, started = self._running
+        return {**self.seconds, part: self.seconds.get(part, 0.0) + time.perf_counter() - started}
+
+    def restore(self, earlier: Mapping[str, float]) -> None:
+        """Count what an earlier try of the same run spent as well."""
+        for part, seconds in earlier.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
 def header(job: Setup, teaching: str) -> Table:
@@ -117,23 +130,21 @@ def results(summary: Mapping[str, Any]) -> Table:
     return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
 
 
-def closing(summary: Mapping[str, Any], difference: tuple[float, float] | None, num_test: int) -> str:
-    """What distillation bought, or did not.
-
-    Args:
-        difference: test accuracy of the student minus the baseline's, and half its 95 % interval over test samples.
+def closing(summary: Mapping[str, Any]) -> str:
+    """What distillation bought, or did not: `difference` in the summary is the student's test accuracy minus the
+    baseline's, and half its 95 % interval over test samples.
     """
     teacher, student = (summary["test"][who]["accuracy"] for who in ("teacher", "student"))
     kept = f"The student reaches {student:.2%} on test, the teacher {teacher:.2%}"
     kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
-    if difference is None:
+    if "difference" not in summary:
         return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."
-    delta, half = difference
+    delta, half, samples = (summary["difference"][key] for key in ("accuracy", "half_interval", "samples"))
     verdict = (
         "no difference shown" if abs(delta) <= half else "distillation helps" if delta > 0 else "distillation hurts"
     )
     return (
         f"{kept}\nAgainst the same student on labels only: {100 * delta:+.2f} points (95 % interval {100 * (delta - half):+.2f} "
-        f"to {100 * (delta + half):+.2f} over {num_test:,} test samples): {verdict}.\n"
+        f"to {100 * (delta + half):+.2f} over {samples:,} test samples): {verdict}.\n"
         "This is one seed: -m seed=0,1,2 shows the spread."
     )

@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from distill_cli import __version__, engine, files, logits, metrics, models, schedule, ui
+from distill_cli import __version__, engine, files, logits, metrics, models, schedule, training, ui
+from distill_cli.checkpoints import Checkpoints
 from distill_cli.config import code_digest
 from distill_cli.data import Data
 from distill_cli.errors import CheckpointError
@@ -70,7 +71,8 @@ def prepare(job: Setup) -> Prepared:
             weights.load_into(model.net, weights.read_weights(checkpoint), str(checkpoint))
         if epochs:
             ui.say(f"teacher: fitting {names['teacher']} on {names['dataset']}, {epochs} epoch(s); later runs reuse it")
-            fit_alone(model, schedule.plain(epochs), recipe, _new_views(job.data), settings, "teacher")
+            stages = schedule.plain(epochs)
+            fit_alone(model, stages, recipe, _new_views(job.data), settings, "teacher", job.checkpoints(place))
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if checkpoint else "pretrained" if node.get("weights") else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
@@ -79,8 +81,11 @@ def prepare(job: Setup) -> Prepared:
             facts[name] = metrics.measure(logits.of_teacher(job, written, name), split.labels)
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
 
-    made = files.once(folder, make, lambda: ui.say("teacher: another run is preparing this one; waiting for it"))
-    facts = weights.read_facts(folder / "teacher.json")
+    def waiting() -> None:
+        ui.say("teacher: another run is preparing this one; waiting for it")
+
+    made = files.once(folder, make, waiting, resumable=True)
+    facts = files.read_json(folder / "teacher.json")
     try:
         kept = weights.load_kept(folder, model.net)["sha256"]
     except CheckpointError as error:
@@ -147,17 +152,28 @@ def fit_alone(
     data: Data,
     settings: engine.Settings,
     label: str,
+    checkpoints: Checkpoints,
     label_smoothing: float = 0.0,
 ) -> list[engine.Row]:
-    """Train a model on labels only; leaves it with its best weights on validation, and returns the epochs' rows."""
+    """Train a model on labels only, from the newest checkpoint if there is one; leaves it with its best weights on
+    validation and no checkpoints, and returns the epochs' rows.
+    """
     terms = {"ce": CE()}
     losses = {stage.name: Loss(terms, label_smoothing) for stage in stages}
-    state = engine.begin(model, terms, recipe)
+    state = engine.begin(model, terms, recipe, settings.dtype)
     epochs = sum(stage.epochs for stage in stages)
-    rows = []
-    for row in engine.fit(state, stages, losses, recipe, data, settings, label=f"{label} "):
+    try:
+        snapshot = checkpoints.latest()
+    except CheckpointError as error:
+        ui.warn(f"{error.message}\nthe {label} starts again")
+        snapshot = None
+    if snapshot is not None:
+        state.restore(snapshot)
+        ui.say(f"{label}: going on after step {state.step}, {state.epoch} epoch(s) done")
+    steps = engine.fit(state, stages, losses, recipe, data, settings, label=f"{label} ")
+    for row in training.kept(state, steps, checkpoints):
         ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
                f"val acc {row['val']['accuracy']:.4f}  {row['images_per_second']:,.0f} img/s")  # fmt: skip
-        rows.append(row)
     model.net.load_state_dict(state.best_weights)
-    return rows
+    checkpoints.remove()
+    return state.rows

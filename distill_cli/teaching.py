@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import engine, logits, metrics, runtime, ui
+from distill_cli import engine, logits, metrics, runtime
 from distill_cli.data import Batch
 from distill_cli.errors import ConfigError
+from distill_cli.guard import Guard, Moment
 from distill_cli.models.features import Output, Tap
+from distill_cli.names import size
 from distill_cli.optim import fit_recipe
 from distill_cli.setup import Setup
 from distill_cli.teacher import Prepared
@@ -57,9 +59,9 @@ def way_of(job: Setup) -> Way:
         way = Way("live", (), "runs live: teacher.cache=off")
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
-        size = ui.size(4 * len(train) * len(job.data.classes) * views)
+        needed = size(4 * len(train) * len(job.data.classes) * views)
         of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
-        return Way("cached", (), f"its logits{of} are cached, {size}", views)
+        return Way("cached", (), f"its logits{of} are cached, {needed}", views)
     if mode == "on":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way
@@ -69,6 +71,8 @@ class Teacher(engine.Answering, Protocol):
     """What a run needs of a teacher: answers to batches, its logits on a split, and what a checkpoint must hold of it."""
 
     def snapshot(self) -> dict[str, Any]: ...
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None: ...
 
 
 def start(job: Setup, way: Way, prepared: Prepared | None) -> Teacher:
@@ -106,6 +110,9 @@ class Frozen:
     def snapshot(self) -> dict[str, Any]:
         return {}
 
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing of it moves."""
+
 
 class Joint:
     """A teacher that takes a step of its own on each batch's labels, and answers with its logits before that step."""
@@ -113,17 +120,24 @@ class Joint:
     def __init__(self, job: Setup, layers: Sequence[str]) -> None:
         self.model, self.data = job.teacher.train(), job.data
         self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
-        self.tap = Tap(self.model.net, layers)
+        self.tap, self.guard, self.steps = Tap(self.model.net, layers), Guard(self.optimizer, job.device), 0
 
     def __call__(self, batch: Batch) -> Output:
         output = self.tap(self.model, batch.inputs)
-        F.cross_entropy(output.logits.float(), batch.labels).backward()
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
+        loss = F.cross_entropy(output.logits.float(), batch.labels)
+        self.guard.backward(loss, {"teacher's ce": loss.detach()})
+        self.guard.step(Moment(self.steps, "the teacher", self.optimizer.param_groups[0]["lr"]))
+        self.steps += 1
         return Output(output.logits.detach(), {path: maps.detach() for path, maps in output.features.items()})
 
     def logits(self, split: str) -> Tensor:
         return metrics.logits_of(self.model, getattr(self.data, split))
 
     def snapshot(self) -> dict[str, Any]:
-        return {"model": self.model.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        self.guard.check()
+        return {"model": self.model.net.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        self.model.net.load_state_dict(snapshot["model"])
+        self.optimizer.load_state_dict(snapshot["optimizer"])
+        self.steps = snapshot["steps"]

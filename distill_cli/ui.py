@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import logging
 import os
@@ -14,6 +15,8 @@ from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
 from tqdm import tqdm
+
+from distill_cli import files
 
 Item = TypeVar("Item")
 
@@ -60,10 +63,11 @@ def fail(text: str) -> None:
         console.print(f"  {escaped(line)}")
 
 
-def bar(total: int, label: str) -> tqdm[Any]:
-    """A progress bar on stderr, silent when that is not a terminal; `total` counts samples."""
+def bar(total: int, label: str, done: int = 0) -> tqdm[Any]:
+    """A progress bar on stderr, silent when that is not a terminal; `total` and `done` count samples."""
     return tqdm(
         total=total,
+        initial=done,
         desc=label,
         unit=" img",
         unit_scale=True,
@@ -90,18 +94,19 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     return made
 
 
-def size(number: float) -> str:
-    """Bytes in a unit that leaves few digits: 713 B, 51.8 KiB, 2.1 MiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if number < 1024 or unit == "GiB":
-            break
-        number /= 1024
-    return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
+class LogFile(logging.FileHandler):
+    """A log whose failure to write is a failure of the run, not a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        _, error, _ = sys.exc_info()
+        if isinstance(error, OSError):
+            raise files.explained(error, Path(self.baseFilename), len(record.getMessage())) from error
+        super().handleError(record)
 
 
 def log_to(path: Path) -> logging.Handler:
     """Write every message and traceback from now on to the file as well; close with `stop_log`."""
-    handler = logging.FileHandler(path, encoding="utf-8")
+    handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)
     return handler
@@ -109,7 +114,8 @@ def log_to(path: Path) -> logging.Handler:
 
 def stop_log(handler: logging.Handler) -> None:
     log.removeHandler(handler)
-    handler.close()
+    with contextlib.suppress(OSError):  # what it could not write was told already
+        handler.close()
 
 
 def escaped(text: str) -> str:

@@ -218,12 +218,14 @@ def test_an_output_folder_that_cannot_be_written_is_exit_6(tmp_path: Path, capsy
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
-def test_a_run_folder_is_not_used_twice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_with_a_run_that_does_not_say_what_it_is_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = tmp_path / "mine"
     folder.mkdir()
     (folder / "status.json").write_text("{}")
     assert distill("train", *QUICK, f"run_dir={folder}") == 4
-    assert "holds a run already" in capsys.readouterr().err
+    assert "holds a run without run.json" in capsys.readouterr().err
     assert (folder / "status.json").read_text() == "{}"
 
 

@@ -87,7 +87,8 @@ def rows_of(
     teacher: engine.Answering | None = None,
 ) -> Iterator[Row]:
     losses = {stage.name: Loss({name: state.objectives[name] for name in stage.objectives}) for stage in stages}
-    return engine.fit(state, stages, losses, how, data, Settings(seed, BATCH), teacher)
+    steps = engine.fit(state, stages, losses, how, data, Settings(seed, BATCH), teacher)
+    return (row for row in steps if row is not None)
 
 
 def distilled(
@@ -241,7 +242,7 @@ def seen(epoch: int, accuracy: float, nll: float) -> Row:
 
 def test_best_is_the_highest_accuracy_then_the_lower_nll_then_the_earlier_epoch() -> None:
     net = nn.Linear(1, 1, bias=False)
-    state = State(Classifier(net, InputSpec(1, (1, 1), (0.0,), (1.0,))), {}, torch.optim.SGD(net.parameters()))
+    state = engine.begin(Classifier(net, InputSpec(1, (1, 1), (0.0,), (1.0,))), {}, recipe())
     scores = [(0.5, 1.0), (0.6, 2.0), (0.6, 1.5), (0.6, 1.5), (0.6, 1.8), (0.55, 0.1)]
     kept = []
     for epoch, score in enumerate(scores, 1):
@@ -288,10 +289,10 @@ def test_clipping_bounds_the_step(data: Data) -> None:
     assert free > 0.05 * 1e-2
 
 
-def test_a_loss_that_is_not_finite_names_epoch_and_term(data: Data) -> None:
+def test_a_loss_that_is_not_finite_names_step_and_term(data: Data) -> None:
     wild = recipe(lr=1e30)
     state = engine.begin(student(data), {"kd": KD()}, wild)
-    with pytest.raises(NonFiniteError, match=r"in epoch 1 \(stage imitate\): term .*kd") as caught:
+    with pytest.raises(NonFiniteError, match=r"the term .*kd at step \d \(imitate, epoch 1\)") as caught:
         list(rows_of(state, data, wild, teacher=Guide(data)))
     assert "lr=1e+30" in caught.value.message
     assert "smaller optimizer.lr" in caught.value.hint
@@ -352,7 +353,7 @@ def test_a_restored_state_goes_on_as_the_one_it_was_taken_from(data: Data, kind:
     assert (second.step, second.epoch, second.best) == (first.step, first.epoch, first.best)
     assert second.step == 2 * PER_EPOCH and second.epoch == 2
     assert same(first.best_weights, second.best_weights)
-    later = [Stage("later", 2, Ramp(3.0, 1.0), Ramp(0.5, 0.0), ("kd",))]
+    later = [TWO_STAGES[0], Stage("later", 2, Ramp(3.0, 1.0), Ramp(0.5, 0.0), ("kd",))]
     one, two = (list(rows_of(state, data, how, later, teacher=Guide(data))) for state in (first, second))
     assert [{k: v for k, v in row.items() if k not in TIMED} for row in one] == [
         {k: v for k, v in row.items() if k not in TIMED} for row in two]  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import typing
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 from distill_cli import files, kinds, names
-from distill_cli.errors import BusyError
+from distill_cli.errors import BusyError, CheckpointError, StorageError
 
 RACER = """
 import sys, time
@@ -86,8 +87,69 @@ def test_json_keeps_its_value_and_its_letters(tmp_path: Path) -> None:
     value = {"größe": [1, 2.5, None, True], "b": {"c": "ß"}}
     files.write_json(tmp_path / "v.json", value)
     text = (tmp_path / "v.json").read_text(encoding="utf-8")
-    assert json.loads(text) == value
+    assert files.read_json(tmp_path / "v.json") == value
+    assert {key: kept for key, kept in json.loads(text).items() if key != files.CHECKSUM} == value
     assert "größe" in text and text.endswith("}\n")
+
+
+def test_every_flipped_bit_of_a_json_file_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    value = {"accuracy": 0.9875, "epochs": 12, "names": ["a", "ü"], "nested": {"on": True, "none": None}}
+    path = tmp_path / "v.json"
+    files.write_json(path, value)
+    whole = path.read_bytes()
+    refused = 0
+    for bit in range(8 * len(whole)):
+        path.write_bytes(whole[: bit // 8] + bytes([whole[bit // 8] ^ 1 << bit % 8]) + whole[bit // 8 + 1 :])
+        try:
+            assert files.read_json(path) == value
+        except CheckpointError:
+            refused += 1
+    assert refused > 7 * len(whole)  # what is left lies in the white space
+    for length in range(len(whole) - 2):
+        path.write_bytes(whole[:length])
+        with pytest.raises(CheckpointError):
+            files.read_json(path)
+
+
+def test_a_json_file_by_another_hand_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "v.json"
+    for text in ('{"a": 1}', "[1]", "3", "", "{", '{"checksum": "x"}', "[" * 100_000):
+        path.write_text(text)
+        with pytest.raises(CheckpointError, match=r"v\.json"):
+            files.read_json(path)
+    with pytest.raises(CheckpointError, match=r"there is no other\.json"):
+        files.read_json(tmp_path / "other.json")
+
+
+def test_what_is_replaced_can_be_kept(tmp_path: Path) -> None:
+    for content in ("one", "two", "three"):
+        files.write(tmp_path / "last", content, keep=tmp_path / "previous")
+    assert ((tmp_path / "last").read_text(), (tmp_path / "previous").read_text()) == ("three", "two")
+    assert inside(tmp_path) == ["last", "previous"]
+
+
+def test_a_full_disk_is_told_with_what_was_needed_and_keeps_the_old(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    files.write(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, before[1]))
+    try:
+        with pytest.raises(StorageError) as caught:
+            files.write(path, bytes(2**20), keep=tmp_path / "previous")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert f"{path} needs 1.0 MiB" in caught.value.message
+    assert "are free" in caught.value.message
+    assert path.read_bytes() == b"old"
+    assert inside(tmp_path) == ["checkpoint"]
+
+
+def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:
+    files.write(tmp_path / "kept", "whole")
+    (tmp_path / ".kept.0123abcd.tmp").write_text("ha")
+    files.sweep(tmp_path)
+    files.sweep(tmp_path / "not there")
+    assert inside(tmp_path) == ["kept"]
 
 
 def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
@@ -127,6 +189,23 @@ def test_what_a_killed_process_left_is_not_taken_for_finished(tmp_path: Path) ->
     (tmp_path / ".x.making" / "half").touch()
     assert files.once(folder, lambda place: (place / "whole").touch())
     assert inside(folder) == ["whole"]
+
+
+def test_what_can_be_resumed_is_kept_for_the_next_try(tmp_path: Path) -> None:
+    folder, seen = tmp_path / "x", []
+
+    def make(place: Path) -> None:
+        seen.append(inside(place))
+        (place / "half").touch()
+        (place / ".half.0123abcd.tmp").touch()
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        files.once(folder, make, resumable=True)
+    assert not folder.exists()
+    assert files.once(folder, make, resumable=True)
+    assert seen == [[], ["half"]]
 
 
 def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ A run that misses something makes it again.
 
 from __future__ import annotations
 
-import json
 import shutil
 import time
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from distill_cli import files, ui
 from distill_cli.cache import Entry, entries, unfinished
 from distill_cli.cache import entry as reread
 from distill_cli.errors import CheckpointError, ConfigError, did_you_mean
+from distill_cli.names import size
 
 ACTIONS = ("list", "check", "prune")
 DAY = 24 * 60 * 60
@@ -46,7 +46,7 @@ def run(words: Sequence[str]) -> None:
         ui.show(ui.table(f"teachers' logits in {outputs / 'cache'}",
                          ["name", "teacher", "data", "split", "samples", "classes", "precision", "size", "last used"],
                          [_row(entry) for entry in reversed(kept)]))  # fmt: skip
-        ui.show(f"{len(kept)} kept, {ui.size(sum(_bytes(entry.folder) for entry in kept))}")
+        ui.show(f"{len(kept)} kept, {size(sum(_bytes(entry.folder) for entry in kept))}")
 
 
 def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
@@ -81,11 +81,11 @@ def _row(entry: Entry) -> list[str]:
     minutes, hours, days = age / 60, age / 3600, age / DAY
     when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
     if not entry.card:
-        return [entry.folder.name, "damaged", "", "", "", "", "", ui.size(_bytes(entry.folder)), when]
+        return [entry.folder.name, "damaged", "", "", "", "", "", size(_bytes(entry.folder)), when]
     about, (samples, classes) = entry.card["about"], entry.card["shape"]
     facts = [str(about.get(key, "?")) for key in ("teacher", "dataset", "split")]
     numbers = [f"{samples:,}", f"{classes:,}", str(about.get("precision", "?"))]
-    return [entry.folder.name, *facts, *numbers, ui.size(_bytes(entry.folder)), when]
+    return [entry.folder.name, *facts, *numbers, size(_bytes(entry.folder)), when]
 
 
 def _check(kept: Sequence[Entry]) -> None:
@@ -124,7 +124,7 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
                 remove(now.folder, wrong)
             elif now.card["ingredients"].get("weights") not in teachers:
                 remove(now.folder, f"its teacher is no longer in {outputs / 'teachers'}")
-    ui.show(f"{len(freed)} removed, {ui.size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
+    ui.show(f"{len(freed)} removed, {size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
 
 
 def _teachers(folder: Path) -> set[str]:
@@ -132,8 +132,8 @@ def _teachers(folder: Path) -> set[str]:
     found = set()
     for card in folder.glob("*/model.json"):
         try:
-            found.add(json.loads(card.read_text(encoding="utf-8"))["sha256"])
-        except (OSError, ValueError, KeyError, TypeError):
+            found.add(files.read_json(card)["sha256"])
+        except (CheckpointError, OSError, KeyError):
             continue
     return found
 

@@ -22,11 +22,12 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
-from distill_cli import files, metrics, models, runtime, ui
+from distill_cli import checkpoints, files, metrics, runtime, ui
 from distill_cli.compose import choice
 from distill_cli.data import Data, InputSpec, load
 from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
+from distill_cli.models.cards import rebuild
 from distill_cli.summary import COLUMNS
 
 
@@ -55,10 +56,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     found, state = find(Path(cfg.ckpt).expanduser())
     trust = list(cfg.trust)
     spec = InputSpec.read(found.card["input"])
-    student = models.build(
-        found.card["model"], found.card.get("role", "student"), spec, len(found.card["classes"]), trust
-    ).to(device)
-    weights.load_into(student.net, state, str(found.path))
+    role = "teacher" if found.card.get("role") == "teacher" else "student"
+    student = rebuild(found.card, role, spec, state, str(found.path), trust).to(device)
     data = load_data(cfg, found.card, spec, trust).to(device)
     split = getattr(data, cfg.split)
     logits = metrics.logits_of(student, split, cfg.batch_size)
@@ -102,15 +101,10 @@ def find(path: Path) -> tuple[Found, Mapping[str, Tensor]]:
         path = path / Path(card["weights"]).name
     if path.suffix == ".safetensors":
         card = weights.read_card(path.parent)
-        if path.name == card["weights"]:
-            weights.verified(path, card["sha256"])
+        weights.verified(path, card["sha256"])
         return Found(card, path, _run_of(path.parent)), weights.read_weights(path)
-    loaded = weights.read_file(path)
-    if not isinstance(loaded, Mapping) or not {"card", "student"} <= loaded.keys():
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
-        )
-    weights.require_card(loaded["card"], path)
+    loaded = checkpoints.read(path)
+    weights.require_card(loaded.get("card"), path)
     return Found(loaded["card"], path, _run_of(path.parent.parent)), loaded["student"]
 
 
@@ -151,9 +145,8 @@ def load_teacher(found: Found, spec: InputSpec, trust: list[str]) -> Classifier 
     card = weights.read_card(folder)
     if card["sha256"] != named["sha256"]:
         raise CheckpointError(f"{folder} holds another teacher than this student's")
-    teacher = models.build(card["model"], "teacher", spec, len(card["classes"]), trust)
-    weights.load_kept(folder, teacher.net)
-    return teacher
+    state = weights.read_weights(weights.kept_file(folder, card))
+    return rebuild(card, "teacher", spec, state, str(folder), trust)
 
 
 def predictions(classes: list[str], labels: Tensor, logits: Tensor, theirs: Tensor | None) -> str:

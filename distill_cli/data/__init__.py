@@ -16,7 +16,7 @@ from torch.utils.data import Dataset
 
 from distill_cli import config
 from distill_cli.data.augmentation import Augmentation
-from distill_cli.data.split import Batch, InputSpec, Split, batch_sizes, unwrapped
+from distill_cli.data.split import Batch, InputSpec, Split, batch_sizes
 from distill_cli.errors import DataError
 from distill_cli.names import fingerprint
 
@@ -31,7 +31,6 @@ __all__ = [
     "batch_sizes",
     "load",
     "resized",
-    "unwrapped",
     "within",
 ]
 
@@ -126,11 +125,14 @@ def assemble(
         name_of: (part's name, index) -> how to name that sample in a message.
 
     Raises:
-        DataError: empty parts, labels out of range, fewer samples than classes, or too few to cut validation from.
+        DataError: empty parts, wrong labels, one class only, fewer samples than classes, or too few to cut validation
+            from.
     """
     for name, part in (("train", train), ("val", val), ("test", test)):
         if part is not None:
             _check(name, part, classes, name_of)
+    if len(classes) < 2:
+        raise DataError(f"the data have one class only, {classes[0]!r}: there is nothing to tell apart")
     if len(train) < len(classes):
         raise DataError(f"train holds {len(train)} samples, fewer than the {len(classes)} classes")
     if val is None:
@@ -198,6 +200,11 @@ def _check(name: str, part: Part, classes: Sequence[str], name_of: Callable[[str
         raise DataError(f"{name} holds no samples")
     if len(part.images) != len(part.labels):
         raise DataError(f"{name} holds {len(part.images)} pictures but {len(part.labels)} labels")
+    if part.labels.ndim != 1 or part.labels.dtype.kind not in "iub":
+        raise DataError(
+            f"{name} has labels of shape {part.labels.shape} and type {part.labels.dtype}",
+            "it needs one whole number for each sample",
+        )
     wrong = np.flatnonzero((part.labels < 0) | (part.labels >= len(classes)))
     if len(wrong):
         first = int(wrong[0])

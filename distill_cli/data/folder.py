@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from distill_cli import ui
-from distill_cli.data import Data, Part, assemble, unwrapped, within
+from distill_cli.data import Data, Part, assemble, within
+from distill_cli.data.loading import Loader
 from distill_cli.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -23,6 +24,7 @@ DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 GREY_MODES = {"1", "L", "LA", "I", "F", *DEEP_GREY_MODES}
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for damaged files
 LARGEST_AUTO_SIZE = 224
+READ_AT_ONCE = 256
 
 
 def image_folder(
@@ -123,8 +125,8 @@ def _shape(paths: Sequence[Path], num_train: int, size: int | str) -> tuple[int,
 
 def _read(pictures: Pictures, workers: int, name: str) -> Tensor:
     """All the pictures as one tensor."""
-    loader = DataLoader(pictures, batch_size=256, num_workers=workers, generator=torch.Generator())
-    return torch.cat(list(unwrapped(ui.progress(loader, f"reading {name}"))))
+    batches = [part.tolist() for part in torch.arange(len(pictures)).split(READ_AT_ONCE)]
+    return torch.cat(list(ui.progress(Loader(pictures, batches, workers), f"reading {name}")))
 
 
 @dataclass(frozen=True)
@@ -150,6 +152,9 @@ class Pictures(Dataset[Tensor]):
         array = np.array(picture)
         return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
+    def name_of(self, index: int) -> str:
+        return str(self.paths[index])
+
     def take(self, index: np.ndarray) -> Pictures:
         return replace(self, paths=tuple(self.paths[i] for i in index))
 
@@ -174,6 +179,8 @@ def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
     picture = ImageOps.exif_transpose(picture)
     if picture.mode in {"I", "F", *DEEP_GREY_MODES}:
         values = np.asarray(picture, dtype=np.float64)
+        if not np.isfinite(values).all():
+            raise ValueError("a pixel is not a finite number")
         deep = picture.mode in DEEP_GREY_MODES or values.max() > 255  # PIL opens some 16-bit files as I
         picture = Image.fromarray(np.clip(values / (257 if deep else 1), 0, 255).astype(np.uint8))
     if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from distill_cli.data.augmentation import Augmentation
-from distill_cli.errors import CheckpointError, DataError
+from distill_cli.data.loading import Loader
+from distill_cli.errors import CheckpointError
 
 
 @dataclass(frozen=True)
@@ -88,15 +89,19 @@ class Split:
             return 0
         return (epoch - 1) % self.views if self.views else epoch - 1
 
-    def batches(self, batch_size: int, order: Tensor | None = None, view: int | None = None) -> Iterator[Batch]:
+    def batches(
+        self, batch_size: int, order: Tensor | None = None, view: int | None = None, skip: int = 0
+    ) -> Iterator[Batch]:
         """Normalised batches in `order` (N,) int64, or as they lie; for their sizes see `batch_sizes`.
 
         Args:
             view: which view of the pictures to show where the split is augmented; None: the pictures as they are.
+            skip: so many batches of the epoch are left out, without being read.
         """
         order = torch.arange(len(self)) if order is None else order
+        sizes = batch_sizes(len(order), batch_size)
         scale, shift = 1 / (255 * self.std), self.mean / self.std
-        for index, pixels in self._pixels(order, batch_sizes(len(order), batch_size)):
+        for index, pixels in self._pixels(order[sum(sizes[:skip]) :], sizes[skip:]):
             if view is not None and self.augmentation is not None:
                 pixels = self.augmentation(pixels, index, view)
             inputs = pixels.float().mul_(scale).sub_(shift)
@@ -110,15 +115,9 @@ class Split:
             for index in indices:
                 yield index, self.images[index]
         else:
-            # A generator of its own: otherwise each loader would draw its seed from, and so move, the global one.
-            loader = DataLoader(
-                self.images,
-                batch_sampler=[index.tolist() for index in order.split(sizes)],
-                num_workers=self.workers,
-                pin_memory=device.type == "cuda",
-                generator=torch.Generator(),
-            )
-            for index, pixels in zip(indices, unwrapped(loader), strict=True):
+            wanted = [index.tolist() for index in order.split(sizes)]
+            loader = Loader(self.images, wanted, self.workers, pin_memory=device.type == "cuda")
+            for index, pixels in zip(indices, loader, strict=True):
                 yield index, pixels.to(device, non_blocking=True)
 
 
@@ -130,11 +129,3 @@ def batch_sizes(samples: int, batch_size: int) -> list[int]:
     if rest == 1 and full and batch_size > 1:
         return [batch_size] * (full - 1) + [batch_size + 1]
     return [batch_size] * full + [rest] * bool(rest)
-
-
-def unwrapped(loader: Iterable[Tensor]) -> Iterator[Tensor]:
-    """The loader's batches; a worker's DataError comes without its traceback, whose frames would keep the workers alive."""
-    try:
-        yield from loader
-    except DataError as error:
-        raise error.with_traceback(None) from None

@@ -16,6 +16,7 @@ from distill_cli.errors import ConfigError
 
 # Keys of a node that are ours rather than its class's.
 OURS = {"teacher": [f.name for f in dataclasses.fields(schema.Teacher) if f.name != "_target_"], "student": []}
+VECTOR = 16  # floats that the widest of today's CPU vectors hold
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 
 
@@ -81,15 +82,11 @@ def check(node: Mapping[str, Any], role: str) -> None:
     config.check(node, nn.Module, role, leave_out=OURS[role])
 
 
-def build(
+def network(
     node: Mapping[str, Any], role: str, spec: InputSpec, num_classes: int, trust: Sequence[str] | None = None
-) -> Classifier:
-    """Build the model a `teacher` or `student` node describes and check it on two blank pictures.
-
-    Raises:
-        ConfigError: unknown class or arguments, or it does not give (N, num_classes) logits on such inputs.
-    """
-    net = config.build(
+) -> nn.Module:
+    """The bare network a node describes; see `build`."""
+    return config.build(
         node,
         nn.Module,
         role,
@@ -99,6 +96,17 @@ def build(
         in_channels=spec.channels,
         input_size=spec.size,
     )
+
+
+def build(
+    node: Mapping[str, Any], role: str, spec: InputSpec, num_classes: int, trust: Sequence[str] | None = None
+) -> Classifier:
+    """Build the model a `teacher` or `student` node describes and check it on two blank pictures.
+
+    Raises:
+        ConfigError: unknown class or arguments, or it does not give (N, num_classes) logits on such inputs.
+    """
+    net = network(node, role, spec, num_classes, trust)
     mean, std = (node.get(key) if key in OURS[role] else None for key in ("mean", "std"))
     model = Classifier(net, spec, mean, std)
     if mean is not None and len(mean) not in (1, model.channels):
@@ -116,14 +124,25 @@ def build(
 
 
 def _quicken(model: Classifier, spec: InputSpec) -> None:
-    """Lay the network out with channels last, which convolutions are quicker in, unless its code cannot work on that: a
-    `view` over a feature map is then refused.
+    """Lay the network out with channels last, which convolutions are quicker in, unless its code cannot work on that (a
+    `view` over a feature map is then refused), or oneDNN cannot.
     """
+    if any(_overruns(module) for module in model.net.modules()):
+        return
     model.lay_out(torch.channels_last)
     try:
         probe(model, spec, "")
     except ConfigError:
         model.lay_out(torch.contiguous_format)
+
+
+def _overruns(module: nn.Module) -> bool:
+    """Whether training it with channels last corrupts memory on a CPU: oneDNN writes past its workspace where a strided
+    1x1 convolution has fewer channels than a vector holds (uxlfoundation/oneDNN#6035).
+    """
+    if not isinstance(module, nn.Conv2d) or max(module.kernel_size) > 1 or max(module.stride) == 1:
+        return False
+    return module.in_channels // module.groups < VECTOR
 
 
 def probe(model: nn.Module, spec: InputSpec, role: str) -> tuple[int, ...]:

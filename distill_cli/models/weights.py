@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import pickle
 import warnings
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,12 @@ def read_file(path: Path) -> Any:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            _check_records(path)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
             return torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds code or objects other than tensors: it was not loaded",
@@ -67,6 +71,17 @@ def read_file(path: Path) -> Any:
     except Exception as error:  # damage shows as a dozen kinds of error, OSError and AssertionError among them
         first = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {first}") from error
+
+
+def _check_records(path: Path) -> None:
+    """Hold every record of a zip file that torch.save wrote against its CRC-32, which torch.load does not."""
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path} is damaged: its record {damaged} fails its CRC-32: it was not loaded",
+            "if it was saved with torch.serialization.set_crc32_options(False), save it again without",
+        )
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
@@ -141,7 +156,7 @@ def read_card(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is missing or damaged.
     """
-    card = read_facts(folder / "model.json")
+    card = files.read_json(folder / "model.json")
     require_card(card, folder / "model.json", ("weights", "sha256"))
     return card
 
@@ -152,25 +167,6 @@ def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> None:
     wrong = [k for k, kind in needed.items() if not isinstance(card, Mapping) or not isinstance(card.get(k), kind)]
     if wrong:
         raise CheckpointError(f"{source} is damaged: {', '.join(wrong)} missing or not as written")
-
-
-def read_facts(path: Path) -> dict[str, Any]:
-    """A JSON file of ours, a mapping.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"there is no {path.name} in {path.parent.absolute()}", "it belongs beside the weights"
-        ) from error
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: {error}") from error
-    if not isinstance(facts, dict):
-        raise CheckpointError(f"{path} is damaged: it holds no mapping")
-    return facts
 
 
 def verified(path: Path, digest: str) -> Path:

@@ -1,0 +1,133 @@
+"""A training's checkpoints: the newest, the one before it and the best, each verified byte by byte before it is used.
+
+`manifest.json`, written last, lists size and SHA-256 of every file; what it does not list was not finished. Killed
+anywhere in a save, the checkpoint before it is still there and listed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_cli import files, ui
+from distill_cli.errors import CheckpointError
+from distill_cli.models import weights
+
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+MANIFEST = "manifest.json"
+
+Snapshot = dict[str, Any]
+
+
+class Checkpoints:
+    """The checkpoints in one folder, which one process at a time writes.
+
+    Args:
+        steps, seconds: how often `due` says that it is time to save.
+    """
+
+    def __init__(self, folder: Path, steps: int | None = None, seconds: float | None = None) -> None:
+        self.folder, self.steps, self.seconds = folder, steps, seconds
+        self._listed: dict[str, dict[str, Any]] = {}
+        self._saved_at = time.monotonic()
+
+    def due(self, step: int) -> bool:
+        """Whether to save after `step` steps, inside an epoch."""
+        if self.steps is not None and step % self.steps == 0:
+            return True
+        return self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds
+
+    def save(self, snapshot: Mapping[str, Any], best: bool = False) -> None:
+        """Write the snapshot as the newest checkpoint, and as the best one too where it is.
+
+        Raises:
+            StorageError: there is no room; the checkpoints written before are as they were.
+        """
+        buffer = io.BytesIO()
+        torch.save(dict(snapshot), buffer)
+        content = buffer.getbuffer()
+        facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+        facts |= {key: snapshot[key] for key in ("step", "epoch")}
+        self.folder.mkdir(parents=True, exist_ok=True)
+        whole = LAST in self._listed  # one that is damaged must not take the place of the one before it
+        files.write(self.folder / LAST, content, keep=self.folder / PREVIOUS if whole else None)
+        if whole:
+            self._listed[PREVIOUS] = self._listed[LAST]
+        self._listed[LAST] = facts
+        if best:
+            files.write(self.folder / BEST, content)
+            self._listed[BEST] = facts
+        files.write_json(self.folder / MANIFEST, {"files": self._listed})
+        self._saved_at = time.monotonic()
+
+    def latest(self) -> Snapshot | None:
+        """The newest checkpoint that is as it was written; None when none was ever written.
+
+        Raises:
+            CheckpointError: there are some, but all of them are damaged.
+        """
+        files.sweep(self.folder)
+        present = [name for name in (LAST, PREVIOUS, BEST) if (self.folder / name).is_file()]
+        if not present:
+            return None
+        faults = []
+        for name in present:
+            try:
+                snapshot = read(self.folder / name)
+            except CheckpointError as error:
+                faults.append(error.message)
+                continue
+            for fault in faults:
+                ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
+            listed = _listed(self.folder) or {}
+            entry = _entry(self.folder / name, listed)
+            self._listed = listed if not faults else {name: entry} if entry else {}
+            return snapshot
+        raise CheckpointError(
+            "no checkpoint can be used:\n" + "\n".join(faults), f"delete {self.folder.parent} to start again"
+        )
+
+    def remove(self) -> None:
+        """Forget them all: what was trained is finished and kept elsewhere."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read(path: Path) -> Snapshot:
+    """A checkpoint's content, its bytes verified: by the manifest beside it, or for a lone copy by its own CRC-32s.
+
+    Raises:
+        CheckpointError: it is missing, damaged, or its save did not finish.
+    """
+    listed = _listed(path.parent)
+    if listed is not None and path.is_file() and _entry(path, listed) is None:
+        raise CheckpointError(f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})")
+    loaded = weights.read_file(path)
+    if not isinstance(loaded, dict) or not {"student", "step"} <= loaded.keys():
+        raise CheckpointError(
+            f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
+        )
+    return loaded
+
+
+def _listed(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """The files a folder's manifest lists; None where there is none to go by."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        return dict(files.read_json(folder / MANIFEST)["files"])
+    except CheckpointError as error:
+        ui.warn(f"{error.message}; the checkpoints are held against their own checksums")
+        return None
+
+
+def _entry(path: Path, listed: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """What the manifest says of the file's content, under whichever name: a save that is cut short moves names."""
+    size, digest = path.stat().st_size, files.sha256(path)
+    return next((e for e in listed.values() if (e["bytes"], e["sha256"]) == (size, digest)), None)

@@ -1,0 +1,158 @@
+"""A whole run: prepare the teacher, distill, evaluate, write the folder; or go on from where an earlier try stopped."""
+
+from __future__ import annotations
+
+import copy
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from distill_cli import baseline, engine, files, metrics, models, setup, teaching, training, ui
+from distill_cli import summary as words
+from distill_cli import teacher as teachers
+from distill_cli.models import weights
+from distill_cli.run import SUMMARY, Run
+from distill_cli.setup import Setup
+
+
+def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
+    """Run the job in its folder, from its newest checkpoint if there is one, and return its summary.
+
+    Raises:
+        DistillError: as the parts say.
+    """
+    if (known := run.summary()) is not None:
+        ui.say(f"{run.folder} holds this run, finished")
+        show(known, run.folder)
+        return known
+    job = setup.read(cfg)
+    untrained = copy.deepcopy(job.student)
+    way = teaching.way_of(job)
+    ui.show(words.header(job, way.note))
+    ui.show(f"run        {run.folder}\n")
+    for line in setup.idle_settings(cfg, job, teachers.fit_epochs(job.plain["teacher"])):
+        ui.warn(line)
+    clock = words.Clock()
+    with clock("teacher"):
+        prepared = None if way.joint else teachers.prepare(job)
+        home = prepared.folder if prepared else run.folder / "teacher"
+        card = job.card("student") | ({"teacher": taught_by(home, run.folder)} if prepared else {})
+    run.agree(prints_of(job, prepared), machine_of(job))
+    with clock("cache"):
+        teacher = teaching.start(job, way, prepared)
+    state = train(job, teacher, run, card, clock)
+    contestants = {"student": job.student}
+    if state.best and state.best["epoch"] != state.epoch:
+        contestants["student_last"] = copy.deepcopy(job.student)
+    job.student.net.load_state_dict(state.best_weights)
+    if job.plain["baseline"]:
+        with clock("baseline"):
+            contestants["baseline"] = baseline.prepare(job, untrained)
+    logits: dict[str, dict[str, Tensor]] = {}
+    with clock("eval"):
+        for name, split in (("val", job.data.val), ("test", job.data.test)):
+            answers = {who: metrics.logits_of(model, split) for who, model in contestants.items()}
+            last = answers.get("student_last", answers["student"])  # the last epoch may be the best
+            logits[name] = {"teacher": teacher.logits(name), **answers, "student_last": last}
+    summary = summarise(job, state, logits, run) | {"seconds": clock.seconds}
+    if way.joint:
+        home.mkdir(exist_ok=True)
+        weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
+        card["teacher"] = taught_by(home, run.folder)
+    weights.write_model(run.folder, "student", job.student.net, card)
+    files.write_json(run.folder / SUMMARY, summary)
+    show(summary, run.folder)
+    return summary
+
+
+def prints_of(job: Setup, prepared: teachers.Prepared | None) -> dict[str, Any]:
+    """Fingerprints of what the run works on: its data, its teacher's weights, and the user's own code by target."""
+    return {
+        "data": job.data.digest,
+        "teacher": prepared.weights if prepared else None,
+        "code": setup.user_code(job.plain),
+    }
+
+
+def machine_of(job: Setup) -> dict[str, Any]:
+    """What the last bits of the numbers may depend on."""
+    return {
+        "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else str(job.device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
+    }
+
+
+def taught_by(home: Path, folder: Path) -> dict[str, str]:
+    """How a student's card names its teacher: where it is from the run's folder, and which weights it has."""
+    return {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
+
+
+def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock) -> engine.State:
+    """Run the stages, or what is left of them; every epoch leaves a row and checkpoints. Returns the final state."""
+    state = engine.begin(job.student, job.objectives, job.recipe, job.dtype)
+    checkpoints = job.checkpoints(run.folder)
+    if (snapshot := checkpoints.latest()) is not None:
+        state.restore(snapshot)
+        teacher.restore(snapshot["teacher"])
+        clock.restore(snapshot["seconds"])
+        ui.say(f"going on after step {state.step}, {state.epoch} epoch(s) done")
+    run.rows(state.rows)
+
+    def more() -> dict[str, Any]:
+        return {"teacher": teacher.snapshot(), "card": dict(card), "seconds": clock.so_far()}
+
+    total = sum(stage.epochs for stage in job.stages)
+    with clock("train"):
+        steps = engine.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher)
+        for row in training.kept(state, steps, checkpoints, more):
+            run.rows(state.rows)
+            ui.say(words.epoch_line(row, total))
+    return state
+
+
+def summarise(job: Setup, state: engine.State, logits: Mapping[str, Mapping[str, Tensor]], run: Run) -> dict[str, Any]:
+    """summary.json's numbers, from everyone's logits on val and test."""
+    scores: dict[str, Any] = {
+        name: {
+            who: metrics.measure(mine, split.labels, everyone["teacher"] if who != "teacher" else None)
+            for who, mine in everyone.items()
+        }
+        for name, everyone, split in ((n, logits[n], getattr(job.data, n)) for n in ("test", "val"))
+    }
+    sizes = {role: models.num_parameters(model) for role, model in (("teacher", job.teacher), ("student", job.student))}
+    rates = [row["images_per_second"] for row in state.rows]
+    assert state.best is not None
+    summary = {
+        "run": str(run.folder),
+        "seed": job.plain["seed"],
+        "overrides": run.known["overrides"],
+        **scores,
+        "params": sizes,
+        "compression": sizes["teacher"] / sizes["student"],
+        "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
+        "images_per_second": sum(rates) / len(rates),
+    }
+    test = logits["test"]
+    if "baseline" in test:
+        delta, half = metrics.paired_difference(test["student"], test["baseline"], job.data.test.labels)
+        summary["difference"] = {"accuracy": delta, "half_interval": half, "samples": len(job.data.test)}
+    return summary
+
+
+def show(summary: Mapping[str, Any], folder: Path) -> None:
+    """The closing table, what distillation bought, and where everything is."""
+    val = summary["val"]
+    if "baseline" in val and val["baseline"]["accuracy"] > val["teacher"]["accuracy"]:
+        ui.warn("on validation the teacher is worse than the student trained on labels only: it has little to teach")
+    ui.show("")
+    ui.show(words.results(summary))
+    ui.show(words.closing(summary))
+    ui.show(f"\nrun folder: {folder}")

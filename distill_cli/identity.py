@@ -1,0 +1,36 @@
+"""What a run is: its configuration, and the fingerprints of data, teacher and code. Who goes on with it must agree."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from distill_cli.errors import CheckpointError
+
+# Keys that decide where and how a run works, but not what comes out of it.
+FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
+        "teacher.checkpoint"}  # fmt: skip
+
+
+def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hint: str) -> None:
+    """Hold what a run was against what it would be now.
+
+    Raises:
+        CheckpointError: listing every key that differs as old -> new.
+    """
+    wrong = [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in differences(kept, now) if key not in FREE]
+    if wrong:
+        raise CheckpointError(f"{what}:\n" + "\n".join(wrong), hint)
+
+
+def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Every dotted key whose value is not the same in both, with both values; a missing one is None."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        for key in [*old, *(key for key in new if key not in old)]:
+            yield from differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
+    elif old != new:
+        yield where, old, new
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else str(value)
