@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import logging
 import re
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +32,7 @@ from yaml import YAMLError
 from distill_cli import schema
 from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
 from distill_cli.errors import CheckpointError, ConfigError, nearest
-from distill_cli.kinds import plain
+from distill_cli.files import read_json
 from distill_cli.names import overrides_slug, slug
 from distill_cli.overrides import ALIASES
 
@@ -223,10 +222,10 @@ def _stored_dataset(checkpoint: str) -> Any:
     try:
         for folder in places:
             if (folder / "model.json").is_file():
-                return json.loads((folder / "model.json").read_text(encoding="utf-8"))["dataset"]
-            if (folder / ".hydra" / "config.yaml").is_file() and not path.is_dir():
-                return plain(OmegaConf.load(folder / ".hydra" / "config.yaml").dataset)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, YAMLError, OmegaConfBaseException) as error:
+                return read_json(folder / "model.json")["dataset"]
+            if (folder / "run.json").is_file() and not path.is_dir():
+                return read_json(folder / "run.json")["config"]["dataset"]
+    except (OSError, KeyError, TypeError) as error:
         raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
     if path.is_dir():
         raise CheckpointError(
