@@ -14,11 +14,11 @@ import torchvision
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from distill_cli import config, models
+from distill_cli import config, files, models
 from distill_cli.config import conf_dir
 from distill_cli.data import InputSpec
 from distill_cli.errors import CheckpointError, ConfigError
-from distill_cli.models import Classifier, num_parameters, weights
+from distill_cli.models import Classifier, cards, num_parameters, weights
 from distill_cli.models.resnet import SmallResNet, WideResNet
 from distill_cli.models.smallcnn import SmallCNN
 
@@ -467,8 +467,11 @@ def test_a_card_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     weights.write_model(tmp_path, "student", net(), CARD)
     for content in ('{"model"', "[]", '{"model": {}}', ""):
         (tmp_path / "model.json").write_text(content)
-        with pytest.raises(CheckpointError, match=r"model\.json is damaged"):
+        with pytest.raises(CheckpointError, match=r"model\.json is (damaged|not what was written)"):
             weights.load_kept(tmp_path, net())
+    files.write_json(tmp_path / "model.json", {"model": {}})
+    with pytest.raises(CheckpointError, match=r"model\.json is damaged: input, classes"):
+        weights.load_kept(tmp_path, net())
 
 
 def test_a_card_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
@@ -476,10 +479,35 @@ def test_a_card_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
     kept.mkdir()
     weights.write_model(kept, "student", net(), CARD)
     (kept / "student.safetensors").rename(tmp_path / "student.safetensors")
-    card = (kept / "model.json").read_text()
-    (kept / "model.json").write_text(card.replace("student.safetensors", "../student.safetensors"))
+    files.write_json(kept / "model.json", {**weights.read_card(kept), "weights": "../student.safetensors"})
     with pytest.raises(CheckpointError, match="there is no file"):
         weights.load_kept(kept, net())
+
+
+BOTTLENECK = {"_target_": "distill_cli.models.resnet.SmallResNet", "depth": 8, "shortcut": "B"}
+
+
+@pytest.mark.parametrize(("widths", "last"), [([4, 4, 4, 8], False), ([16, 16, 32, 64], True)])
+def test_channels_go_last_unless_that_corrupts_memory(widths: list[int], last: bool) -> None:
+    # oneDNN#6035: a strided 1x1 convolution of few channels, trained with channels last on a CPU
+    model = models.build({**BOTTLENECK, "widths": widths}, "student", COLOUR, 5)
+    assert (model.layout == torch.channels_last) == last
+    for _ in range(20):
+        model(draw(5, 3, 32, 32)).sum().backward()
+
+
+def test_a_card_that_asks_for_huge_networks_is_refused_before_memory_is_taken(tmp_path: Path) -> None:
+    state = net().state_dict()
+    for node in ({**SMALL, "widths": [10**9, 10**9]}, {**SMALL, "widths": [10**12]}, {**SMALL, "widths": []}):
+        with pytest.raises(CheckpointError, match="student.safetensors"):
+            cards.rebuild({**CARD, "model": node}, "student", COLOUR, state, "student.safetensors", [])
+
+
+def test_what_a_file_names_is_built_only_where_it_is_trusted() -> None:
+    state = net().state_dict()
+    for target in ("os.mkdir", "distill_cli.files.os.mkdir", "torch.load", "torchvision.models._api.inspect.getmodule"):
+        with pytest.raises(CheckpointError):
+            cards.rebuild({**CARD, "model": {"_target_": target}}, "student", COLOUR, state, "x", [])
 
 
 def test_a_classifier_gives_what_its_network_gives() -> None:

@@ -276,7 +276,7 @@ def test_another_teacher_is_refused(copy: Path, capsys: pytest.CaptureFixture[st
     from distill_cli.models.smallcnn import SmallCNN
 
     card = weights.read_card(home)
-    weights.write_model(home, "teacher", SmallCNN([64, 128], 3, 2, (16, 16)), card)
+    weights.write_model(home, "teacher", SmallCNN([8, 16], 3, 2, (16, 16)), card)
     assert distill("resume", "run") == 4
     assert "teacher: " in capsys.readouterr().err
 

@@ -13,6 +13,8 @@ from distill_cli.data import InputSpec
 from distill_cli.errors import CheckpointError, ConfigError
 from distill_cli.models import Classifier, weights
 
+LARGEST = 2**16  # no channels, layers or other counts of a network are beyond it
+
 
 def rebuild(
     card: Mapping[str, Any], role: str, spec: InputSpec, state: Mapping[str, Tensor], source: str, trust: Sequence[str]
@@ -28,8 +30,9 @@ def rebuild(
         with torch.device("meta"):
             outline = models.network(*described)
         weights.load_into(outline, {name: tensor.to("meta") for name, tensor in state.items()}, source)
-    except (NotImplementedError, RuntimeError):
-        pass  # a network that cannot be built without numbers
+    except RuntimeError as error:  # a network that cannot be built without numbers, or of a size that has none
+        if _largest(card["model"]) > LARGEST:
+            raise CheckpointError(f"{source}: what its card describes cannot be built: {error}") from error
     except ConfigError as error:
         raise CheckpointError(
             f"{source}: what its card describes cannot be built: {error.message}", error.hint
@@ -37,3 +40,10 @@ def rebuild(
     model = models.build(*described)
     weights.load_into(model.net, state, source)
     return model
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number anywhere in a node."""
+    if isinstance(value, Mapping | list):
+        return max((_largest(inner) for inner in (value.values() if isinstance(value, Mapping) else value)), default=0)
+    return value if isinstance(value, int) else 0
