@@ -16,6 +16,7 @@ from torch import Tensor
 from distill_cli import baseline, engine, files, metrics, models, setup, teaching, training, ui
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
+from distill_cli.errors import CheckpointError
 from distill_cli.models import weights
 from distill_cli.run import SUMMARY, Run
 from distill_cli.setup import Setup
@@ -100,6 +101,10 @@ def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, An
     state = engine.begin(job.student, job.objectives, job.recipe, job.dtype)
     checkpoints = job.checkpoints(run.folder)
     if (snapshot := checkpoints.latest()) is not None:
+        if snapshot.get("run") != run.fingerprint:
+            raise CheckpointError(
+                f"{checkpoints.folder} holds the checkpoints of another run", "delete it to start again"
+            )
         state.restore(snapshot)
         teacher.restore(snapshot["teacher"])
         clock.restore(snapshot["seconds"])
@@ -107,7 +112,8 @@ def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, An
     run.rows(state.rows)
 
     def more() -> dict[str, Any]:
-        return {"teacher": teacher.snapshot(), "card": dict(card), "seconds": clock.so_far()}
+        own = {"run": run.fingerprint, "card": dict(card), "seconds": clock.so_far()}
+        return {**own, "teacher": teacher.snapshot()}
 
     total = sum(stage.epochs for stage in job.stages)
     with clock("train"):

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 
 from distill_cli.errors import NonFiniteError
 
-LAG = 50  # steps between two looks at what a GPU found; on a CPU every step is looked at
+LAG = 50  # steps between two looks at what a GPU found; elsewhere every step is looked at
 SMALLEST_SCALE = 2.0**-14  # below it, fp16 gradients overflow whatever they are scaled by
 
 
@@ -50,7 +50,7 @@ class Guard:
     ) -> None:
         self.optimizer = optimizer
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.lag = lag or (1 if device.type == "cpu" else LAG)
+        self.lag = lag or (LAG if device.type == "cuda" else 1)
         self.half = dtype == torch.float16
         scale = 2.0**16 if self.half else 1.0
         self.scaler = torch.amp.GradScaler(device.type, init_scale=scale, enabled=self.half or self.lag > 1)

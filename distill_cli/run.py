@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_cli import __version__, files, identity, kinds, stopping, ui
 from distill_cli.errors import BusyError, CheckpointError, StorageError, exit_code_of
+from distill_cli.names import fingerprint
 
 IDENTITY, SUMMARY, STATUS = "run.json", "summary.json", "status.json"
 
@@ -100,6 +101,11 @@ class Run:
     def started(self) -> bool:
         """Whether anything of the run was saved: a checkpoint, or its end."""
         return (self.folder / SUMMARY).exists() or any((self.folder / "checkpoints").glob("*.pt"))
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the run is and works on: what its checkpoints belong to."""
+        return fingerprint([self.known["config"], self.known["prints"]])
 
     @property
     def resume_line(self) -> str:

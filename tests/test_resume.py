@@ -313,6 +313,16 @@ def test_damaged_checkpoints_fall_back_and_none_is_exit_4(copy: Path, capsys: py
     assert "no checkpoint can be used" in capsys.readouterr().err
 
 
+def test_the_checkpoints_of_another_run_are_not_taken_for_its_own(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed("train", *LONGER, *PICTURES, "seed=5", "run_dir=other/run", saves=3)
+    shutil.rmtree(copy / "checkpoints")
+    shutil.copytree(copy.parent / "other" / "run" / "checkpoints", copy / "checkpoints")
+    assert distill("resume", "run") == 4
+    assert "holds the checkpoints of another run" in capsys.readouterr().err
+
+
 def test_a_damaged_summary_is_made_again_from_the_last_checkpoint(copy: Path) -> None:
     assert distill("resume", "run") == 0
     before = result(copy)
