@@ -29,10 +29,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill_cli import schema
+from distill_cli import schema, yamls
 from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
 from distill_cli.errors import CheckpointError, ConfigError, nearest
 from distill_cli.files import read_json
+from distill_cli.kinds import short
 from distill_cli.names import overrides_slug, slug
 from distill_cli.overrides import ALIASES
 
@@ -56,7 +57,13 @@ class Folder(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         places = [place for place in self._places(config_path) if super(Folder, self).is_config(place)]
-        return super().load_config(places[0] if places else config_path)
+        path = Path(self.path, self._normalize_file_name(places[0] if places else config_path))
+        text = yamls.read(path)
+        try:
+            header = self._get_header_dict(text[:512])
+        except ValueError as error:
+            raise ConfigError(f"{path}: its header cannot be read: {error}") from error
+        return ConfigResult(self.provider, self.full_path(), yamls.parsed(text, path), header)
 
     def is_group(self, config_path: str) -> bool:
         return any(super(Folder, self).is_group(place) for place in self._places(config_path))
@@ -256,7 +263,7 @@ def _explained(engine: Any, config_name: str) -> Iterator[None]:
         if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
             raise ConfigError(_unknown_key(key, _all_keys(engine, config_name))) from error
         raise ConfigError(f"{key}: {_plainly(key, first)}" if key else first) from error
-    except (HydraException, YAMLError, UnicodeDecodeError, ValueError, TypeError) as error:
+    except (HydraException, YAMLError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
         raise ConfigError(f"the configuration cannot be read: {lines}") from error
 
@@ -266,13 +273,18 @@ def _plainly(key: str, complaint: str) -> str:
     found = re.match(r"Value (.*) of type '\w+' could not be converted to (\w+)", complaint)
     words = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "text"}
     if found:
-        return f"should be {words.get(found[2], found[2])}, got {found[1]}"
+        return f"should be {words.get(found[2], found[2])}, got {short(found[1])}"
+    listed = re.match(r"Cannot convert '\w+' to string: '(.*)'", complaint)
+    if listed:
+        return f"should be text, got {short(listed[1])}"
     if "ListConfig" in complaint:
         return f"should be a list, as in {key}=[NAME]"
     if "subclass of Stage" in complaint:
         return "a stage cannot be added on the command line: write a schedule of your own, conf/schedule/NAME.yaml"
-    if key.startswith("schedule.") and "Optional" in complaint:
+    if re.fullmatch(r"schedule\.\w+", key) and "Optional" in complaint:
         return f"cannot be null; to leave a stage out: {key}.epochs=0"
+    if complaint.endswith("is not Optional"):
+        return f"cannot be null; for its default leave {key} out"
     return complaint
 
 

@@ -13,10 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
+from distill_cli import yamls
 from distill_cli.errors import CheckpointError, ConfigError, DistillError, did_you_mean
 from distill_cli.kinds import describe, fits, plain
 from distill_cli.pages import conf_folder
@@ -78,8 +77,8 @@ def optimizer_node(name: str) -> dict[str, Any]:
     if name not in files:
         raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
     try:
-        return plain(OmegaConf.load(files[name]))
-    except (OmegaConfBaseException, YAMLError) as error:
+        return plain(yamls.parsed(yamls.read(files[name]), files[name]))
+    except OmegaConfBaseException as error:
         raise ConfigError(f"{files[name]}: cannot be used as teacher.fit.optimizer: {error}") from error
 
 
@@ -114,6 +113,8 @@ def check(
     if trust is not None:
         require_trusted(path, where, trust)
     target = _locate(path, where)
+    if trust is not None:
+        require_trusted(f"{getattr(target, '__module__', '')}.", where, trust)  # not what one of ours has imported
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
     _check_arguments(_own(node, leave_out), target, where)

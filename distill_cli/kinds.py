@@ -1,13 +1,16 @@
-"""Plain YAML values and the annotations they meet: does one fit, and how is an annotation said in words."""
+"""Plain YAML values: does one fit an annotation and its bounds, and how are both said in a user's words."""
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import OmegaConf
+
+LARGEST = 2**31 - 1  # the most that every library below takes as a count, a size or a seed
 
 
 def plain(cfg: Any) -> dict[str, Any]:
@@ -52,3 +55,39 @@ def describe(kind: Any) -> str:
     if origin in (list, tuple, Sequence):
         return f"a list, each entry {describe(args[0])}" if args else "a list"
     return names.get(kind, str(kind))
+
+
+def complaint(number: float, rules: Mapping[str, Any]) -> str | None:
+    """What is wrong with a number: it is not finite, breaks a bound gt, ge, lt or le, or is whole and beyond LARGEST."""
+    got = f", got {shown(number)}"
+    if isinstance(number, float) and not math.isfinite(number):
+        return f"should be a finite number{got}"
+    if "gt" in rules and not number > rules["gt"]:
+        return f"must be greater than {rules['gt']}{got}"
+    if "ge" in rules and not number >= rules["ge"]:
+        return f"must be at least {rules['ge']}{got}"
+    if "lt" in rules and not number < rules["lt"]:
+        return f"must be less than {rules['lt']}{got}"
+    if "le" in rules and not number <= rules["le"]:
+        return f"must be at most {rules['le']}{got}"
+    if isinstance(number, int) and abs(number) > LARGEST:
+        return f"must be at {'most ' if number > 0 else 'least -'}{LARGEST}{got}"
+    return None
+
+
+def shown(value: Any) -> str:
+    """A value as it would be written in YAML, or nearly."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, float):
+        return f"{value:g}"
+    try:
+        text = repr(value)
+    except ValueError:  # Python refuses to write whole numbers of thousands of digits
+        return "a number of thousands of digits"
+    return short(text)
+
+
+def short(text: str) -> str:
+    """A text with its middle left out when it is long."""
+    return text if len(text) <= 300 else f"{text[:60]}...{text[-20:]} ({len(text)} characters)"

@@ -8,7 +8,6 @@ signature when it is built); the keys that belong to us in them are described by
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 import typing
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,14 +19,15 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_cli.errors import ConfigError, did_you_mean
-from distill_cli.kinds import describe, fits, plain
+from distill_cli.kinds import LARGEST, complaint, describe, fits, plain, shown
 
 
 def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
     """A field with bounds gt, ge, lt, le, choices, and rules for what a value may be.
 
-    ramp: a number or [from, to]; names: one or a list; filled: a path that is not empty; size: auto or pixels;
-    node: an open mapping with the known keys of that dataclass; nodes: a mapping of such.
+    ramp: a number or [from, to]; names: one or a list; filled: text that is not empty; flag: true or false, where
+    omegaconf would take 3 and yes for true; size: auto or pixels; every: steps or a time; node: an open mapping with
+    the known keys of that dataclass; nodes: a mapping of such.
     """
     if isinstance(default, dict | list):
         return field(default_factory=lambda: default.copy(), metadata=rules)
@@ -47,7 +47,7 @@ class Stage:
 @dataclass
 class Fit:
     epochs: int | None = bounded(None, ge=0)
-    optimizer: str = bounded("adamw")
+    optimizer: str = bounded("adamw", filled=True)
     lr: float | None = bounded(None, gt=0)
     weight_decay: float | None = bounded(None, ge=0)
     batch_size: int = bounded(64, ge=1)
@@ -56,12 +56,12 @@ class Fit:
 
 @dataclass
 class Student:
-    _target_: str = bounded()
+    _target_: str = bounded(filled=True)
 
 
 @dataclass
 class Teacher:
-    _target_: str = bounded()
+    _target_: str = bounded(filled=True)
     checkpoint: str | None = bounded(None, filled=True)
     joint: bool = False
     cache: str = bounded("auto", choices=("auto", "off", "on"))
@@ -79,7 +79,7 @@ class Augmentation:
 
 @dataclass
 class Dataset:
-    _target_: str = bounded()
+    _target_: str = bounded(filled=True)
     root: str | None = bounded(None, filled=True)
     download: bool = True
     size: Any = bounded("auto", size=True)
@@ -95,7 +95,7 @@ class Dataset:
 
 @dataclass
 class Optimizer:
-    _target_: str = bounded()
+    _target_: str = bounded(filled=True)
     lr: float = bounded(1e-3, gt=0)
     weight_decay: float = bounded(0.0, ge=0)
     momentum: float = bounded(0.0, ge=0, lt=1)
@@ -109,17 +109,17 @@ class Optimizer:
 
 @dataclass
 class Objective:
-    _target_: str = bounded()
+    _target_: str = bounded(filled=True)
     weight: float = bounded(1.0, ge=0)
 
 
 # Structured configs below: omegaconf 2.3 wants Optional[...] spelt out.
 @dataclass
 class Device:
-    device: str = "auto"
+    device: str = bounded("auto", filled=True)
     batch_size: int = bounded(64, ge=1)
-    workers: int = bounded(0, ge=0)
-    threads: Optional[int] = bounded(None, ge=1)  # noqa: UP045
+    workers: int = bounded(0, ge=0, le=4096)
+    threads: Optional[int] = bounded(None, ge=1, le=4096)  # noqa: UP045
     dataset: Any = bounded(None, node=Dataset)
 
 
@@ -130,8 +130,8 @@ class Train(Device):
     seed: int = bounded(0, ge=0)
     label_smoothing: float = bounded(0.0, ge=0, lt=1)
     precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
-    compile: bool = False
-    baseline: bool = False
+    compile: Any = bounded(False, flag=True)
+    baseline: Any = bounded(False, flag=True)
     save_every: Any = bounded("5m", every=True)
     output_dir: str = bounded("outputs", filled=True)
     run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
@@ -147,7 +147,7 @@ class Eval(Device):
     batch_size: Optional[int] = bounded(None, ge=1)  # type: ignore[assignment]  # noqa: UP045
     ckpt: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     split: str = bounded("test", choices=("train", "val", "test"))
-    per_class: bool = False
+    per_class: Any = bounded(False, flag=True)
     predictions: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     trust: list[str] = bounded([])
 
@@ -168,13 +168,14 @@ def validate(cfg: DictConfig, schema: type) -> None:
     Raises:
         ConfigError: naming every key that is wrong, its value and what is allowed there.
     """
-    missing = sorted(OmegaConf.missing_keys(cfg))
+    try:
+        missing = sorted(OmegaConf.missing_keys(cfg))
+        values = plain(cfg)
+    except (OmegaConfBaseException, OverflowError) as error:
+        key = getattr(error, "full_key", None) or "the configuration"
+        raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     if missing:
         raise ConfigError("\n".join(f"{key}: has no default, give it as {key}=VALUE" for key in missing))
-    try:
-        values = plain(cfg)
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{error.full_key or 'configuration'}: {str(error).splitlines()[0]}") from error
     problems = list(_problems(values, schema, ""))
     # A stage that follows T or alpha would only repeat the complaint about it.
     told = {problem for problem in problems if not problem.startswith("schedule.")}
@@ -200,7 +201,7 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
             if isinstance(value, Mapping) and value:
                 yield from _problems(value, rules["node"], f"{key}.")
             elif shape is Teacher or (shape is Dataset and value is not None):
-                yield f"{key}: should be a mapping of keys, got {value!r}"
+                yield f"{key}: should be a mapping of keys, got {shown(value)}"
             elif shape not in (Eval, Dataset):
                 yield f"{key}: nothing is chosen; pick one, as in {key}=NAME (`distill list` shows them)"
         elif "nodes" in rules:
@@ -208,50 +209,54 @@ def _problems(values: Mapping[str, Any], shape: type, where: str) -> Iterator[st
                 if isinstance(node, Mapping):
                     yield from _problems(node, rules["nodes"], f"{key}.{name}.")
                 else:
-                    yield f"{key}.{name}: should be a mapping of keys, got {node!r}"
+                    yield f"{key}.{name}: should be a mapping of keys, got {shown(node)}"
         elif rules.get("ramp"):
             pair = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
             if len(pair) > 2 or not pair:
-                yield f"{key}: should be a number or [from, to], got {value!r}"
+                yield f"{key}: should be a number or [from, to], got {shown(value)}"
             for number in pair[:2]:
                 yield from _wrong(key, number, float, rules)
         elif rules.get("names"):
             listed = [value] if isinstance(value, str) else value
             if value is not None and not fits(listed, list[str]):
-                yield f"{key}: should be an objective's name or a list of them, got {value!r}"
+                yield f"{key}: should be an objective's name or a list of them, got {shown(value)}"
         elif rules.get("every"):
             if not _is_interval(value):
-                yield f"{key}: should be a number of steps, or a time as in 60s, 5m or 1h, got {value!r}"
+                yield f"{key}: should be a number of steps, or a time as in 60s, 5m or 1h, got {shown(value)}"
         elif rules.get("size"):
-            if value != "auto" and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                yield f"{key}: should be auto or a number of pixels, got {value!r}"
+            if value != "auto" and not _is_count(value):
+                yield f"{key}: should be auto or a number of pixels, got {shown(value)}"
         else:
-            yield from _wrong(key, value, hints[known.name], rules)
+            yield from _wrong(key, value, bool if rules.get("flag") else hints[known.name], rules)
+    for name, value in values.items():
+        if name not in hints:  # a key of the class's own
+            yield from _numbers(f"{where}{name}", value, {})
 
 
 def _wrong(key: str, value: Any, kind: Any, rules: Mapping[str, Any]) -> Iterator[str]:
     if not fits(value, kind):
-        quotes = "; YAML reads on, off, yes and no as true or false: put quotes around it"
-        yield f"{key}: should be {describe(kind)}, got {value!r}{quotes if kind is str and value in (True, False) else ''}"
+        yield f"{key}: should be {describe(kind)}, got {shown(value)}"
         return
-    for number in value if isinstance(value, list) else [value]:
-        if not isinstance(number, int | float) or isinstance(number, bool):
-            continue
-        if not math.isfinite(number):
-            yield f"{key}: should be a finite number, got {number}"
-        elif "gt" in rules and not number > rules["gt"]:
-            yield f"{key}: must be greater than {rules['gt']}, got {number:g}"
-        elif "ge" in rules and not number >= rules["ge"]:
-            yield f"{key}: must be at least {rules['ge']}, got {number:g}"
-        elif "lt" in rules and not number < rules["lt"]:
-            yield f"{key}: must be less than {rules['lt']}, got {number:g}"
-        elif "le" in rules and not number <= rules["le"]:
-            yield f"{key}: must be at most {rules['le']}, got {number:g}"
+    yield from _numbers(key, value, rules)
     if rules.get("filled") and value is not None and not value.strip():
-        yield f"{key}: is empty; leave it out, or give a path"
+        yield f"{key}: is empty; leave it out, or give a value"
     if "choices" in rules and value not in rules["choices"]:
         guess = did_you_mean(str(value), rules["choices"])
-        yield f"{key}: no choice called {value!r}; {guess}choices: {', '.join(rules['choices'])}"
+        yield f"{key}: no choice called {shown(value)}; {guess}choices: {', '.join(rules['choices'])}"
+
+
+def _numbers(key: str, value: Any, rules: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with the numbers in a value, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _numbers(f"{key}.{name}", inner, rules)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _numbers(key, inner, rules)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        wrong = complaint(value, rules)
+        if wrong:
+            yield f"{key}: {wrong}"
 
 
 def _train_problems(plain: Mapping[str, Any]) -> list[str]:
@@ -288,11 +293,15 @@ INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
+
+
 def _is_interval(value: Any) -> bool:
     if isinstance(value, str):
         found = INTERVAL.fullmatch(value)
-        return found is not None and float(found[1]) > 0
-    return value is None or (isinstance(value, int) and not isinstance(value, bool) and value >= 1)
+        return found is not None and 0 < float(found[1]) * UNITS[found[2]] <= LARGEST
+    return value is None or _is_count(value)
 
 
 def every(value: int | str | None) -> tuple[int | None, float | None]:

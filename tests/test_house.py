@@ -37,8 +37,8 @@ ROOMS = [
     ["compose"],
     ["overrides"],
     ["config"],
-    ["schema", "files", "stopping"],
-    ["kinds", "names", "errors", "pages", "sources", "yamls"],
+    ["schema", "files", "stopping", "yamls"],
+    ["kinds", "names", "errors", "pages", "sources"],
     ["__init__"],
 ]
 FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}

@@ -1,0 +1,99 @@
+"""Every key of the configuration with values that it must refuse, generated from the schema; a benchmark runs them too."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from distill_cli import compose, schema
+from distill_cli.overrides import PATH_KEYS
+
+HUGE, LARGE = "1" + "0" * 400, "1" + "0" * 12
+NAMED = {"schedule": "refine", "objective": "kd"}  # the entries looked into, of mappings whose names are free
+NO_NUMBER = ["abc", "nan", "inf", "-1", HUGE, LARGE, ""]
+
+
+def bad_values() -> list[str]:
+    """Overrides of `distill train` of which each must be refused, with exit code 2."""
+    return [text for texts in bad_values_by_key().values() for text in texts]
+
+
+def bad_values_by_key(command: str = "train") -> dict[str, list[str]]:
+    """The same by the key they are for; each key's last one misspells it, where a default configuration has it."""
+    present = OmegaConf.create(_default(command))
+    found = {}
+    for key, field, hint in _keys(schema.SCHEMAS[command], ""):
+        known = OmegaConf.select(present, key, default=OmegaConf) is not OmegaConf
+        texts = [f"{'' if known else '++'}{key}={value}" for value in _bad(key, field, hint)]
+        found[key] = [*texts, f"{misspelt(key)}=1"] if known else texts
+    return found
+
+
+def misspelt(key: str) -> str:
+    return key + key[-1]
+
+
+def _default(command: str) -> dict[str, Any]:
+    """The keys that need no + to be set."""
+    if command == "eval":
+        compose.use_dataset_of(None)
+    with compose.session(command) as engine:
+        cfg = compose.without_hydra(compose.compose(engine, command, command, []))
+    return typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
+
+
+def _keys(shape: type, where: str) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    hints = typing.get_type_hints(shape)
+    for field in dataclasses.fields(shape):
+        key = f"{where}{field.name}"
+        if not (shape is schema.Eval and field.name == "dataset"):  # a checkpoint brings it
+            yield key, field, hints[field.name]
+        if "node" in field.metadata and shape is not schema.Eval:
+            yield from _keys(field.metadata["node"], f"{key}.")
+        if "nodes" in field.metadata:
+            yield from _keys(field.metadata["nodes"], f"{key}.{NAMED[key]}.")
+
+
+def _bad(key: str, field: dataclasses.Field[Any], hint: Any) -> list[str]:
+    """Values a key must refuse."""
+    rules, optional = field.metadata, types.NoneType in typing.get_args(hint)
+    kind = next((kind for kind in typing.get_args(hint) if optional and kind is not types.NoneType), hint)
+    null = [] if optional else ["null"]
+    if key in PATH_KEYS:  # whatever is typed is a path
+        return ["", *null]
+    if "node" in rules or "nodes" in rules:
+        return ["abc", "nan", "inf", "-1", HUGE, LARGE, "", *([] if key == "dataset.augmentation" else ["null"])]
+    if rules.get("ramp"):
+        return [*NO_NUMBER, "[1,2,3]", "[0.5,nan]", f"[{HUGE},1]", "null"]
+    if rules.get("names"):
+        return ["nope", "3", "nan", "inf", "-1", "[3]", HUGE, LARGE, ""]
+    if rules.get("every"):
+        return [*NO_NUMBER, "0", "1.5", "0s", f"{HUGE}s"]
+    if rules.get("size"):
+        return [*NO_NUMBER, "0", "null"]
+    if rules.get("flag") or kind is bool:
+        return ["abc", "3", "nan", "inf", "-1", HUGE, LARGE, "", *null]
+    if kind is int:
+        return [*NO_NUMBER, "1.5", *_beyond(rules), *null]
+    if kind is float:
+        return [*NO_NUMBER, *_beyond(rules), *null]
+    if kind == list[float]:
+        return ["abc", "[abc]", "[nan]", "[inf]", f"[{HUGE}]", f"[{LARGE}]", "", *_beyond(rules), *null]
+    if kind == list[str]:
+        return ["abc", "nan", "-1", "", "null"]
+    assert kind is str, f"{key}: no values to refuse for {hint}"
+    # a number is text to omegaconf, where the key is not in an open mapping
+    typed = ["3", "nan", "inf", "-1", HUGE, LARGE] if "." in key or "choices" in rules else []
+    return ["[a]", "", *typed, *null]
+
+
+def _beyond(rules: typing.Mapping[str, Any]) -> list[str]:
+    """The nearest values past the bounds."""
+    below = [str(rules["gt"])] if "gt" in rules else []
+    above = [str(rules["lt"])] if "lt" in rules else [str(rules["le"] + 1)] if "le" in rules else []
+    return below + above
