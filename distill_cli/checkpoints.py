@@ -6,8 +6,6 @@ anywhere in a save, the checkpoint before it is still there and listed.
 
 from __future__ import annotations
 
-import hashlib
-import io
 import shutil
 import time
 from collections.abc import Mapping
@@ -50,20 +48,19 @@ class Checkpoints:
         Raises:
             StorageError: there is no room; the checkpoints written before are as they were.
         """
-        buffer = io.BytesIO()
-        torch.save(dict(snapshot), buffer)
-        content = buffer.getbuffer()
-        facts = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
-        facts |= {key: snapshot[key] for key in ("step", "epoch")}
+
+        def content(sink: files.Sink) -> None:
+            torch.save(dict(snapshot), sink)  # type: ignore[arg-type]
+
         self.folder.mkdir(parents=True, exist_ok=True)
         whole = LAST in self._listed  # one that is damaged must not take the place of the one before it
-        files.write(self.folder / LAST, content, keep=self.folder / PREVIOUS if whole else None)
+        written = files.write(self.folder / LAST, content, keep=self.folder / PREVIOUS if whole else None)
+        facts = {**written, "step": snapshot["step"], "epoch": snapshot["epoch"]}
         if whole:
             self._listed[PREVIOUS] = self._listed[LAST]
         self._listed[LAST] = facts
         if best:
-            files.write(self.folder / BEST, content)
-            self._listed[BEST] = facts
+            self._listed[BEST] = {**facts, **files.write(self.folder / BEST, content)}
         files.write_json(self.folder / MANIFEST, {"files": self._listed})
         self._saved_at = time.monotonic()
 

@@ -12,7 +12,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from distill_cli.errors import BusyError, CheckpointError, StorageError
 from distill_cli.names import size
@@ -21,20 +21,50 @@ CHECKSUM = "checksum"  # the key of a JSON file of ours that holds the SHA-256 o
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def write(path: Path, content: bytes | memoryview | str, keep: Path | None = None) -> None:
+class Sink:
+    """A file being written: what goes in is counted and hashed, and why it could not be written is remembered."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.digest, self.size = file, hashlib.sha256(), 0
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.size += len(data)
+        try:
+            self.file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+        self.digest.update(data)
+        return len(data)
+
+    def flush(self) -> None:
+        """torch.save asks for it; `write` does it."""
+
+
+def write(
+    path: Path, content: bytes | str | Callable[[Sink], object], keep: Path | None = None
+) -> dict[str, str | int]:
     """Write `content` so that `path` holds all of it or what it held before: beside, flushed, then renamed.
 
     Args:
-        keep: takes what `path` held before; killed in between, `keep` has it and `path` is not there.
+        content: or a function that writes it. keep: takes what `path` held before; killed in between, `keep` has it and
+            `path` is not there.
+
+    Returns:
+        sha256 and bytes of what was written.
 
     Raises:
         StorageError: there is no room for it. OSError: it cannot be written for another reason.
     """
-    data = content.encode() if isinstance(content, str) else content
-    aside = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    aside, sink = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"), None
     try:
         with aside.open("xb") as file:
-            file.write(data)
+            sink = Sink(file)
+            if callable(content):
+                content(sink)
+            else:
+                sink.write(content.encode() if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and path.exists():
@@ -43,23 +73,25 @@ def write(path: Path, content: bytes | memoryview | str, keep: Path | None = Non
         sync_folder(path.parent)
     except BaseException as error:
         aside.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise explained(error, path, len(data)) from error
+        failure = (sink.failure if sink else None) or error  # torch.save hides why it failed
+        if isinstance(failure, OSError):
+            raise explained(failure, path, sink.size if sink else 0) from error
         raise
+    return {"sha256": sink.digest.hexdigest(), "bytes": sink.size}
 
 
 def explained(error: OSError, path: Path, need: int) -> Exception:
     """The error with the file's name in it, which a full disk does not say; where room is short, what it needs and has.
 
     Args:
-        need: how many bytes were to be written.
+        need: how many bytes were to be written, as far as that is known.
     """
     error.filename = error.filename or str(path)
     if error.errno not in NO_ROOM:
         return error
     free = shutil.disk_usage(path.parent).free
     return StorageError(
-        f"no space ({error.strerror}): {path} needs {size(need)}, {size(free)} are free",
+        f"no space ({error.strerror}): {path} needs at least {size(need)}, {size(free)} are free",
         "free some space, or choose another output_dir",
     )
 

@@ -138,10 +138,22 @@ def test_a_full_disk_is_told_with_what_was_needed_and_keeps_the_old(tmp_path: Pa
             files.write(path, bytes(2**20), keep=tmp_path / "previous")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert f"{path} needs 1.0 MiB" in caught.value.message
+    assert f"{path} needs at least 1.0 MiB" in caught.value.message
     assert "are free" in caught.value.message
     assert path.read_bytes() == b"old"
     assert inside(tmp_path) == ["checkpoint"]
+
+
+def test_a_function_may_write_and_what_it_wrote_is_told(tmp_path: Path) -> None:
+    def content(sink: files.Sink) -> None:
+        sink.write(b"ab")
+        sink.write(b"c")
+
+    # The first example of FIPS 180 again.
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert files.write(tmp_path / "f", content) == {"sha256": digest, "bytes": 3}
+    assert files.write(tmp_path / "g", "abc") == {"sha256": digest, "bytes": 3}
+    assert (tmp_path / "f").read_bytes() == b"abc"
 
 
 def test_what_killed_writers_left_is_swept(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 import warnings
 import zipfile
@@ -28,9 +27,7 @@ def save_weights(path: Path, model: nn.Module) -> str:
     Equal weights give equal bytes.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    content = save(tensors, metadata={"format": "pt"})
-    files.write(path, content)
-    return hashlib.sha256(content).hexdigest()
+    return str(files.write(path, save(tensors, metadata={"format": "pt"}))["sha256"])
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
