@@ -8,6 +8,7 @@ from pathlib import Path
 
 from distill_cli import files, teacher, ui
 from distill_cli.config import code_digest
+from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
 from distill_cli.names import fingerprint
 from distill_cli.schedule import Ramp
@@ -43,11 +44,15 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         rows = teacher.fit_alone(model, stages, job.recipe, job.data, settings, "baseline", kept, smoothing)
         weights.write_model(place, "student", model.net, card)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
+        kept.remove()
 
     def waiting() -> None:
         ui.say("baseline: another run is training this one; waiting for it")
 
     if not files.once(folder, make, waiting, resumable=True):
         ui.say(f"baseline: reusing {folder}")
-    weights.load_kept(folder, model.net)
+    try:
+        weights.load_kept(folder, model.net)
+    except CheckpointError as error:
+        raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
     return model

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 MANIFEST = "manifest.json"
 
 Snapshot = dict[str, Any]
+Facts = dict[str, Any]
 
 
 class Checkpoints:
@@ -33,7 +35,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, steps: int | None = None, seconds: float | None = None) -> None:
         self.folder, self.steps, self.seconds = folder, steps, seconds
-        self._listed: dict[str, dict[str, Any]] = {}
+        self._listed: dict[str, Facts] = {}
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
@@ -71,25 +73,25 @@ class Checkpoints:
             CheckpointError: there are some, but all of them are damaged.
         """
         files.sweep(self.folder)
-        present = [name for name in (LAST, PREVIOUS, BEST) if (self.folder / name).is_file()]
-        if not present:
-            return None
-        faults = []
-        for name in present:
-            try:
-                snapshot = read(self.folder / name)
-            except CheckpointError as error:
-                faults.append(error.message)
+        faults, found = [], None
+        self._listed = {}
+        for name in (LAST, PREVIOUS, BEST):
+            if not (self.folder / name).is_file():
                 continue
-            for fault in faults:
-                ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
-            listed = _listed(self.folder) or {}
-            entry = _entry(self.folder / name, listed)
-            self._listed = listed if not faults else {name: entry} if entry else {}
-            return snapshot
-        raise CheckpointError(
-            "no checkpoint can be used:\n" + "\n".join(faults), f"delete {self.folder.parent} to start again"
-        )
+            try:
+                snapshot, self._listed[name] = _verified(self.folder / name)
+            except (CheckpointError, OSError) as error:
+                faults.append(error.message if isinstance(error, CheckpointError) else str(error))
+                continue
+            if found is None:
+                found = snapshot
+                for fault in faults:
+                    ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
+        if faults and found is None:
+            raise CheckpointError(
+                "no checkpoint can be used:\n" + "\n".join(faults), f"delete {self.folder} to start again"
+            )
+        return found
 
     def remove(self) -> None:
         """Forget them all: what was trained is finished and kept elsewhere."""
@@ -102,29 +104,53 @@ def read(path: Path) -> Snapshot:
     Raises:
         CheckpointError: it is missing, damaged, or its save did not finish.
     """
-    listed = _listed(path.parent)
-    if listed is not None and path.is_file() and _entry(path, listed) is None:
-        raise CheckpointError(f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})")
+    return _verified(path)[0]
+
+
+def _verified(path: Path) -> tuple[Snapshot, Facts]:
+    """A checkpoint's content, and what the manifest says of it or should; see `read`.
+
+    A save that is cut short has moved names: the content counts, under whichever name it is listed.
+    """
+    listed, facts = _listed(path.parent), {}
+    if path.is_file():
+        facts = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
+        if listed is not None and not any(facts.items() <= known.items() for known in listed):
+            raise CheckpointError(
+                f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})",
+                f"{PREVIOUS} and {BEST} lie beside it",
+            )
     loaded = weights.read_file(path)
-    if not isinstance(loaded, dict) or not {"student", "step"} <= loaded.keys():
+    if not isinstance(loaded, dict) or not {"student", "step", "epoch"} <= loaded.keys():
         raise CheckpointError(
             f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
         )
-    return loaded
+    return loaded, {**facts, "step": loaded["step"], "epoch": loaded["epoch"]}
 
 
-def _listed(folder: Path) -> dict[str, dict[str, Any]] | None:
-    """The files a folder's manifest lists; None where there is none to go by."""
+def _listed(folder: Path) -> list[Facts] | None:
+    """What a folder's manifest lists; None where there is none to go by."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
-        return dict(files.read_json(folder / MANIFEST)["files"])
+        return [dict(facts) for facts in files.read_json(folder / MANIFEST)["files"].values()]
     except CheckpointError as error:
         ui.warn(f"{error.message}; the checkpoints are held against their own checksums")
-        return None
+    except (AttributeError, KeyError, TypeError, ValueError):
+        ui.warn(f"{folder / MANIFEST} is not one of ours; the checkpoints are held against their own checksums")
+    return None
 
 
-def _entry(path: Path, listed: Mapping[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """What the manifest says of the file's content, under whichever name: a save that is cut short moves names."""
-    size, digest = path.stat().st_size, files.sha256(path)
-    return next((e for e in listed.values() if (e["bytes"], e["sha256"]) == (size, digest)), None)
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Putting back a snapshot inside: one that is not of what is trained here is an error of the checkpoint.
+
+    Raises:
+        CheckpointError: it does not fit.
+    """
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} does not fit what is trained here: {error!s:.300}", f"delete {path} to start again"
+        ) from error

@@ -31,7 +31,7 @@ from yaml import YAMLError
 
 from distill_cli import schema, yamls
 from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
-from distill_cli.errors import CheckpointError, ConfigError, nearest
+from distill_cli.errors import CheckpointError, ConfigError, DistillError, nearest
 from distill_cli.files import read_json
 from distill_cli.kinds import short
 from distill_cli.names import overrides_slug, slug
@@ -169,6 +169,8 @@ def _caught(task: Task) -> Task:
     def quiet(cfg: DictConfig) -> Any:
         try:
             return task(cfg)
+        except SystemExit as error:
+            return DistillError(f"the code of this run ended Python: sys.exit({error.code})")
         except Exception as error:
             return error
 

@@ -110,11 +110,7 @@ def check(
         CheckpointError: the target is not trusted.
     """
     path = node.get("_target_")
-    if trust is not None:
-        require_trusted(path, where, trust)
-    target = _locate(path, where)
-    if trust is not None:
-        require_trusted(f"{getattr(target, '__module__', '')}.", where, trust)  # not what one of ours has imported
+    target = _locate(path, where) if trust is None else trusted(path, where, trust)
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
     _check_arguments(_own(node, leave_out), target, where)
@@ -184,15 +180,27 @@ def code_digest(path: str) -> str | None:
     return content.hexdigest()
 
 
-def require_trusted(path: Any, where: str, trust: Sequence[str]) -> None:
-    """Raise CheckpointError unless `path`, a name that a file brought, is ours, torch's, or in a package of `trust`."""
+def trusted(path: Any, where: str, trust: Sequence[str]) -> Callable[..., Any]:
+    """What a file names by `_target_`, which is looked up only where the name, and the module it leads to, are ours,
+    torch.optim's, torchvision.models', or in a package of `trust`.
+
+    Raises:
+        CheckpointError: they are not. ConfigError: there is nothing of that name.
+    """
     if not isinstance(path, str):
         raise CheckpointError(f"{where}: its description names no class to build: it is damaged")
-    trusted = ("distill_cli", "torch.optim", "torchvision.models", *trust)
-    if not any(path == name or path.startswith(f"{name}.") for name in trusted):
+    _require_trusted(path, path, where, trust)
+    target = _locate(path, where)
+    _require_trusted(str(getattr(target, "__module__", None)), path, where, trust)  # not what one of ours has imported
+    return target
+
+
+def _require_trusted(name: str, path: str, where: str, trust: Sequence[str]) -> None:
+    allowed = ("distill_cli", "torch.optim", "torchvision.models", *trust)
+    if not any(name == known or name.startswith(f"{known}.") for known in allowed):
         raise CheckpointError(
             f"{where}._target_: {path} is named by a file, and building it would run its code",
-            f"if you trust it, add trust=[{path.split('.')[0]}]",
+            f"if you trust it, add trust=[{name.split('.')[0]}]",
         )
 
 

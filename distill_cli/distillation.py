@@ -6,6 +6,7 @@ import copy
 import os
 import platform
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from distill_cli import baseline, engine, files, metrics, models, setup, teaching, training, ui
+from distill_cli import __version__, baseline, engine, files, metrics, models, setup, teaching, training, ui
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
+from distill_cli.checkpoints import fitting
 from distill_cli.errors import CheckpointError
 from distill_cli.models import weights
 from distill_cli.run import SUMMARY, Run
@@ -86,7 +88,9 @@ def machine_of(job: Setup) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(job.device) if job.device.type == "cuda" else str(job.device),
         "threads": torch.get_num_threads(),
+        "distill": __version__,
         "torch": torch.__version__,
+        "torchvision": version("torchvision"),
         "cpu": f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}",
     }
 
@@ -105,9 +109,10 @@ def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, An
             raise CheckpointError(
                 f"{checkpoints.folder} holds the checkpoints of another run", "delete it to start again"
             )
-        state.restore(snapshot)
-        teacher.restore(snapshot["teacher"])
-        clock.restore(snapshot["seconds"])
+        with fitting(checkpoints.folder):
+            state.restore(snapshot)
+            teacher.restore(snapshot["teacher"])
+            clock.restore(snapshot["seconds"])
         ui.say(f"going on after step {state.step}, {state.epoch} epoch(s) done")
     run.rows(state.rows)
 

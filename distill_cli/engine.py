@@ -17,7 +17,7 @@ from distill_cli.guard import Guard, Moment
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
 from distill_cli.objectives import Loss, Objective
-from distill_cli.optim import Recipe
+from distill_cli.optim import Recipe, restore
 
 REFRESH = 0.2  # seconds between two readings of the loss for the progress bar
 
@@ -112,7 +112,7 @@ class State:
         self.model.net.load_state_dict(snapshot["student"])
         for name, objective in self.objectives.items():
             objective.load_state_dict(snapshot["objectives"][name])
-        self.optimizer.load_state_dict(snapshot["optimizer"])
+        restore(self.optimizer, snapshot["optimizer"])
         self.guard.restore(snapshot["guard"])
         self.step, self.epoch = snapshot["step"], snapshot["epoch"]
         self.best, self.best_weights = snapshot["best"], dict(snapshot["best_weights"])
@@ -150,7 +150,7 @@ def begin(
         dtype: in which the model computes.
     """
     modules: list[nn.Module] = [model, *objectives.values()]
-    optimizer = recipe.build([p for m in modules for p in m.parameters() if p.requires_grad])
+    optimizer = recipe.build([p for m in modules for p in m.parameters() if p.requires_grad], dtype=dtype)
     return State(model, objectives, optimizer, Guard(optimizer, next(model.parameters()).device, dtype))
 
 

@@ -26,16 +26,16 @@ class Sink:
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.size = file, hashlib.sha256(), 0
-        self.failure: OSError | None = None
+        self.failure: BaseException | None = None
 
     def write(self, data: bytes | memoryview) -> int:
         self.size += len(data)
         try:
             self.file.write(data)
-        except OSError as error:
+            self.digest.update(data)
+        except BaseException as error:
             self.failure = error
             raise
-        self.digest.update(data)
         return len(data)
 
     def flush(self) -> None:
@@ -76,7 +76,7 @@ def write(
         failure = (sink.failure if sink else None) or error  # torch.save hides why it failed
         if isinstance(failure, OSError):
             raise explained(failure, path, sink.size if sink else 0) from error
-        raise
+        raise failure from None
     return {"sha256": sink.digest.hexdigest(), "bytes": sink.size}
 
 
@@ -151,28 +151,55 @@ def sha256(path: Path) -> str:
 @contextmanager
 def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
     """Hold a lock on the file `path`, waiting for whoever has it (`waiting` is called once before); freed on any death."""
-    with path.open("a") as file:
+    handle = _opened(path)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if waiting is not None:
                 waiting()
-            fcntl.flock(file, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        release(handle)
+
+
+_handles: set[int] = set()
+
+
+def _opened(path: Path) -> int:
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    _handles.add(handle)
+    return handle
+
+
+def release(handle: int) -> None:
+    """Let go of what `claim` locked."""
+    _handles.discard(handle)
+    os.close(handle)
+
+
+def _forget() -> None:
+    """In a forked child, a data-loading worker: it must not hold our locks when we are dead."""
+    for handle in list(_handles):
+        release(handle)
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def claim(path: Path) -> int:
-    """Lock the file `path` for this process's life, and leave our process id in it; returns the open handle.
+    """Lock the file `path` until `release` or this process's death, and leave our process id in it; returns the handle.
 
     Raises:
         BusyError: another process holds it; the message names that process.
     """
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = _opened(path)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.read(handle, 32).decode(errors="replace").strip()
-        os.close(handle)
+        release(handle)
         raise BusyError(
             f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another run_dir"
         ) from error

@@ -33,9 +33,9 @@ class Moment:
 class Guard:
     """Drives an optimizer so that no step whose loss or gradient is not finite reaches the weights.
 
-    Both are looked at on the device. From the first that is not finite on, every gradient is made NaN and the scaler
-    leaves the step out, there too, until `check` reads what was found. With fp16 a gradient may overflow: the scaler
-    lowers its scale for it; only the loss must be finite.
+    Both are looked at on the device; a gradient whose norm overflows counts as not finite. From the first on, every
+    gradient is made NaN and the scaler leaves the step out, there too, until `check` reads what was found. With fp16 a
+    gradient may overflow: the scaler lowers its scale for it; only the loss must be finite.
 
     Args:
         lag: how many steps may pass until `check` is called by `step`; None: as the device needs.
@@ -50,13 +50,15 @@ class Guard:
     ) -> None:
         self.optimizer = optimizer
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
-        self.lag = lag or (LAG if device.type == "cuda" else 1)
+        on_device = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
+        self.lag = lag or (LAG if on_device else 1)  # an optimizer that cannot leave a step out waits for it anyway
         self.half = dtype == torch.float16
         scale = 2.0**16 if self.half else 1.0
         self.scaler = torch.amp.GradScaler(device.type, init_scale=scale, enabled=self.half or self.lag > 1)
         self._fine = torch.ones((), dtype=torch.bool, device=device)
         self._one, self._nan = torch.ones((), device=device), torch.full((), float("nan"), device=device)
         self._terms: dict[str, Tensor] = {}
+        self._names: tuple[str, ...] = ()
         self._seen = torch.zeros((), device=device)
         self._step = torch.zeros((), dtype=torch.int64, device=device)
         self._moments: deque[Moment] = deque(maxlen=self.lag)
@@ -79,8 +81,11 @@ class Guard:
             norm = nn.utils.clip_grad_norm_(self.trained, clip)
         else:
             norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        self._names, found = list(self._terms), torch.stack([value.float() for value in self._terms.values()])
+        names, found = tuple(self._terms), torch.stack([value.float() for value in self._terms.values()])
         self._terms = {}
+        if names != self._names:  # another stage, with other terms
+            self.check()
+            self._names, self._seen = names, torch.zeros_like(found)
         # Kept until something is not finite: what was found then.
         self._seen = torch.where(self._fine, found, self._seen)
         self._step = torch.where(self._fine, moment.step, self._step)

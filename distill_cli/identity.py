@@ -3,13 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
+from distill_cli import files
 from distill_cli.errors import CheckpointError
+
+FILE = "run.json"
 
 # Keys that decide where and how a run works, but not what comes out of it.
 FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
         "teacher.checkpoint"}  # fmt: skip
+
+
+def read(folder: Path) -> dict[str, Any]:
+    """What the run in `folder` says of itself.
+
+    Raises:
+        CheckpointError: it says nothing, or is damaged.
+    """
+    path = folder / FILE
+    known = files.read_json(path)
+    kinds = {"config": dict, "overrides": list, "name": str, "directory": str, "prints": dict, "machine": dict}
+    wrong = [key for key, kind in kinds.items() if not isinstance(known.get(key), kind)]
+    if wrong or not all(isinstance(text, str) for text in known["overrides"]):
+        raise CheckpointError(f"{path} is damaged: {', '.join(wrong) or 'overrides'} missing or not as written")
+    return known
 
 
 def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hint: str) -> None:

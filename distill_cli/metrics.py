@@ -35,7 +35,7 @@ def answers(
     Raises:
         NonFiniteError: some logit is not a finite number. KeyboardInterrupt: we were asked to stop.
     """
-    with evaluating(model):
+    with evaluating(model), runtime.seeded("answers"):  # whoever draws while measured, draws the same
         for batch in split.batches(batch_size or at_once(split), view=view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.labels.device, dtype):
                 logits = model(batch.inputs).float()

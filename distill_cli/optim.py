@@ -66,16 +66,38 @@ class Recipe:
         """Raise ConfigError, as `build` would, before there is anything to train."""
         self.build([nn.Parameter(torch.zeros(1))], where)
 
-    def build(self, parameters: Iterable[nn.Parameter], where: str = "optimizer") -> Optimizer:
+    def build(
+        self, parameters: Iterable[nn.Parameter], where: str = "optimizer", dtype: torch.dtype = torch.float32
+    ) -> Optimizer:
         """The optimizer over `parameters`, fused where its class can be: the same arithmetic in fewer passes.
+
+        Args:
+            dtype: in which the model computes. With fp16 the first step may be left out, after which fused SGD would go
+                on from a momentum that was never written.
 
         Raises:
             ConfigError: an unknown class or arguments it does not take.
         """
-        return config.build(self.node, Optimizer, where, leave_out=OURS, params=list(parameters), fused=True)
+        fused = dtype != torch.float16 or not self.node.get("momentum")
+        return config.build(self.node, Optimizer, where, leave_out=OURS, params=list(parameters), fused=fused)
 
 
 def fit_recipe(fit: Mapping[str, Any]) -> Recipe:
     """The optimizer of `teacher.fit`: the file it names, with its own lr and weight decay where given."""
     own = {key: fit[key] for key in ("lr", "weight_decay") if fit[key] is not None}
     return Recipe.read({**config.optimizer_node(fit["optimizer"]), **own})
+
+
+def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Put back what its `state_dict` gave. Fused kernels write where a tensor of the parameter's shape would be, so it is
+    seen to that there is one.
+
+    Raises:
+        ValueError: it is of another optimizer, or of other parameters.
+    """
+    optimizer.load_state_dict(dict(state))
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if fused and isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"the optimizer's {name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")

@@ -20,7 +20,8 @@ from distill_cli import __version__, files, identity, kinds, stopping, ui
 from distill_cli.errors import BusyError, CheckpointError, StorageError, exit_code_of
 from distill_cli.names import fingerprint
 
-IDENTITY, SUMMARY, STATUS = "run.json", "summary.json", "status.json"
+SUMMARY, STATUS = "summary.json", "status.json"
+FOLDERS = (".hydra", "checkpoints", "eval", "teacher")
 
 
 class Run:
@@ -40,6 +41,7 @@ class Run:
     def __init__(self, cfg: DictConfig, folder: Path, named: bool) -> None:
         self.cfg, self.folder, self.named = cfg, folder, named
         self.known: dict[str, Any] = {}
+        self.since = time.time()
         self._log: Any = None
 
     def __enter__(self) -> Run:
@@ -47,7 +49,7 @@ class Run:
         try:
             self._meet()
         except BaseException:
-            os.close(self._lock)
+            files.release(self._lock)
             raise
         return self
 
@@ -62,26 +64,30 @@ class Run:
                 if self.named:
                     raise
             else:
-                if self.named or not (self.folder / IDENTITY).exists():
+                if self.named or not (self.folder / identity.FILE).exists():
                     return lock
-                os.close(lock)
+                files.release(lock)
             number += 1
             self.folder = wanted.with_name(f"{wanted.name}-{number}")
 
     def _meet(self) -> None:
         """Read what the folder's run is and hold the configuration against it; a new one is begun."""
+        for name in FOLDERS:
+            if (self.folder / name).is_symlink():
+                raise CheckpointError(f"{self.folder / name} is a link: a run writes in its own folder only")
         files.sweep(self.folder)
         typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
-        about: dict[str, Any] = {"config": kinds.plain(self.cfg), "overrides": typed}
-        if not (self.folder / IDENTITY).exists():
+        config = json.loads(json.dumps(kinds.plain(self.cfg)))  # as it will be read again
+        about = {"config": config, "overrides": typed}
+        if not (self.folder / identity.FILE).exists():
             if (self.folder / STATUS).exists():
                 raise CheckpointError(
-                    f"{self.folder} holds a run without {IDENTITY}: it cannot be gone on with",
+                    f"{self.folder} holds a run without {identity.FILE}: it cannot be gone on with",
                     "choose another run_dir, or drop it for a fresh one",
                 )
             self._introduce(about)
             return
-        self.known = files.read_json(self.folder / IDENTITY)
+        self.known = identity.read(self.folder)
         if not self.started:
             self._introduce(about)  # stopped before anything of it was saved: there is nothing to contradict
             return
@@ -93,8 +99,9 @@ class Run:
         )
 
     def _introduce(self, about: Mapping[str, Any]) -> None:
-        self.known = {**about, "name": HydraConfig.get().job.config_name, "directory": str(Path.cwd()), "prints": {}}
-        files.write_json(self.folder / IDENTITY, self.known)
+        started = {"name": HydraConfig.get().job.config_name, "directory": str(Path.cwd())}
+        self.known = {**about, **started, "prints": {}, "machine": {}}
+        files.write_json(self.folder / identity.FILE, self.known)
         self.begin()
 
     @property
@@ -116,7 +123,6 @@ class Run:
         """Write what a running run has: its log, status and configuration."""
         if self._log is not None:
             return
-        self.since = time.time()
         self._log = ui.log_to(self.folder / "train.log")
         self.status("running")
         hydra = HydraConfig.get()
@@ -145,7 +151,7 @@ class Run:
                 ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
         else:
             self.known |= {"prints": dict(prints), "machine": dict(machine)}
-            files.write_json(self.folder / IDENTITY, self.known)
+            files.write_json(self.folder / identity.FILE, self.known)
         self.begin()
 
     def summary(self) -> dict[str, Any] | None:
@@ -157,7 +163,11 @@ class Run:
         if not (self.folder / SUMMARY).exists():
             return None
         try:
-            return files.read_json(self.folder / SUMMARY)
+            found = files.read_json(self.folder / SUMMARY)
+            for name in ("model.json", "student.safetensors"):
+                if not (self.folder / name).is_file():
+                    raise CheckpointError(f"{self.folder / name} is missing")
+            return found
         except CheckpointError as error:
             if not any((self.folder / "checkpoints").glob("*.pt")):
                 raise
@@ -168,13 +178,21 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            if self._log is not None:
+            # Not begun again: what the folder says stays as it was, unless it says that a run which was killed is running.
+            if self._log is not None or (self._running() and not isinstance(error, CheckpointError)):
                 with stopping.ignored():
                     self._end(error)
         finally:
             if self._log is not None:
                 ui.stop_log(self._log)
-            os.close(self._lock)
+            files.release(self._lock)
+
+    def _running(self) -> bool:
+        """Whether status.json says that the run is running."""
+        try:
+            return bool(files.read_json(self.folder / STATUS)["status"] == "running")
+        except (CheckpointError, OSError, KeyError):
+            return False
 
     def _end(self, error: BaseException | None) -> None:
         """The outcome into status.json and the log, as far as the disk takes them."""

@@ -84,15 +84,23 @@ def seed_of(*parts: int | str) -> int:
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Draw from a stream of its own inside, and leave the global one as it was."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed_of(*parts))
-        yield
+    """Draw from streams of its own inside, torch's, numpy's and Python's, and leave the global ones as they were."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _seed(seed_of(*parts))
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
 
 
 def seed_step(seed: int, step: int) -> None:
     """Start every global stream anew for a step: what is drawn in it, dropout above all, depends on (seed, step) alone."""
-    number = seed_of("step", seed, step)
+    _seed(seed_of("step", seed, step))
+
+
+def _seed(number: int) -> None:
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)

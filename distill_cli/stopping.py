@@ -1,4 +1,4 @@
-"""Asked to stop, by Ctrl-C or SIGTERM: at once, or at the next point where what was done so far is whole."""
+"""Asked to stop, by Ctrl-C, SIGTERM or a closing terminal: at once, or where what was done so far is whole."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 
 from distill_cli.errors import Terminated
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _asked: list[type[KeyboardInterrupt]] = []
 _deferring = [False]
@@ -22,14 +22,16 @@ def listen() -> None:
     _asked.clear()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
-            signal.signal(number, _answer)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup asks not to hear it
+                signal.signal(number, _answer)
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
-    _asked.append(Terminated if number == signal.SIGTERM else KeyboardInterrupt)
+    _asked.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
     if not _deferring[0] or len(_asked) > 1:
         raise _asked[-1]
-    os.write(2, b"\nstopping after this step; once more: at once\n")
+    with suppress(OSError):  # the terminal may be what is gone
+        os.write(2, b"\nstopping after this step; once more: at once\n")
 
 
 @contextmanager

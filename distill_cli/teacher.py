@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distill_cli import __version__, engine, files, logits, metrics, models, schedule, training, ui
-from distill_cli.checkpoints import Checkpoints
+from distill_cli.checkpoints import Checkpoints, fitting
 from distill_cli.config import code_digest
 from distill_cli.data import Data
 from distill_cli.errors import CheckpointError
@@ -80,13 +80,14 @@ def prepare(job: Setup) -> Prepared:
         for name, split in (("val", job.data.val), ("test", job.data.test)):
             facts[name] = metrics.measure(logits.of_teacher(job, written, name), split.labels)
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
+        job.checkpoints(place).remove()
 
     def waiting() -> None:
         ui.say("teacher: another run is preparing this one; waiting for it")
 
     made = files.once(folder, make, waiting, resumable=True)
-    facts = files.read_json(folder / "teacher.json")
     try:
+        facts = files.read_json(folder / "teacher.json")
         kept = weights.load_kept(folder, model.net)["sha256"]
     except CheckpointError as error:
         raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
@@ -156,7 +157,7 @@ def fit_alone(
     label_smoothing: float = 0.0,
 ) -> list[engine.Row]:
     """Train a model on labels only, from the newest checkpoint if there is one; leaves it with its best weights on
-    validation and no checkpoints, and returns the epochs' rows.
+    validation, and returns the epochs' rows. The checkpoints stay until what is made of it is written: see `remove`.
     """
     terms = {"ce": CE()}
     losses = {stage.name: Loss(terms, label_smoothing) for stage in stages}
@@ -168,12 +169,12 @@ def fit_alone(
         ui.warn(f"{error.message}\nthe {label} starts again")
         snapshot = None
     if snapshot is not None:
-        state.restore(snapshot)
+        with fitting(checkpoints.folder):
+            state.restore(snapshot)
         ui.say(f"{label}: going on after step {state.step}, {state.epoch} epoch(s) done")
     steps = engine.fit(state, stages, losses, recipe, data, settings, label=f"{label} ")
     for row in training.kept(state, steps, checkpoints):
         ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
                f"val acc {row['val']['accuracy']:.4f}  {row['images_per_second']:,.0f} img/s")  # fmt: skip
     model.net.load_state_dict(state.best_weights)
-    checkpoints.remove()
     return state.rows

@@ -16,7 +16,7 @@ from distill_cli.errors import ConfigError
 from distill_cli.guard import Guard, Moment
 from distill_cli.models.features import Output, Tap
 from distill_cli.names import size
-from distill_cli.optim import fit_recipe
+from distill_cli.optim import fit_recipe, restore
 from distill_cli.setup import Setup
 from distill_cli.teacher import Prepared
 
@@ -139,5 +139,5 @@ class Joint:
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         self.model.net.load_state_dict(snapshot["model"])
-        self.optimizer.load_state_dict(snapshot["optimizer"])
+        restore(self.optimizer, snapshot["optimizer"])
         self.steps = snapshot["steps"]

@@ -28,7 +28,7 @@ def kept(
 
     def save(best: bool = False) -> None:
         nonlocal saved
-        checkpoints.save({**state.snapshot(), **more()}, best)
+        checkpoints.save({**more(), **state.snapshot()}, best)
         saved = state.step
 
     with stopping.deferred():

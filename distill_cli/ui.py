@@ -44,13 +44,15 @@ def show(content: RenderableType) -> None:
 
 def say(text: str) -> None:
     """One message on stderr, and in the log."""
-    tqdm.write(text, file=sys.stderr)
+    with contextlib.suppress(OSError):  # a terminal that is gone is no reason to stop
+        tqdm.write(text, file=sys.stderr)
     log.info("%s", text)
 
 
 def warn(text: str) -> None:
     """A message the user should not miss, on stderr and in the log."""
-    Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escaped(text)}")
+    with contextlib.suppress(OSError):
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escaped(text)}")
     log.warning("%s", text)
 
 
@@ -106,6 +108,7 @@ class LogFile(logging.FileHandler):
 
 def log_to(path: Path) -> logging.Handler:
     """Write every message and traceback from now on to the file as well; close with `stop_log`."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))  # a link could lead anywhere
     handler = LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(handler)

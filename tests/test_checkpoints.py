@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import random
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from distill_cli import checkpoints
+from distill_cli import checkpoints, files
 from distill_cli.checkpoints import BEST, LAST, MANIFEST, PREVIOUS, Checkpoints
 from distill_cli.errors import CheckpointError
 
@@ -43,6 +44,35 @@ def test_the_newest_comes_back_and_two_generations_and_the_best_are_kept(tmp_pat
     assert found is not None and same(found, snapshot(5))
     for name, step in ((LAST, 5), (PREVIOUS, 4), (BEST, 2)):
         assert same(checkpoints.read(tmp_path / "c" / name), snapshot(step))
+
+
+def test_whoever_falls_back_keeps_what_else_is_whole(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3, best=1)
+    (tmp_path / LAST).write_bytes(b"cut short")
+    kept = Checkpoints(tmp_path)
+    assert kept.latest() is not None
+    kept.save(snapshot(4))
+    assert [checkpoints.read(tmp_path / name)["step"] for name in (LAST, PREVIOUS, BEST)] == [4, 2, 1]
+    (tmp_path / MANIFEST).unlink()
+    kept = Checkpoints(tmp_path)
+    assert kept.latest() is not None
+    kept.save(snapshot(5))
+    assert [checkpoints.read(tmp_path / name)["step"] for name in (LAST, PREVIOUS, BEST)] == [5, 4, 1]
+
+
+@pytest.mark.parametrize("content", [{}, {"files": 3}, {"files": {"last.pt": 1}}])
+def test_a_manifest_of_another_kind_is_no_traceback(content: dict[str, Any], tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    files.write_json(tmp_path / MANIFEST, content)
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None and same(found, snapshot(1))
+
+
+def test_compressed_records_are_refused_unread(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "bomb.pt", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(2**20))
+    with pytest.raises(CheckpointError, match="compressed"):
+        checkpoints.read(tmp_path / "bomb.pt")
 
 
 def test_where_nothing_was_saved_there_is_nothing(tmp_path: Path) -> None:

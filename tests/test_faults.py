@@ -111,16 +111,32 @@ def test_a_disk_that_fills_up_costs_no_checkpoint_and_the_run_goes_on_later(tmp_
     assert files.sha256(run / "student.safetensors") == files.sha256(tmp_path / "whole" / "student.safetensors")
 
 
-def test_a_log_that_takes_no_more_is_exit_6_and_no_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_log_that_takes_no_more_is_exit_6_and_no_traceback(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "train.log").symlink_to("/dev/full")
-    assert distill("train", *WORDS) == 6
-    said = capsys.readouterr().err
-    assert "No space left on device" in said and "train.log" in said
+    (tmp_path / "run" / "train.log").write_bytes(b"an earlier line\n" * 300_000)
+
+    def limited() -> int:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16 * 300_000 + 100, resource.RLIM_INFINITY))
+        return distill("train", *WORDS)
+
+    code, said = forked(limited)
+    assert code == 6, said
+    assert "no space (File too large)" in said and "train.log" in said
     assert "Traceback" not in said and "Logging error" not in said
     assert read_json(tmp_path / "run" / "status.json")["exit_code"] == 6
+
+
+def test_a_run_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "precious").write_text("mine")
+    for name in (".lock", "train.log", ".hydra", "checkpoints"):
+        run = tmp_path / name.strip(".")
+        run.mkdir()
+        (run / name).symlink_to(tmp_path / ("precious" if "." in name[1:] or name == ".lock" else "elsewhere"))
+        (tmp_path / "elsewhere").mkdir(exist_ok=True)
+        assert distill("train", *WORDS[:-1], f"run_dir={run}") in (4, 6)
+        assert str(run / name) in capsys.readouterr().err
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not list((tmp_path / "elsewhere").iterdir())
 
 
 @pytest.mark.parametrize("place", ["/proc/nowhere", "/sys/nowhere", "/dev/null/x"])

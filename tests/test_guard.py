@@ -105,3 +105,19 @@ def test_the_loss_scale_is_kept_and_put_back() -> None:
     second.guard.restore(first.guard.snapshot())
     second.run(1)
     assert second.guard.snapshot()["scale"] == first.guard.snapshot()["scale"]
+
+
+def test_another_stage_may_have_other_terms() -> None:
+    for lag in (1, 8):
+        descent = Descent("Adam", {"lr": 0.1, "fused": True}, lag)
+        for step, names in enumerate((["ce", "kd", "hint"], ["ce", "kd", "hint"], ["ce", "kd"], ["ce", "kd"])):
+            loss = descent.net(descent.inputs[step]).square().sum() * (float("inf") if step == 3 else 1.0)
+            descent_terms = {name: loss.detach() for name in names}
+            try:
+                descent.guard.backward(loss, descent_terms)
+                descent.guard.step(Moment(step, "x", 0.1))
+            except NonFiniteError:
+                assert step == 3
+        if lag > 1:
+            with pytest.raises(NonFiniteError, match="the term ce, kd at step 4"):
+                descent.guard.check()

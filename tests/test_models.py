@@ -428,7 +428,7 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 # --- our own files
 
 
-CARD = {"model": {}, "classes": ["a"], "input": {}, "names": {}, "dataset": {}}
+CARD = {"model": {}, "classes": ["a"], "input": {}, "names": {"dataset": "x"}, "dataset": {}}
 
 
 def test_weights_come_back_as_they_went_and_equal_weights_are_equal_bytes(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from distill_cli.config import optimizer_node
 from distill_cli.errors import ConfigError
-from distill_cli.optim import Curve, Recipe
+from distill_cli.optim import Curve, Recipe, restore
 
 
 def parameters() -> list[nn.Parameter]:
@@ -117,3 +117,23 @@ def test_a_class_that_is_no_optimizer_is_refused() -> None:
 def test_an_unknown_optimizer_file_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"did you mean teacher\.fit\.optimizer=adamw"):
         optimizer_node("adanw")
+
+
+def test_a_state_of_other_shapes_is_refused_before_a_fused_kernel_sees_it() -> None:
+    weights = nn.Parameter(torch.randn(8, 8))
+    optimizer = torch.optim.Adam([weights], fused=True)
+    weights.grad = torch.ones(8, 8)
+    optimizer.step()
+    state = optimizer.state_dict()
+    restore(optimizer, state)
+    state["state"][0]["exp_avg"] = torch.zeros(1)
+    with pytest.raises(ValueError, match="exp_avg"):
+        restore(optimizer, state)
+
+
+def test_half_precision_leaves_sgd_with_momentum_unfused() -> None:
+    node = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
+    made = {dtype: Recipe.read(node).build([nn.Parameter(torch.zeros(2))], dtype=dtype)
+            for dtype in (torch.float32, torch.float16)}  # fmt: skip
+    assert made[torch.float32].param_groups[0]["fused"]
+    assert not made[torch.float16].param_groups[0]["fused"]

@@ -18,6 +18,7 @@ import torch
 from helpers import QUICK, distill, distill_process, make_pictures, read_json, rows, without_times
 
 from distill_cli import files, identity
+from distill_cli.checkpoints import Checkpoints
 from distill_cli.errors import CheckpointError
 
 LONGER = [*QUICK, "teacher.widths=[8,16]", "schedule.imitate.epochs=3", "schedule.refine.epochs=3", "threads=1"]
@@ -405,6 +406,13 @@ EVIL = [
     "student=../../evil",
     "objective=[kd,../evil]",
     "experiment=../evil",
+    "+model@hydra.callbacks.x=../../evil",
+    "teacher@hydra.callbacks.x=resnet18",
+    "+model=../../evil",
+    "+objective.x='${oc.create:${oc.decode:\"{_target_: os.mkdir}\"}}'",
+    "student._target_='${oc.env:HOME}'",
+    "student._target_=distill_cli.runtime.torch.nn.Identity",
+    "student._target_=distill_cli.models.nn.Linear",
 ]
 
 
@@ -469,3 +477,81 @@ def test_json_rows_are_as_many_as_epochs_whatever_was_left_half_written(copy: Pa
     assert [json.loads(text)["epoch"] for text in (copy / "metrics.jsonl").read_text().splitlines()] == list(
         range(1, 7)
     )
+
+
+@pytest.mark.parametrize("key", ["config", "overrides", "name", "directory", "prints", "machine"])
+def test_a_run_that_says_too_little_of_itself_is_damaged(
+    key: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = files.read_json(copy / "run.json")
+    files.write_json(copy / "run.json", {name: value for name, value in known.items() if name != key})
+    assert distill("resume", "run") == 4
+    assert f"run.json is damaged: {key}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["optimizer", "meter", "objectives", "teacher", "seconds", "guard", "rows"])
+def test_a_checkpoint_that_lacks_something_is_no_traceback(
+    key: str, copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    newest = copy / "checkpoints" / "previous.pt"
+    content = torch.load(newest, weights_only=True)
+    shutil.rmtree(copy / "checkpoints")
+    Checkpoints(copy / "checkpoints").save({name: value for name, value in content.items() if name != key})
+    assert distill("resume", "run") == 4
+    assert "does not fit what is trained here" in capsys.readouterr().err
+
+
+def test_a_finished_runs_lost_student_is_made_again(copy: Path, half_done: Path) -> None:
+    assert distill("resume", "run") == 0
+    (copy / "student.safetensors").unlink()
+    assert distill("resume", "run") == 0
+    assert result(copy) == result(half_done / "whole")
+
+
+def test_a_network_that_draws_from_numpy_and_python_goes_on_as_it_was(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "student").mkdir(parents=True)
+    (tmp_path / "conf" / "student" / "drawing.yaml").write_text("_target_: drawing.Net\n")
+    (tmp_path / "drawing.py").write_text(
+        "import random\n"
+        "import numpy as np\n"
+        "import torch\n"
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, num_classes: int) -> None:\n"
+        "        super().__init__()\n"
+        "        self.order = np.random.permutation(784)[:300]\n"
+        "        self.scale = 1 + random.random()\n"
+        "        self.fc = nn.Linear(300, num_classes)\n"
+        "    def forward(self, x):\n"
+        "        x = x.flatten(1)[:, self.order] * self.scale * (1 + np.random.rand())\n"
+        "        return self.fc(nn.functional.dropout(x, 0.1))  # in evaluation too\n"
+    )
+    words = [*LONGER, "student=drawing", "save_every=5"]
+    assert distill("train", *words, "run_dir=whole") == 0
+    killed("train", *words, "run_dir=run", saves=7)
+    assert distill("resume", "run") == 0
+    assert result(tmp_path / "run") == result(tmp_path / "whole")
+
+
+def test_a_stage_may_use_other_objectives_than_the_one_before(tmp_path: Path) -> None:
+    (tmp_path / "conf" / "schedule").mkdir(parents=True)
+    (tmp_path / "conf" / "schedule" / "own.yaml").write_text(
+        "both: {epochs: 1, objective: [kd, logit_mse]}\none: {epochs: 1, objective: kd}\n"
+    )
+    assert distill("train", *line("schedule=own", "objective=[kd,logit_mse]"), "run_dir=run") == 0
+    assert [set(row["loss"]) for row in rows(tmp_path / "run")] == [
+        {"total", "ce", "kd", "logit_mse"},
+        {"total", "ce", "kd"},
+    ]
+
+
+def test_stopped_while_it_is_measured_the_teacher_keeps_its_training(tmp_path: Path) -> None:
+    def stopped(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_cli.logits.of_teacher", stopped)
+        assert distill("teacher", *QUICK) == 130
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("distill_cli.engine.Guard.step", stopped)  # no step is left to take
+        assert distill("teacher", *QUICK) == 0

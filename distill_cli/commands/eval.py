@@ -28,6 +28,7 @@ from distill_cli.data import Data, InputSpec, load
 from distill_cli.errors import CheckpointError
 from distill_cli.models import Classifier, weights
 from distill_cli.models.cards import rebuild
+from distill_cli.names import slug
 from distill_cli.summary import COLUMNS
 
 
@@ -120,6 +121,10 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
     """
     stored = choice("dataset") == "stored"
     node: Any = OmegaConf.to_container(cfg.dataset, resolve=True) or card["dataset"]
+    if stored and isinstance(node.get("size"), int) and (node["size"],) * 2 != spec.size:
+        raise CheckpointError(
+            f"the checkpoint takes pictures of {spec.size[0]}x{spec.size[1]}, dataset.size={node['size']}"
+        )
     data = load(node, cfg.workers, trust if stored else None)
     if len(data.classes) != len(card["classes"]):
         raise CheckpointError(
@@ -139,11 +144,13 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
 def load_teacher(found: Found, spec: InputSpec, trust: list[str]) -> Classifier | None:
     """The teacher the card names, when it is still there; else None, and a word about it."""
     named = found.card.get("teacher")
+    if named is not None and not (isinstance(named, Mapping) and isinstance(named.get("path"), str)):
+        raise CheckpointError(f"{found.path}: what its card says of the teacher is damaged")
     if named is None or not (folder := found.home / named["path"]).is_dir():
         ui.say("no teacher at hand: KL and agreement are left out")
         return None
     card = weights.read_card(folder)
-    if card["sha256"] != named["sha256"]:
+    if card["sha256"] != named.get("sha256"):
         raise CheckpointError(f"{folder} holds another teacher than this student's")
     state = weights.read_weights(weights.kept_file(folder, card))
     return rebuild(card, "teacher", spec, state, str(folder), trust)
@@ -177,6 +184,6 @@ def write_metrics(found: Found, facts: Mapping[str, Any], dataset: str, split: s
     own = "" if found.path.suffix == ".safetensors" else f"-{found.path.stem}"
     folder = found.run / "eval" if found.run else found.path.parent
     folder.mkdir(exist_ok=True)
-    target = folder / f"{dataset}-{split}{own}.json"
+    target = folder / f"{slug(dataset)}-{split}{own}.json"
     files.write_json(target, facts)
     return target

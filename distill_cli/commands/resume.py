@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli import compose, config, files, overrides
+from distill_cli import compose, config, identity, overrides
 from distill_cli.commands import train
 from distill_cli.errors import CheckpointError, ConfigError
-from distill_cli.run import IDENTITY
 
-PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
+PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+RESOLVER = re.compile(r"\$\{[^}]*[:$]")  # ${name:...}, or one inside another
 
 
 def run(words: Sequence[str]) -> None:
@@ -34,7 +34,7 @@ def run(words: Sequence[str]) -> None:
             folder says cannot be used, names code that is not trusted, or differs from what is there now.
     """
     folder, config_dir, typed = _read(words)
-    known = files.read_json(folder / IDENTITY)
+    known = identity.read(folder)
     trust, texts = _trusted(typed)
     stored = _vetted(known, trust)
     _same_directory(known, [*stored, *texts])
@@ -61,8 +61,8 @@ def _read(words: Sequence[str]) -> tuple[Path, str | None, list[str]]:
     if len(folders) != 1:
         raise ConfigError("which run?", "distill resume outputs/train/<date>/<run>")
     folder = Path(folders[0]).expanduser()
-    if not (folder / IDENTITY).is_file():
-        raise CheckpointError(f"{folder.absolute()} holds no run ({IDENTITY} is missing)", "give a run's folder")
+    if not (folder / identity.FILE).is_file():
+        raise CheckpointError(f"{folder.absolute()} holds no run ({identity.FILE} is missing)", "give a run's folder")
     return folder, found.config_dir, settings
 
 
@@ -77,37 +77,42 @@ def _trusted(typed: Sequence[str]) -> tuple[list[str], list[str]]:
 def _vetted(known: Mapping[str, Any], trust: Sequence[str]) -> list[str]:
     """The settings a run folder brings, once none of them can make anything run that is not ours or trusted.
 
-    Choices of groups are names, which the shipped and the user's own conf/ define; a class is named by `_target_` alone.
+    Choices of groups are names of files in the shipped and the user's own conf/; a class is named by `_target_` alone.
 
     Raises:
         CheckpointError: one of them could.
     """
-    brought, source = known["overrides"], f"{IDENTITY} of this run"
-    if not isinstance(known["name"], str) or not PLAIN.fullmatch(known["name"]):
-        raise CheckpointError(f"{source} is damaged: its name is {known['name']!r}")
-    if not isinstance(brought, list) or not all(isinstance(text, str) for text in brought):
-        raise CheckpointError(f"{source} is damaged: its overrides are not texts")
-    for override in overrides.parse(brought, multirun=False):
-        key, value = override.key_or_group, override.value()
-        root = key.split(".")[0].split("/")[0].split("@")[0]
-        if root == "hydra":
-            raise CheckpointError(f"{source} sets {key}, which no run folder may")
-        if "." not in key and root in (*config.group_names(), "experiment"):
-            names = value if isinstance(value, list) else [value]
-            if not all(isinstance(name, str) and PLAIN.fullmatch(name) for name in names):
-                raise CheckpointError(f"{source} chooses {override.input_line}, which is not a name")
-        for target in _targets(key, value):
-            config.require_trusted(target, key, trust)
-    return list(brought)
+    folders = [config.conf_dir(), *config.user_conf_dirs()]
+    groups = {group.name for folder in folders for group in folder.iterdir()} | set(config.SHARED_FOLDERS)
+    if not PLAIN.fullmatch(known["name"]):
+        raise CheckpointError(f"{identity.FILE} is damaged: its name is {known['name']!r}")
+    for override in overrides.parse(known["overrides"], multirun=False):
+        key, value, text = override.key_or_group, override.value(), override.input_line
+        root = re.split(r"[./]", key)[0]
+        if root == "hydra" or override.package is not None:
+            raise CheckpointError(f"{identity.FILE} says {text}, which no run folder may")
+        if RESOLVER.search(str(text)):
+            raise CheckpointError(f"{identity.FILE} says {text}, which works out its value elsewhere")
+        if root in groups and "." not in key and not all(PLAIN.fullmatch(str(name)) for name in _texts(value)):
+            raise CheckpointError(f"{identity.FILE} chooses {text}, which is not a name")
+        for where, target in _targets(key, value):
+            config.trusted(target, where, trust)
+    return list(known["overrides"])
 
 
-def _targets(key: str, value: Any) -> Iterator[Any]:
-    """Every `_target_` that a setting names, however deep."""
-    if key.rpartition(".")[2].strip("+") == "_target_":
-        yield value
+def _texts(value: Any) -> list[Any]:
+    """The choices in a group's override that are names; keys and values given in their place are no choice."""
+    return [name for name in (value if isinstance(value, list) else [value]) if not isinstance(name, Mapping)]
+
+
+def _targets(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every `_target_` that a setting gives, however deep, after the key it belongs to."""
+    where, _, last = key.rpartition(".")
+    if last == "_target_":
+        yield where, value
     inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
     for name, item in inner:
-        yield from _targets(str(name), item)
+        yield from _targets(f"{key}.{name}", item)
 
 
 def _same_directory(known: Mapping[str, Any], texts: Sequence[str]) -> None:

@@ -14,6 +14,8 @@ from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.loading import Loader
 from distill_cli.errors import CheckpointError
 
+LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -56,6 +58,8 @@ class InputSpec:
         try:
             height, width = (int(side) for side in stored["size"])
             mean, std = (tuple(float(v) for v in stored[key]) for key in ("mean", "std"))
+            if not all(1 <= number <= LARGEST_SIDE for number in (height, width, int(stored["channels"]))):
+                raise ValueError(f"pictures of {stored['channels']}x{height}x{width}")
             return cls(int(stored["channels"]), (height, width), mean, std)
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"model.json: its input is damaged: {error!r}") from error

@@ -73,6 +73,8 @@ def read_file(path: Path) -> Any:
 def _check_records(path: Path) -> None:
     """Hold every record of a zip file that torch.save wrote against its CRC-32, which torch.load does not."""
     with zipfile.ZipFile(path) as archive:
+        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
+            raise CheckpointError(f"{path} holds compressed records, which torch.save never writes: it was not loaded")
         damaged = archive.testzip()
     if damaged is not None:
         raise CheckpointError(
@@ -162,6 +164,8 @@ def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> None:
     """Raise CheckpointError unless `card` has the keys of a model's card, and `more`."""
     needed = {"model": dict, "input": dict, "classes": list, "names": dict, "dataset": dict} | dict.fromkeys(more, str)
     wrong = [k for k, kind in needed.items() if not isinstance(card, Mapping) or not isinstance(card.get(k), kind)]
+    if not wrong and not isinstance(card["names"].get("dataset"), str):
+        wrong = ["names.dataset"]
     if wrong:
         raise CheckpointError(f"{source} is damaged: {', '.join(wrong)} missing or not as written")
 
