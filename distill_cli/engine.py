@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -171,7 +171,7 @@ def fit(
     settings: Settings,
     teacher: Answering | None = None,
     label: str = "",
-) -> Iterator[Row | None]:
+) -> Generator[Row | None, None, None]:
     """Train from where `state` stands to the end of the last stage, best weights kept.
 
     Yields None after every step, and after each epoch its row, with validation metrics. Whenever it yields, `state` is

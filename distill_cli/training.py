@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import Any
 
 from distill_cli import stopping, ui
@@ -12,7 +13,7 @@ from distill_cli.engine import Row, State
 
 def kept(
     state: State,
-    steps: Iterator[Row | None],
+    steps: Generator[Row | None, None, None],
     checkpoints: Checkpoints,
     more: Callable[[], Mapping[str, Any]] = dict,
 ) -> Iterator[Row]:
@@ -31,7 +32,7 @@ def kept(
         checkpoints.save({**more(), **state.snapshot()}, best)
         saved = state.step
 
-    with stopping.deferred():
+    with stopping.deferred(), closing(steps):
         try:
             for row in steps:
                 if row is not None:

@@ -131,11 +131,13 @@ def test_a_signal_to_the_whole_group_stops_after_the_step_and_the_run_goes_on(
     assert result(tmp_path / "stopped") == result(tmp_path / "whole")
 
 
-def test_a_stop_loses_no_step(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["terminated", "terminal closed"])
+def test_a_stop_loses_no_step(number: signal.Signals, tmp_path: Path) -> None:
     process = started(tmp_path, *LONGER, "run_dir=stopped", "save_every=null", "schedule.imitate.epochs=50")
     wait_for(process, "imitate    2/")
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=60)
+    assert process.returncode == 143, said
     (step,) = (int(text.split()[3].rstrip(";")) for text in said.splitlines() if text.startswith("stopped after step"))
     last = torch.load(tmp_path / "stopped" / "checkpoints" / "last.pt", weights_only=True)
     assert last["step"] == step > 2 * 21
