@@ -140,7 +140,7 @@ def test_a_stop_loses_no_step(number: signal.Signals, tmp_path: Path) -> None:
     assert process.returncode == 143, said
     (step,) = (int(text.split()[3].rstrip(";")) for text in said.splitlines() if text.startswith("stopped after step"))
     last = torch.load(tmp_path / "stopped" / "checkpoints" / "last.pt", weights_only=True)
-    assert last["step"] == step > 2 * 21
+    assert last["step"] == step >= 2 * 21
 
 
 def test_the_teachers_own_training_goes_on_where_it_was_killed(tmp_path: Path) -> None:
