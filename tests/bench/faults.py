@@ -201,7 +201,7 @@ def told_stops(numbers: list[Numbers]) -> str:
     figure = f"ended after {times(numbers)}"
     if "lost" in numbers[0]:
         inside = sum(of("in the loop", numbers))
-        figure += f"; {inside:.0f} between two steps, at most {max(of('lost', numbers)):.0f} of them lost"
+        figure += f"; {inside:.0f} inside an epoch, {max(of('lost', numbers)):.0f} steps lost"
     return figure
 
 
