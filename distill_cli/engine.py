@@ -201,10 +201,8 @@ def fit(
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
         stage, loss_of = epoch.stage, losses[epoch.stage.name]
         state.meter = meter = state.meter if done else Meter()
-        order, view = (
-            runtime.sample_order(len(data.train), settings.seed, epoch.number),
-            data.train.view_of(epoch.number),
-        )
+        order = runtime.sample_order(len(data.train), settings.seed, epoch.number)
+        view = data.train.view_of(epoch.number)
         title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
         state.model.train()
         with ui.bar(len(data.train), title, meter.count) as bar, Tap(state.model.net, layers) as tap:
@@ -227,14 +225,8 @@ def fit(
                 yield None
         guard.check()
         seconds, at = meter.seconds, moment(epoch, state.step - 1)
-        row: Row = {
-            "stage": stage.name,
-            "epoch": epoch.number,
-            "step": state.step,
-            "T": at.T,
-            "alpha": at.alpha,
-            "lr": at.lr,
-        }
+        row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step}
+        row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr}
         row["loss"] = meter.means()
         val_logits = metrics.logits_of(state.model, data.val)
         row["val"] = metrics.measure(val_logits, data.val.labels, teacher.logits("val") if teacher else None)

@@ -8,9 +8,9 @@ DistillError
   StorageError      6   no space, read-only, or another failure to write
   BusyError         7   the run folder is in use
   OutOfMemory       8   the device or the machine ran out of memory
-  WorkerError       9   a data-loading worker died
+  WorkerError       9   a data-loading worker died, hung, failed or could not be started
 KeyboardInterrupt 130
-  Terminated      143   SIGTERM asked us to stop
+  Terminated      143   SIGTERM, or a terminal that closed, asked us to stop
 """
 
 from __future__ import annotations

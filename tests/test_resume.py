@@ -54,7 +54,14 @@ def result(run: Path) -> dict[str, Any]:
 def started(place: Path, *words: str) -> subprocess.Popen[str]:
     """A run in a process group of its own."""
     command = [sys.executable, "-m", "distill_cli", "train", *words]
-    return subprocess.Popen(command, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=place, stderr=subprocess.PIPE, text=True, start_new_session=True, preexec_fn=hear_hangups
+    )
+
+
+def hear_hangups() -> None:
+    """Whoever started these tests may have told them not to."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def wait_for(process: subprocess.Popen[str], said: str) -> None:
