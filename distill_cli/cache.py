@@ -6,7 +6,6 @@ shape, size and SHA-256. It takes its name when it is finished; one that is not 
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import shutil
@@ -102,8 +101,8 @@ def array(
                 "free some space, choose another output_dir, or use teacher.cache=off",
             )
         ui.say(f"cache: asking {title}: {shape[0]:,} samples, {size(need)}")
-        digest, length = _write(place / ARRAY, shape, compute())
-        card = {"ingredients": named, "about": dict(about), "shape": list(shape), "bytes": length, "sha256": digest}
+        written = _write(place / ARRAY, shape, compute())
+        card = {"ingredients": named, "about": dict(about), "shape": list(shape), **written}
         files.write_json(place / CARD, card)
 
     def usable(place: Path) -> bool:
@@ -140,28 +139,22 @@ def _give_up() -> None:
     raise BusyError("in use")
 
 
-def _write(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> tuple[str, int]:
-    """Write the array as .npy, block by block; returns the file's SHA-256 and its size."""
-    digest = hashlib.sha256()
+def _write(path: Path, shape: tuple[int, int], blocks: Iterable[np.ndarray]) -> dict[str, str | int]:
+    """Write the array as .npy, block by block; returns the file's sha256 and bytes."""
     rows = 0
     try:
         with path.open("xb") as file:
-
-            def put(content: bytes) -> None:
-                file.write(content)
-                digest.update(content)
-
-            put(_head(shape))
+            sink = files.Sink(file)
+            sink.write(_head(shape))
             for block in blocks:
-                put(np.ascontiguousarray(block, dtype="<f4").tobytes())
+                sink.write(np.ascontiguousarray(block, dtype="<f4").tobytes())
                 rows += len(block)
             file.flush()
             os.fsync(file.fileno())
-            length = file.tell()
     except OSError as error:
         raise files.explained(error, path, 4 * shape[0] * shape[1]) from error
     assert rows == shape[0], (rows, shape)
-    return digest.hexdigest(), length
+    return sink.written
 
 
 def _head(shape: tuple[int, int]) -> bytes:

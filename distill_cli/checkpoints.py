@@ -74,15 +74,19 @@ class Checkpoints:
         """
         files.sweep(self.folder)
         faults, found = [], None
-        self._listed = {}
+        listed, self._listed = _listed(self.folder), {}
         for name in (LAST, PREVIOUS, BEST):
-            if not (self.folder / name).is_file():
+            path = self.folder / name
+            if not path.is_file():
                 continue
             try:
-                snapshot, self._listed[name] = _verified(self.folder / name)
+                facts = _facts(path, listed)
+                # One that the manifest vouches for need not be loaded to be kept as another to fall back on.
+                snapshot = _loaded(path) if found is None or listed is None else found
             except (CheckpointError, OSError) as error:
                 faults.append(error.message if isinstance(error, CheckpointError) else str(error))
                 continue
+            self._listed[name] = {"step": snapshot["step"], "epoch": snapshot["epoch"], **facts}
             if found is None:
                 found = snapshot
                 for fault in faults:
@@ -104,28 +108,34 @@ def read(path: Path) -> Snapshot:
     Raises:
         CheckpointError: it is missing, damaged, or its save did not finish.
     """
-    return _verified(path)[0]
-
-
-def _verified(path: Path) -> tuple[Snapshot, Facts]:
-    """A checkpoint's content, and what the manifest says of it or should; see `read`.
-
-    A save that is cut short has moved names: the content counts, under whichever name it is listed.
-    """
-    listed, facts = _listed(path.parent), {}
     if path.is_file():
-        facts = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
-        if listed is not None and not any(facts.items() <= known.items() for known in listed):
-            raise CheckpointError(
-                f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})",
-                f"{PREVIOUS} and {BEST} lie beside it",
-            )
+        _facts(path, _listed(path.parent))
+    return _loaded(path)
+
+
+def _facts(path: Path, listed: list[Facts] | None) -> Facts:
+    """What the manifest lists of the file's content, under whichever name: a save that is cut short has moved names.
+    Without a manifest, what it should list.
+    """
+    own = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
+    if listed is None:
+        return own
+    known = next((facts for facts in listed if own.items() <= facts.items()), None)
+    if known is None:
+        raise CheckpointError(
+            f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})",
+            f"{PREVIOUS} and {BEST} lie beside it",
+        )
+    return known
+
+
+def _loaded(path: Path) -> Snapshot:
     loaded = weights.read_file(path)
     if not isinstance(loaded, dict) or not {"student", "step", "epoch"} <= loaded.keys():
         raise CheckpointError(
             f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
         )
-    return loaded, {**facts, "step": loaded["step"], "epoch": loaded["epoch"]}
+    return loaded
 
 
 def _listed(folder: Path) -> list[Facts] | None:

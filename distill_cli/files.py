@@ -38,6 +38,11 @@ class Sink:
             raise
         return len(data)
 
+    @property
+    def written(self) -> dict[str, str | int]:
+        """sha256 and bytes of what went in."""
+        return {"sha256": self.digest.hexdigest(), "bytes": self.size}
+
     def flush(self) -> None:
         """torch.save asks for it; `write` does it."""
 
@@ -76,8 +81,10 @@ def write(
         failure = (sink.failure if sink else None) or error  # torch.save hides why it failed
         if isinstance(failure, OSError):
             raise explained(failure, path, sink.size if sink else 0) from error
-        raise failure from None
-    return {"sha256": sink.digest.hexdigest(), "bytes": sink.size}
+        if failure is not error:
+            raise failure from None
+        raise
+    return sink.written
 
 
 def explained(error: OSError, path: Path, need: int) -> Exception:
