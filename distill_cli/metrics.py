@@ -90,11 +90,19 @@ def calibration_error(probabilities: Tensor, labels: Tensor) -> Tensor:
 
     Guo et al., 2017, arXiv 1706.04599, equation 3.
     """
+    bins, confidence, right = binned(probabilities, labels)
+    gaps = torch.zeros(ECE_BINS, dtype=probabilities.dtype, device=probabilities.device)
+    gaps.index_add_(0, bins, confidence - right)
+    return gaps.abs().sum() / len(labels)
+
+
+def binned(probabilities: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each sample of (N, K) probabilities: its bin of confidence, of ECE_BINS equally wide ones, its confidence, and
+    1.0 where the decision is right, else 0.0.
+    """
     confidence, decided = probabilities.max(1)
     bins = (confidence * ECE_BINS).long().clamp(max=ECE_BINS - 1)
-    gaps = torch.zeros(ECE_BINS, dtype=probabilities.dtype, device=probabilities.device)
-    gaps.index_add_(0, bins, confidence - (decided == labels).to(confidence.dtype))
-    return gaps.abs().sum() / len(labels)
+    return bins, confidence, (decided == labels).to(confidence.dtype)
 
 
 def per_class(logits: Tensor, labels: Tensor) -> dict[str, list[float]]:

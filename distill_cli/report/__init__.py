@@ -1,0 +1,1 @@
+"""What finished runs say, gathered: records, leaderboard and pages; imports neither torch nor hydra."""

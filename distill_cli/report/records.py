@@ -1,0 +1,179 @@
+"""Which runs lie under given paths, and what each says of itself; judges none of it, and needs no torch."""
+
+from __future__ import annotations
+
+import math
+import os
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from distill_cli import files, identity, ui
+from distill_cli.errors import CheckpointError
+
+SUMMARY = "summary.json"
+# What every finished run's summary holds, and the leaderboard is made of.
+NEEDED = (
+    *(("val", "student", key) for key in ("accuracy", "nll")),
+    *(("test", who, "accuracy") for who in ("teacher", "student", "student_last")),
+    *(("params", who) for who in ("teacher", "student")),
+    ("compression",),
+)
+
+
+@dataclass(frozen=True)
+class Record:
+    """A finished run: its folder, resolved configuration, settings as typed, seed, and summary.json.
+
+    `names` says what the "dataset", the "teacher" and the student ("model") are called, and what was chosen of the other
+    groups as far as that is known. `started` is in seconds since the epoch.
+    """
+
+    folder: Path
+    config: dict[str, Any]
+    overrides: list[str]
+    seed: int
+    summary: dict[str, Any]
+    names: dict[str, str]
+    started: float = 0.0
+
+
+class Unfinished(NamedTuple):
+    """A run without final numbers: its settings as typed, and how it stands, as in running or why it failed."""
+
+    run: str
+    reason: str
+
+
+def found(paths: Sequence[Path]) -> list[Record]:
+    """The finished runs in and below the paths, each once, in the order of their folders.
+
+    A damaged one is warned about and left out, one that is not finished is left out: see `unfinished`.
+
+    Raises:
+        CheckpointError: a path is no folder, or there is no finished run.
+    """
+    records = []
+    for folder in _folders(paths):
+        if (folder / SUMMARY).exists():
+            try:
+                records.append(read(folder))
+            except CheckpointError as error:
+                ui.warn(f"{error.message}; this run is left out")
+    if not records:
+        number = len(unfinished(paths))
+        there = f" ({number} not finished)" if number else ""
+        go_on = "distill resume RUN goes on with one; " if number else ""
+        raise CheckpointError(
+            f"{', '.join(map(str, paths))}: no finished run lies there{there}",
+            f"{go_on}give the folder of a run or a sweep, or one above, as in distill report outputs/train",
+        )
+    return records
+
+
+def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
+    """The runs in and below the paths that have no final numbers, each once.
+
+    Raises:
+        CheckpointError: a path is no folder.
+    """
+    return [_unfinished(folder) for folder in _folders(paths) if not (folder / SUMMARY).exists()]
+
+
+def read(folder: Path) -> Record:
+    """What the finished run in `folder` says.
+
+    Raises:
+        CheckpointError: it is missing, not finished or damaged.
+    """
+    try:
+        about = identity.read(folder)
+        if not (folder / SUMMARY).exists():
+            again = f"distill resume {shlex.quote(str(folder))} goes on with it"
+            raise CheckpointError(f"{folder}: this run is not finished", again)
+        summary = files.read_json(folder / SUMMARY)
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
+    _check(folder / SUMMARY, summary)
+    names = _names(folder, about["config"], typed(about["overrides"]))
+    started = _quietly(folder / "status.json").get("started", 0.0)
+    return Record(folder, about["config"], about["overrides"], summary["seed"], summary, names, started)
+
+
+def typed(overrides: Sequence[str]) -> dict[str, str]:
+    """Settings as typed, value by key; of one typed twice the last."""
+    return {key: value for key, _, value in (text.lstrip("+").partition("=") for text in overrides)}
+
+
+def _folders(paths: Sequence[Path]) -> Iterator[Path]:
+    """Every folder in and below the paths that holds a run, once."""
+    seen = set()
+    for path in paths:
+        if not path.is_dir():
+            what = "is a file" if path.exists() else "there is no such folder"
+            raise CheckpointError(f"{path}: {what}", "give the folder of a run or a sweep, or one above")
+        for place, inner, names in os.walk(path):  # which follows no links
+            inner[:] = sorted(name for name in inner if name[0] != "." and name != "checkpoints")
+            folder = Path(place)
+            if identity.FILE in names and folder.resolve() not in seen:
+                seen.add(folder.resolve())
+                yield folder
+
+
+def _check(path: Path, summary: Mapping[str, Any]) -> None:
+    for keys in NEEDED:
+        value: Any = summary
+        for key in keys:
+            value = value.get(key) if isinstance(value, Mapping) else None
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise CheckpointError(f"{path} is damaged: it does not say {'.'.join(keys)}")
+    if not isinstance(summary.get("seed"), int):
+        raise CheckpointError(f"{path} is damaged: it does not say seed")
+
+
+def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, str]:
+    """From the cards of student and teacher; where one is gone, from what was chosen, or by its class."""
+    chosen = _choices(folder)
+
+    def guess(group: str) -> str:
+        node = config.get(group) or {}
+        known = node.get("name") or chosen.get(group) or texts.get(group)
+        return str(known or str(node.get("_target_", "?")).rpartition(".")[2])
+
+    card = _quietly(folder / "model.json")
+    teacher = _quietly(folder / card.get("teacher", {}).get("path", "teacher") / "model.json")
+    return {
+        **chosen,
+        "dataset": guess("dataset"),
+        "model": guess("student"),
+        **card.get("names", {}),
+        "teacher": teacher.get("names", {}).get("model") or guess("teacher"),
+    }
+
+
+def _choices(folder: Path) -> dict[str, str]:
+    """Which file of each group was chosen, defaults among them, as Hydra wrote it down."""
+    try:
+        with (folder / ".hydra" / "hydra.yaml").open(encoding="utf-8") as file:
+            choices = yaml.safe_load(file)["hydra"]["runtime"]["choices"]
+        return {group: name for group, name in choices.items() if "/" not in group and isinstance(name, str)}
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
+        return {}
+
+
+def _unfinished(folder: Path) -> Unfinished:
+    status = _quietly(folder / "status.json")
+    overrides = _quietly(folder / identity.FILE).get("overrides", [])
+    return Unfinished(" ".join(overrides) or str(folder), status.get("reason") or status.get("status", "unknown"))
+
+
+def _quietly(path: Path) -> dict[str, Any]:
+    """What a file of ours says, nothing where it is gone or damaged."""
+    try:
+        return files.read_json(path)
+    except (CheckpointError, OSError):
+        return {}

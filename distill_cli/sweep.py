@@ -1,0 +1,198 @@
+"""A sweep: every value checked, then its runs through Hydra's sweeper and launcher, and what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig
+
+from distill_cli import compose, files, identity, jobs, live, overrides, search, ui
+from distill_cli.errors import CheckpointError, ConfigError, DistillError
+from distill_cli.jobs import Start
+from distill_cli.launcher import Processes
+from distill_cli.names import overrides_slug
+from distill_cli.run import LOCK, SUMMARY
+from distill_cli.search import Search
+
+FILE = "sweep.json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep as composed: the settings of all its runs as Hydra takes them, and which of them are swept over."""
+
+    texts: list[str]
+    parsed: list[Override]
+    cfg: DictConfig
+    searching: bool
+
+    @property
+    def keys(self) -> list[str]:
+        return [override.get_key_element() for override in self.parsed if override.is_sweep_override()]
+
+    @property
+    def total(self) -> int:
+        return int(self.cfg.hydra.sweeper.n_trials) if self.searching else len(list(self.runs()))
+
+    def runs(self) -> Iterator[list[str]]:
+        """The settings of each run of a grid."""
+        return overrides.expand(self.parsed)
+
+    def label(self, settings: Sequence[str]) -> str:
+        """What tells a run from the others."""
+        return " ".join(text for text in settings if text.partition("=")[0] in self.keys) or "the only run"
+
+    def folders(self, home: Path) -> dict[str, Path]:
+        """The runs' folders in `home` by label: all of a grid's, those of a search that there are."""
+        if not self.searching:
+            return {self.label(settings): home / overrides_slug(settings, self.keys) for settings in self.runs()}
+        found = {}
+        for path in sorted(home.glob(f"*/{identity.FILE}")):
+            with contextlib.suppress(CheckpointError):
+                found[self.label(identity.read(path.parent)["overrides"])] = path.parent
+        return found
+
+
+def run(
+    engine: Any, config_name: str, config_dir: str | None, texts: Sequence[str], task: Callable[[DictConfig], Any]
+) -> int:
+    """Run a sweep, or what is missing of it where its folder holds it already; returns the exit code.
+
+    Args:
+        texts: the settings, swept over or not. task: runs one composed configuration.
+
+    Raises:
+        ConfigError: some value is wrong; nothing has been started. CheckpointError: the folder holds another sweep.
+        BusyError: another process runs this one. KeyboardInterrupt: we were asked to stop; so were the runs.
+    """
+    plan = read(engine, config_name, texts)
+    named = overrides.value_of(plan.parsed, "hydra.sweep.dir") is not None
+    wanted = Path(plan.cfg.hydra.sweep.dir).absolute()
+    home, lock = files.own(wanted, LOCK, named, lambda place: (place / FILE).exists())
+    since = time.time()
+    try:
+        meet(engine, config_name, plan, home)
+        remember(plan, home, config_name, texts)
+        start = Start(task, config_name, config_dir, str(Path.cwd()), plan.cfg.optimize)
+        view = live.View(lambda: plan.folders(home), plan.total, plan.cfg.optimize, since)
+        done = f", {len(view.before)} of them done before" if view.before else ""
+        ui.show(f"sweep: {plan.total} runs{done}, in {home}\n")
+        compose.name_runs_by(plan.keys)
+        settings = [*plan.texts, overrides.quoted(f"hydra.sweep.dir={home}")]
+        try:
+            with live.shown(view):
+                compose.multirun(engine, config_name, start, settings, (Processes, Search))
+        except DistillError:
+            raise
+        except KeyboardInterrupt:
+            ui.say(f"to go on: distill resume {shlex.quote(str(home))}")
+            raise
+        except Exception as error:  # a cluster lost a run: the folders tell which
+            ui.warn(f"{plan.cfg.hydra.runtime.choices['hydra/launcher']}: {type(error).__name__}: {error}")
+        return close(plan, home, since)
+    finally:
+        files.release(lock)
+
+
+def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
+    """Compose a sweep and check every value of every axis.
+
+    Raises:
+        ConfigError: something is wrong with one of them.
+    """
+    parsed = overrides.parse(texts, multirun=True)
+    if overrides.value_of(parsed, "run_dir") is not None:
+        raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
+    if overrides.value_of(parsed, "hydra.sweep.subdir") is not None:
+        raise ConfigError(
+            "hydra.sweep.subdir: runs are named by what is swept over", "hydra.sweep.dir=PATH names the sweep"
+        )
+    for key in ("optimize", "output_dir", "hydra.sweep.dir"):
+        overrides.value_of(parsed, key)  # takes one value
+    cfg = compose.compose(engine, config_name, "train", texts, RunMode.MULTIRUN)
+    sweeper = cfg.hydra.sweeper
+    searching = str(sweeper._target_).endswith(f".{Search.__name__}")
+    typed = {override.key_or_group for override in parsed}
+    swept = any(override.is_sweep_override() for override in parsed)
+    params = {} if searching and swept else sweeper.params or {}
+    more = [f"{key}={value}" for key, value in params.items() if key not in typed]
+    if not searching and "baseline" not in typed:
+        more.append("baseline=true")  # shared by all runs of a seed and budget, and what they are held against
+    last = {override.get_key_element(): override for override in overrides.parse([*more, *texts], multirun=True)}
+    plan = Plan([override.input_line or "" for override in last.values()], list(last.values()), cfg, searching)
+    for override in plan.parsed:
+        if searching and override.is_sweep_override():
+            search.distribution(override)
+        elif overrides.is_open(override):
+            raise ConfigError(f"{override.input_line}: leaves its values to a search", "add hydra/sweeper=optuna")
+    for settings in overrides.combinations(plan.parsed):
+        compose.compose(engine, config_name, "train", settings)
+    return plan
+
+
+def remember(plan: Plan, home: Path, config_name: str, texts: Sequence[str]) -> None:
+    """Write down what the sweep is, for whoever goes on with it; where it lies is found there."""
+    kept = [text for text in texts if not text.startswith("hydra.sweep.dir=")]
+    about = {"name": config_name, "directory": str(Path.cwd()), "output_dir": plan.cfg.output_dir, "overrides": kept}
+    files.write_json(home / FILE, about)
+
+
+def known(home: Path) -> dict[str, Any]:
+    """What `remember` wrote.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    found = files.read_json(home / FILE)
+    kinds = {"name": str, "directory": str, "output_dir": str, "overrides": list}
+    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+        raise CheckpointError(f"{home / FILE} is damaged")
+    return found
+
+
+def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
+    """Hold the sweep against what `home` holds of it: what has finished there must be what would be run.
+
+    Raises:
+        CheckpointError: a finished run there is of another configuration.
+    """
+    for settings in plan.runs() if not plan.searching else ():
+        folder = home / overrides_slug(settings, plan.keys)
+        if (folder / SUMMARY).exists():
+            cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
+            kept = identity.read(folder)["config"]
+            hint = "choose another hydra.sweep.dir, or drop it for a new sweep"
+            identity.require_same(kept, identity.config_of(cfg), f"{folder} holds a run of another configuration", hint)
+
+
+def close(plan: Plan, home: Path, since: float) -> int:
+    """Show what came of the runs, and write leaderboard and report; returns the exit code."""
+    states = {label: jobs.state(folder, since, over=True) for label, folder in plan.folders(home).items()}
+    missing = {label: state for label, state in states.items() if state.name != "finished"}
+    finished = len(states) - len(missing)
+    ui.show(f"\n{finished} of {plan.total} runs done\n")
+    if finished:
+        ui.show(f"report: {report(home)}")
+    if missing:
+        rows = [[label, state.name, (state.reason.splitlines() or [""])[0]] for label, state in missing.items()]
+        ui.show(ui.table("not finished", ["run", "", "why"], rows, numbers=False))
+        ui.show(f"a run's train.log says more; what is missing is run by:  distill resume {shlex.quote(str(home))}")
+    return 1 if missing else 0
+
+
+def report(home: Path) -> Path:
+    """Write and show the leaderboard of the runs in `home`; returns where the page is."""
+    from distill_cli.report import leaderboard, write  # scipy and matplotlib take their time to import
+
+    entries = write.of_sweep([home], home)
+    ui.show(leaderboard.table(entries))
+    ui.show("\n".join(["", *leaderboard.remarks(entries), ""]))
+    return home / write.PAGE
