@@ -16,6 +16,10 @@ def main(argv: list[str] | None = None) -> int:
         return shown(front_page())
     if words[0] == "--version":
         return shown(f"distill {__version__}")
+    if words[0] == "--complete":  # typed by nobody: the script of `distill completion` asks so at every Tab
+        from distill_cli.completion import answer
+
+        return answer(words[1:])
     if words[0] in command_names() and {"-h", "--help"} & set(words[1:]):
         return shown(help_page(words[0]))
     from distill_cli.dispatch import guarded
