@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import logging
 import re
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import hydra
 from hydra import initialize_config_dir
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -24,7 +27,7 @@ from hydra.core.plugins import Plugins
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from hydra.types import RunMode
+from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
@@ -96,7 +99,8 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         SourcesRegistry.instance().register(Folder)
         OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v is not None), None))
         OmegaConf.register_new_resolver("slug", slug)
-        OmegaConf.register_new_resolver("overrides_slug", overrides_slug)
+        name_runs_by(None)
+        OmegaConf.register_new_resolver("direction", schema.direction)
     schema.register()
     # Hydra 1.4 drops version_base and warns when it is given.
     version = tuple(int(part) for part in hydra.__version__.split(".")[:2])
@@ -107,15 +111,25 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         yield engine
 
 
-def compose(engine: Any, config_name: str, command: str, overrides: Sequence[str]) -> DictConfig:
+def name_runs_by(keys: Sequence[str] | None) -> None:
+    """Name the folders of a sweep's runs by these of their settings from now on; None: by all."""
+    OmegaConf.register_new_resolver("overrides_slug", functools.partial(overrides_slug, keys=keys), replace=True)
+
+
+def compose(
+    engine: Any, config_name: str, command: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN
+) -> DictConfig:
     """Compose and validate one configuration; it still holds Hydra's own node, and is current in HydraConfig.
+
+    Args:
+        mode: MULTIRUN: the configuration of a sweep as a whole, without what is swept over.
 
     Raises:
         ConfigError: for anything wrong in it.
     """
     with _explained(engine, config_name):
         cfg = engine.compose_config(
-            config_name=config_name, overrides=list(overrides), run_mode=RunMode.RUN, with_log_configuration=False
+            config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
         )
     make_current(cfg)
     shape = schema.SCHEMAS[command]
@@ -143,23 +157,53 @@ def run(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> 
     return result.return_value
 
 
-def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> list[tuple[list[str], Any]]:
-    """Run a sweep through Hydra's sweeper and launcher; each job's overrides, and its value or what it raised."""
+def multirun(engine: Any, config_name: str, task: Task, overrides: Sequence[str], plugins: Sequence[type]) -> None:
+    """Run a sweep through Hydra's sweeper and launcher; what these raise, this raises.
 
-    def released(cfg: DictConfig) -> Any:
-        value = _caught(task)(cfg)
-        return _without_frames(value) if isinstance(value, BaseException) else value
+    Args:
+        plugins: sweepers and launchers of ours, which a preset's `_target_` names as hydra_plugins.distill.NAME.
 
-    batches = engine.multirun(
-        config_name=config_name, task_function=released, overrides=[*overrides, "hydra.mode=MULTIRUN"]
+    Raises:
+        ConfigError: what was chosen is not installed.
+    """
+    cfg = engine.compose_config(
+        config_name, [*overrides, "hydra.mode=MULTIRUN"], run_mode=RunMode.MULTIRUN, with_log_configuration=False
     )
-    return [(list(job.overrides or []), job.return_value) for batch in (batches or []) for job in batch]
+    callbacks = Callbacks(cfg)
+    callbacks.on_multirun_start(config=cfg, config_name=config_name)
+    with _plugged(plugins) as known:
+        for kind in ("sweeper", "launcher"):
+            if cfg.hydra[kind]._target_ not in known.class_name_to_class:
+                name = cfg.hydra.runtime.choices[f"hydra/{kind}"]
+                raise ConfigError(f"hydra/{kind}={name}: it is not installed", "pip install 'distill-cli[sweep]'")
+        context = HydraContext(config_loader=engine.config_loader, callbacks=callbacks)
+        try:
+            sweeper = known.instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
+        except HydraException as error:  # what the constructor of a plugin of ours has to say
+            if isinstance(error.__cause__, DistillError):
+                raise error.__cause__ from None
+            raise
+    sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+    callbacks.on_multirun_end(config=cfg, config_name=config_name)
 
 
-def _without_frames(error: BaseException) -> BaseException:
-    """The error without its traceback and causes, whose frames would keep a failed job's models in memory."""
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    return error
+@contextmanager
+def _plugged(plugins: Sequence[type]) -> Iterator[Plugins]:
+    """Inside, Hydra knows our plugins: no other program in this environment is made to load them, and no launcher that
+    sends Hydra's state to another machine takes them along.
+    """
+    known, place = Plugins.instance(), "hydra_plugins.distill"
+    ours = {plugin.__name__: type(plugin.__name__, (plugin,), {"__module__": place}) for plugin in plugins}
+    sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
+    sys.modules[place] = types.ModuleType(place)
+    vars(sys.modules[place]).update(ours)
+    before = dict(known.class_name_to_class)
+    known.class_name_to_class |= {f"{place}.{name}": plugin for name, plugin in ours.items()}
+    try:
+        yield known
+    finally:
+        known.class_name_to_class = before
+        del sys.modules[place]
 
 
 def _caught(task: Task) -> Task:
@@ -307,6 +351,6 @@ def _unknown_key(key: str, keys: Sequence[str]) -> str:
     close = ALIASES.get(close, close) if close else None
     parent = key.rpartition(".")[0]
     inside = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
-    guess = f"did you mean {close}?" if close else ""
+    guess = f"did you mean {close}?" if close and close != key else ""
     choices = f"keys{f' of {parent}' if parent else ''}: {', '.join(inside)}" if inside else ""
     return "\n".join(line for line in (f"{key}: there is no such key. {guess}".rstrip(), choices) if line)

@@ -26,6 +26,8 @@ Built = TypeVar("Built")
 # Groups that read another group's folder: each model is written once and offered in both roles.
 SHARED_FOLDERS = {"teacher": "model", "student": "model"}
 
+OPTIONAL_GROUPS = {"experiment", "logger"}  # of which nothing need be chosen
+
 
 def conf_dir() -> Path:
     """The shipped conf/."""
@@ -65,10 +67,9 @@ def group_files(group: str) -> dict[str, Path]:
 
 
 def group_names() -> list[str]:
-    """The groups a user can choose from."""
-    return sorted(
-        {p.name for p in conf_dir().iterdir() if p.is_dir()} - {"model", "experiment", "hydra"} | set(SHARED_FOLDERS)
-    )
+    """The groups of which a user must choose one."""
+    folders = {p.name for p in conf_dir().iterdir() if p.is_dir()} - {"model", "hydra"} | set(SHARED_FOLDERS)
+    return sorted(folders - OPTIONAL_GROUPS)
 
 
 def optimizer_node(name: str) -> dict[str, Any]:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -13,35 +10,12 @@ from distill_cli.pages import command_names
 if TYPE_CHECKING:
     import argparse
 
-    from omegaconf import DictConfig
-
 
 def guarded(words: list[str]) -> int:
     """Dispatch, with every failure turned into one message and an exit code."""
-    from distill_cli import stopping, ui
-    from distill_cli.errors import DistillError, Terminated, exit_code_of, translated
+    from distill_cli import endings
 
-    stopping.listen()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")  # a terminal that cannot show α shows a question mark
-    try:
-        with translated():
-            return dispatch(words)
-    except DistillError as error:
-        ui.fail(str(error))
-        return error.exit_code
-    except KeyboardInterrupt as stopped:
-        ui.fail("terminated" if isinstance(stopped, Terminated) else "interrupted")
-        return exit_code_of(stopped)
-    except Exception:
-        if os.environ.get("DISTILL_DEBUG"):
-            raise
-        import traceback
-
-        ui.fail("this is a bug in distill; the traceback:")
-        traceback.print_exc()
-        return 1
+    return endings.guarded(lambda: dispatch(words))
 
 
 def dispatch(words: list[str]) -> int:
@@ -53,8 +27,7 @@ def dispatch(words: list[str]) -> int:
         guess = did_you_mean(command, command_names(), "distill ")
         raise ConfigError(f"there is no command {command!r}", f"{guess}commands: {', '.join(command_names())}")
     if not (conf_dir() / f"{command}.yaml").is_file():
-        command_run(command)(list(rest))
-        return 0
+        return command_run(command)(list(rest)) or 0
     return configured(command, arguments(command, rest))
 
 
@@ -83,6 +56,9 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-m", "--multirun", action="store_true")
     parser.add_argument("-cn", "--config-name", default=command)
     parser.add_argument("-cd", "--config-dir")
+    if command == "train":
+        parser.add_argument("--from", dest="source")
+    parser.set_defaults(source=None)
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     parser.add_argument("-p", "--package")
     parser.add_argument("--resolve", action="store_true")
@@ -101,16 +77,21 @@ def configured(command: str, args: argparse.Namespace) -> int:
     if command == "eval":
         compose.use_dataset_of(overrides.value_of(parsed, "ckpt"))
     with compose.session(command, args.config_dir) as engine:
+        if args.source is not None:
+            texts = from_run(engine, args)
+            parsed = overrides.parse(texts, args.multirun)
         if args.cfg or args.info:
             compose.print_config(engine, args, texts)
             return 0
         if command == "eval" and overrides.value_of(parsed, "ckpt") is None:
             raise ConfigError("ckpt: which checkpoint?", "distill eval ckpt=outputs/train/<date>/<run>")
+        run = command_run(command)
         if command == "train" and args.multirun:
-            return sweep(engine, args.config_name, parsed, texts)
+            from distill_cli import sweep
+
+            return sweep.run(engine, args.config_name, args.config_dir, texts, run)
         jobs = list(overrides.expand(parsed)) if args.multirun else [texts]
         configurations = [compose.compose(engine, args.config_name, command, job) for job in jobs]
-        run = command_run(command)
         if command == "train":
             compose.run(engine, args.config_name, run, texts)
             return 0
@@ -120,35 +101,18 @@ def configured(command: str, args: argparse.Namespace) -> int:
     return 0
 
 
-def sweep(engine: Any, config_name: str, parsed: Sequence[Any], texts: list[str]) -> int:
-    """Run every combination, each in a folder of its own; a job that fails costs that job only."""
-    from hydra.core.hydra_config import HydraConfig
+def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
+    """The settings of the run that --from names, with those typed in their place; says what differs from that run."""
+    from pathlib import Path
 
-    from distill_cli import compose, overrides, ui
-    from distill_cli.errors import ConfigError
+    from distill_cli import compose, identity, overrides, stored, ui
 
-    if overrides.value_of(parsed, "run_dir") is not None:
-        raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
-    for job in overrides.combinations(parsed):
-        compose.compose(engine, config_name, "train", job)
-    run = command_run("train")
-    keys = {override.key_or_group for override in parsed if override.is_sweep_override()}
-    total = sum(1 for _ in overrides.expand(parsed))
-
-    def named(job: Sequence[str]) -> str:
-        return " ".join(text for text in job if text.partition("=")[0] in keys)
-
-    def task(cfg: DictConfig) -> Any:
-        job = HydraConfig.get()
-        ui.show(f"\n[{job.job.num + 1}/{total}] {named(job.overrides.task)}")
-        return run(cfg)
-
-    values = compose.multirun(engine, config_name, task, texts)
-    results = [(named(job), found) for job, found in values]
-    done = [(name, found) for name, found in results if not isinstance(found, Exception)]
-    rows = [[name, *(f"{found[s]['student']['accuracy']:.4f}" for s in ("val", "test"))] for name, found in done]
-    ui.show(ui.table(f"{len(done)} of {len(results)} runs done", ["run", "val accuracy", "test accuracy"], rows))
-    for name, found in results:
-        if isinstance(found, Exception):
-            ui.fail(f"{name}: {found}")
-    return 0 if len(done) == len(results) else 1
+    known = identity.read(Path(args.source).expanduser())
+    texts = stored.merged(known, args.overrides, args.multirun)
+    args.config_name = known["name"] if args.config_name == "train" else args.config_name
+    one = [o.input_line or "" for o in overrides.parse(texts, args.multirun) if not o.is_sweep_override()]
+    config = identity.config_of(compose.without_hydra(compose.compose(engine, args.config_name, "train", one)))
+    changed = identity.changes(known["config"], config)
+    ui.show("\n".join([f"the recipe of {args.source}, {'with' if changed else 'unchanged'}", *changed]))
+    ui.show("")
+    return texts

@@ -14,12 +14,28 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
-from distill_cli import __version__, baseline, engine, files, metrics, models, setup, teaching, training, ui
+from distill_cli import (
+    __version__,
+    baseline,
+    cost,
+    engine,
+    evaluation,
+    files,
+    metrics,
+    models,
+    setup,
+    teaching,
+    training,
+    ui,
+)
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
 from distill_cli.checkpoints import fitting
 from distill_cli.errors import CheckpointError
-from distill_cli.models import weights
+from distill_cli.loggers import About, Loggers
+from distill_cli.models import Classifier, weights
+from distill_cli.names import fingerprint
+from distill_cli.report import write
 from distill_cli.run import SUMMARY, Run
 from distill_cli.setup import Setup
 
@@ -32,7 +48,7 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """
     if (known := run.summary()) is not None:
         ui.say(f"{run.folder} holds this run, finished")
-        show(known, run.folder)
+        close(known, run.folder, bool(cfg.report))
         return known
     job = setup.read(cfg)
     untrained = copy.deepcopy(job.student)
@@ -47,30 +63,21 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
         home = prepared.folder if prepared else run.folder / "teacher"
         card = job.card("student") | ({"teacher": taught_by(home, run.folder)} if prepared else {})
     run.agree(prints_of(job, prepared), machine_of(job))
-    with clock("cache"):
-        teacher = teaching.start(job, way, prepared)
-    state = train(job, teacher, run, card, clock)
-    contestants = {"student": job.student}
-    if state.best and state.best["epoch"] != state.epoch:
-        contestants["student_last"] = copy.deepcopy(job.student)
-    job.student.net.load_state_dict(state.best_weights)
-    if job.plain["baseline"]:
-        with clock("baseline"):
-            contestants["baseline"] = baseline.prepare(job, untrained)
-    logits: dict[str, dict[str, Tensor]] = {}
-    with clock("eval"):
-        for name, split in (("val", job.data.val), ("test", job.data.test)):
-            answers = {who: metrics.logits_of(model, split) for who, model in contestants.items()}
-            last = answers.get("student_last", answers["student"])  # the last epoch may be the best
-            logits[name] = {"teacher": teacher.logits(name), **answers, "student_last": last}
-    summary = summarise(job, state, logits, run) | {"seconds": clock.seconds}
-    if way.joint:
-        home.mkdir(exist_ok=True)
-        weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
-        card["teacher"] = taught_by(home, run.folder)
-    weights.write_model(run.folder, "student", job.student.net, card)
-    files.write_json(run.folder / SUMMARY, summary)
-    show(summary, run.folder)
+    with Loggers(job.plain["logger"], about(run)) as loggers:
+        with clock("cache"):
+            teacher = teaching.start(job, way, prepared)
+        state = train(job, teacher, run, card, clock, loggers)
+        logits = answers(job, state, teacher, untrained, clock)
+        summary = summarise(job, state, logits, run) | {"seconds": clock.seconds}
+        if way.joint:
+            home.mkdir(exist_ok=True)
+            weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
+            card["teacher"] = taught_by(home, run.folder)
+        weights.write_model(run.folder, "student", job.student.net, card)
+        files.write_json(run.folder / evaluation.FILE, details(job, logits["test"]))
+        files.write_json(run.folder / SUMMARY, summary)
+        close(summary, run.folder, job.plain["report"])
+        loggers.finish(summary)
     return summary
 
 
@@ -79,8 +86,21 @@ def prints_of(job: Setup, prepared: teachers.Prepared | None) -> dict[str, Any]:
     return {
         "data": job.data.digest,
         "teacher": prepared.weights if prepared else None,
-        "code": setup.user_code(job.plain),
+        "code": setup.user_code({**job.plain, "logger": None}),  # loggers change nothing in what comes out
     }
+
+
+def about(run: Run) -> About:
+    """What loggers know of the run."""
+    parent = run.folder.parent
+    return About(
+        folder=run.folder,
+        name=run.folder.name,
+        id=fingerprint([run.fingerprint, str(run.folder.resolve())]),
+        config={key: value for key, value in run.known["config"].items() if key != "logger"},
+        overrides=run.known["overrides"],
+        group=parent.name if (parent / "sweep.json").is_file() else None,
+    )
 
 
 def machine_of(job: Setup) -> dict[str, Any]:
@@ -100,7 +120,9 @@ def taught_by(home: Path, folder: Path) -> dict[str, str]:
     return {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
 
 
-def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock) -> engine.State:
+def train(
+    job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock, loggers: Loggers
+) -> engine.State:
     """Run the stages, or what is left of them; every epoch leaves a row and checkpoints. Returns the final state."""
     state = engine.begin(job.student, job.objectives, job.recipe, job.dtype)
     checkpoints = job.checkpoints(run.folder)
@@ -115,6 +137,7 @@ def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, An
             clock.restore(snapshot["seconds"])
         ui.say(f"going on after step {state.step}, {state.epoch} epoch(s) done")
     run.rows(state.rows)
+    loggers.rows(state.rows)
 
     def more() -> dict[str, Any]:
         own = {"run": run.fingerprint, "card": dict(card), "seconds": clock.so_far()}
@@ -125,8 +148,33 @@ def train(job: Setup, teacher: teaching.Teacher, run: Run, card: Mapping[str, An
         steps = engine.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher)
         for row in training.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
+            loggers.rows(state.rows)
             ui.say(words.epoch_line(row, total))
     return state
+
+
+def answers(
+    job: Setup, state: engine.State, teacher: teaching.Teacher, untrained: Classifier, clock: words.Clock
+) -> dict[str, dict[str, Tensor]]:
+    """Everyone's logits on val and test; leaves the student with its best weights.
+
+    Args:
+        untrained: the student as initialised, which the baseline starts from.
+    """
+    contestants = {"student": job.student}
+    if state.best and state.best["epoch"] != state.epoch:
+        contestants["student_last"] = copy.deepcopy(job.student)
+    job.student.net.load_state_dict(state.best_weights)
+    if job.plain["baseline"]:
+        with clock("baseline"):
+            contestants["baseline"] = baseline.prepare(job, untrained)
+    logits: dict[str, dict[str, Tensor]] = {}
+    with clock("eval"):
+        for name, split in (("val", job.data.val), ("test", job.data.test)):
+            mine = {who: metrics.logits_of(model, split) for who, model in contestants.items()}
+            last = mine.get("student_last", mine["student"])  # the last epoch may be the best
+            logits[name] = {"teacher": teacher.logits(name), **mine, "student_last": last}
+    return logits
 
 
 def summarise(job: Setup, state: engine.State, logits: Mapping[str, Mapping[str, Tensor]], run: Run) -> dict[str, Any]:
@@ -158,8 +206,15 @@ def summarise(job: Setup, state: engine.State, logits: Mapping[str, Mapping[str,
     return summary
 
 
-def show(summary: Mapping[str, Any], folder: Path) -> None:
-    """The closing table, what distillation bought, and where everything is."""
+def details(job: Setup, test: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What the report shows beyond the summary; what the models cost to run is measured only for one."""
+    found = evaluation.describe(test, job.data.test, job.data.classes)
+    models = {"teacher": job.teacher, "student": job.student}
+    return {**found, "cost": cost.of_models(models, job.data.input, job.device) if job.plain["report"] else None}
+
+
+def close(summary: Mapping[str, Any], folder: Path, report: bool) -> None:
+    """Write the report where it is wanted and missing; the closing table, what distillation bought, and where all is."""
     val = summary["val"]
     if "baseline" in val and val["baseline"]["accuracy"] > val["teacher"]["accuracy"]:
         ui.warn("on validation the teacher is worse than the student trained on labels only: it has little to teach")
@@ -167,3 +222,5 @@ def show(summary: Mapping[str, Any], folder: Path) -> None:
     ui.show(words.results(summary))
     ui.show(words.closing(summary))
     ui.show(f"\nrun folder: {folder}")
+    if report and not (folder / write.PAGE).exists():
+        ui.show(f"report:     {write.of_run(folder)}")

@@ -215,6 +215,35 @@ def claim(path: Path) -> int:
     return handle
 
 
+def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> tuple[Path, int]:
+    """Make `folder` and hold the lock in it; of two that would take the same name by chance, the second takes another.
+
+    Args:
+        named: whether the user chose the folder, so that it must be this one. taken: whether a folder, one that is not
+            named, is somebody's already.
+
+    Returns:
+        the folder, and the handle to `release`.
+
+    Raises:
+        BusyError: another process works in a named one.
+    """
+    place, number = folder, 1
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = claim(place / lock)
+        except BusyError:
+            if named:
+                raise
+        else:
+            if named or not taken(place):
+                return place, handle
+            release(handle)
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+
+
 def lock_of(folder: Path) -> Path:
     """The lock that whoever makes `folder` holds: see `once`."""
     return folder.parent / f".{folder.name}.lock"

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_cli import files
+from omegaconf import DictConfig
+
+from distill_cli import files, kinds
 from distill_cli.errors import CheckpointError
 
 FILE = "run.json"
 
-# Keys that decide where and how a run works, but not what comes out of it.
+# Keys that decide where and how a run works, but not what comes out of it; those below them too.
 FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
-        "teacher.checkpoint"}  # fmt: skip
+        "teacher.checkpoint", "report", "optimize", "logger"}  # fmt: skip
+
+
+def config_of(cfg: DictConfig) -> dict[str, Any]:
+    """A job's configuration as run.json holds it, and as it is read again."""
+    config: dict[str, Any] = json.loads(json.dumps(kinds.plain(cfg)))
+    return config
 
 
 def read(folder: Path) -> dict[str, Any]:
@@ -37,9 +46,14 @@ def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hin
     Raises:
         CheckpointError: listing every key that differs as old -> new.
     """
-    wrong = [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in differences(kept, now) if key not in FREE]
-    if wrong:
+    if wrong := changes(kept, now):
         raise CheckpointError(f"{what}:\n" + "\n".join(wrong), hint)
+
+
+def changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every key that differs and changes what comes out, as a line old -> new."""
+    found = [found for found in differences(kept, now) if not _free(found[0])]
+    return [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in found]
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -49,6 +63,10 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any,
             yield from differences(old.get(key), new.get(key), f"{where}.{key}" if where else str(key))
     elif old != new:
         yield where, old, new
+
+
+def _free(key: str) -> bool:
+    return any(key == free or key.startswith(f"{free}.") for free in FREE)
 
 
 def _shown(value: Any) -> str:

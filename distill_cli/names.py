@@ -17,9 +17,14 @@ def slug(text: str, limit: int = 150) -> str:
     return f"{clean[: limit - 9] or 'x'}-{hashlib.sha256(str(text).encode()).hexdigest()[:8]}"
 
 
-def overrides_slug(overrides: Sequence[str]) -> str:
-    """A sweep job's folder name from its overrides: T=1, alpha=0.5 -> T-1_alpha-0.5."""
-    return slug("_".join(slug(override.replace("=", "-", 1), 1000) for override in overrides) or "default")
+def overrides_slug(overrides: Sequence[str], keys: Sequence[str] | None = None) -> str:
+    """A sweep job's folder name from its overrides: T=1, alpha=0.5 -> T-1_alpha-0.5.
+
+    Args:
+        keys: those of them that tell it from the others, in whatever order they are typed; None: all, as typed.
+    """
+    chosen = overrides if keys is None else sorted(text for text in overrides if text.partition("=")[0] in keys)
+    return slug("_".join(slug(text.replace("=", "-", 1), 1000) for text in chosen) or "default")
 
 
 def fingerprint(ingredients: Any) -> str:

@@ -11,16 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 
 from distill_cli import schema
-from distill_cli.config import group_files, group_names, unknown_choice
+from distill_cli.config import OPTIONAL_GROUPS, group_files, group_names, unknown_choice
 from distill_cli.errors import ConfigError, nearest
 from distill_cli.kinds import LARGEST, complaint, short, shown
 
 # Values that are paths are taken as typed: `~` expanded, spaces, umlauts and = allowed.
-PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "run_dir", "output_dir", "predictions", "hydra.sweep.dir"}
+PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "run_dir", "output_dir", "predictions", "hydra.sweep.dir",
+             "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
 
 MOST = 10_000  # values of one sweep: each is composed before the first runs
 
@@ -36,6 +37,8 @@ ALIASES = {
 def quoted(override: str, multirun: bool = False) -> str:
     """The same override with a path value expanded and quoted for Hydra's grammar."""
     key, equals, value = override.partition("=")
+    if key in OPTIONAL_GROUPS and value == "null":
+        return f"{key}=[]"  # Hydra takes null for no choice of a group
     in_quotes = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
     if not equals or key.lstrip("+") not in PATH_KEYS or not value or in_quotes or "${" in value:
         return override
@@ -86,6 +89,8 @@ def _values(override: Override) -> list[Any]:
     value = override.value()
     if isinstance(value, ChoiceSweep):
         return [item for item in value.list if not isinstance(item, RangeSweep)]
+    if isinstance(value, IntervalSweep):
+        return [value.start, value.end]
     if isinstance(value, RangeSweep):
         ends = (value.start or 0, value.stop or 0)
         if value.step and abs(ends[1] - ends[0]) > MOST * abs(value.step):
@@ -102,7 +107,7 @@ def _check(key: str, value: Any) -> None:
     elif isinstance(value, list):
         for inner in value:
             _check(key, inner)
-    elif isinstance(value, int | float) and key in (*group_names(), "experiment"):
+    elif isinstance(value, int | float) and key in (*group_names(), *OPTIONAL_GROUPS):
         raise ConfigError(unknown_choice(key, shown(value), list(group_files(key))))
     elif isinstance(value, int | float) and not isinstance(value, bool) and complaint(value, {}):
         raise ConfigError(f"{key}: {complaint(value, {})}")
@@ -135,14 +140,26 @@ def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _axes(parsed: Sequence[Override]) -> list[list[str]]:
-    """The texts each override stands for: several for one that is swept over listed values, else its own."""
+    """The texts each override stands for: several for one that is swept over, else its own."""
     axes = []
     for override in parsed:
         text = override.input_line or ""
-        listed = override.is_sweep_override() and override.is_discrete_sweep()
-        values = list(override.sweep_string_iterator()) if listed else []
-        axes.append([f"{text.partition('=')[0]}={value}" for value in values] if listed else [text])
+        values = list(_swept(override)) if override.is_sweep_override() else []
+        axes.append([f"{text.partition('=')[0]}={value}" for value in values] or [text])
     return axes
+
+
+def _swept(override: Override) -> Iterator[Any]:
+    """The values a sweep override lists, or the two ends of what it leaves open."""
+    if override.is_discrete_sweep():
+        yield from override.sweep_string_iterator()
+    else:
+        yield from _values(override)
+
+
+def is_open(override: Override) -> bool:
+    """Whether an override leaves its values to a search, as T=interval(1,10) does."""
+    return override.is_sweep_override() and not override.is_discrete_sweep()
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:

@@ -16,12 +16,12 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, files, identity, kinds, stopping, ui
-from distill_cli.errors import BusyError, CheckpointError, StorageError, exit_code_of
+from distill_cli import __version__, files, identity, stopping, ui
+from distill_cli.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.names import fingerprint
 
-SUMMARY, STATUS = "summary.json", "status.json"
-FOLDERS = (".hydra", "checkpoints", "eval", "teacher")
+SUMMARY, STATUS, LOCK = "summary.json", "status.json", ".lock"
+FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "tensorboard", "wandb")
 
 
 class Run:
@@ -45,30 +45,15 @@ class Run:
         self._log: Any = None
 
     def __enter__(self) -> Run:
-        self._lock = self._claim()
+        self.folder, self._lock = files.own(
+            self.folder, LOCK, self.named, lambda place: (place / identity.FILE).exists()
+        )
         try:
             self._meet()
         except BaseException:
             files.release(self._lock)
             raise
         return self
-
-    def _claim(self) -> int:
-        """Lock the folder; of two that would take the same name by chance, the second takes another."""
-        wanted, number = self.folder, 1
-        while True:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            try:
-                lock = files.claim(self.folder / ".lock")
-            except BusyError:
-                if self.named:
-                    raise
-            else:
-                if self.named or not (self.folder / identity.FILE).exists():
-                    return lock
-                files.release(lock)
-            number += 1
-            self.folder = wanted.with_name(f"{wanted.name}-{number}")
 
     def _meet(self) -> None:
         """Read what the folder's run is and hold the configuration against it; a new one is begun."""
@@ -77,7 +62,7 @@ class Run:
                 raise CheckpointError(f"{self.folder / name} is a link: a run writes in its own folder only")
         files.sweep(self.folder)
         typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
-        config = json.loads(json.dumps(kinds.plain(self.cfg)))  # as it will be read again
+        config = identity.config_of(self.cfg)
         about = {"config": config, "overrides": typed}
         if not (self.folder / identity.FILE).exists():
             if (self.folder / STATUS).exists():
@@ -93,7 +78,7 @@ class Run:
             return
         identity.require_same(
             self.known["config"],
-            about["config"],
+            config,
             f"{self.folder} holds a run of another configuration",
             f"{self.resume_line} goes on with it as it was; drop run_dir for a new run",
         )
@@ -178,8 +163,13 @@ class Run:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         try:
-            # Not begun again: what the folder says stays as it was, unless it says that a run which was killed is running.
-            if self._log is not None or (self._running() and not isinstance(error, CheckpointError)):
+            # Not begun again: what the folder says stays as it was, unless it says that a run which was killed is running,
+            # or that one which has all its results has not finished.
+            says = self._says()
+            stale = (
+                says != "finished" if error is None else says == "running" and not isinstance(error, CheckpointError)
+            )
+            if self._log is not None or stale:
                 with stopping.ignored():
                     self._end(error)
         finally:
@@ -187,12 +177,12 @@ class Run:
                 ui.stop_log(self._log)
             files.release(self._lock)
 
-    def _running(self) -> bool:
-        """Whether status.json says that the run is running."""
+    def _says(self) -> str | None:
+        """What status.json says of the run."""
         try:
-            return bool(files.read_json(self.folder / STATUS)["status"] == "running")
+            return str(files.read_json(self.folder / STATUS)["status"])
         except (CheckpointError, OSError, KeyError):
-            return False
+            return None
 
     def _end(self, error: BaseException | None) -> None:
         """The outcome into status.json and the log, as far as the disk takes them."""

@@ -21,6 +21,15 @@ from omegaconf.errors import OmegaConfBaseException
 from distill_cli.errors import ConfigError, did_you_mean
 from distill_cli.kinds import LARGEST, complaint, describe, fits, plain, shown
 
+# What a run can be judged by on validation, and where to: test is for the end.
+DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "agreement": "maximize", "nll": "minimize", "ece": "minimize",
+              "kl": "minimize"}  # fmt: skip
+
+
+def direction(metric: str) -> str:
+    """Where to a search moves a metric, as in val.accuracy: maximize or minimize."""
+    return DIRECTIONS[metric.rpartition(".")[2]]
+
 
 def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
     """A field with bounds gt, ge, lt, le, choices, and rules for what a value may be.
@@ -113,6 +122,11 @@ class Objective:
     weight: float = bounded(1.0, ge=0)
 
 
+@dataclass
+class Logger:
+    _target_: str = bounded(filled=True)
+
+
 # Structured configs below: omegaconf 2.3 wants Optional[...] spelt out.
 @dataclass
 class Device:
@@ -132,6 +146,8 @@ class Train(Device):
     precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
     compile: Any = bounded(False, flag=True)
     baseline: Any = bounded(False, flag=True)
+    report: Any = bounded(True, flag=True)
+    optimize: str = bounded("val.accuracy", choices=tuple(f"val.{name}" for name in DIRECTIONS))
     save_every: Any = bounded("5m", every=True)
     output_dir: str = bounded("outputs", filled=True)
     run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
@@ -140,6 +156,7 @@ class Train(Device):
     objective: dict[str, Any] = bounded({}, nodes=Objective)
     schedule: dict[str, Stage] = bounded({}, nodes=Stage)
     optimizer: Any = bounded(None, node=Optimizer)
+    logger: dict[str, Any] = bounded({}, nodes=Logger)
 
 
 @dataclass

@@ -10,7 +10,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, engine, kinds, models, objectives, runtime, schedule, schema
+from distill_cli import __version__, engine, kinds, loggers, models, objectives, runtime, schedule, schema
 from distill_cli.checkpoints import Checkpoints
 from distill_cli.compose import choice
 from distill_cli.config import code_digest
@@ -91,6 +91,7 @@ def read(cfg: DictConfig) -> Setup:
     device = runtime.device(plain["device"])
     names = {"dataset": choice("dataset")}
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
+    loggers.check(plain["logger"])
     terms = objectives.build(plain["objective"])
     recipe = Recipe.read(plain["optimizer"])
     recipe.check("optimizer")  # all that can be checked is checked before the data are read, which may take long

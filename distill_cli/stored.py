@@ -18,6 +18,8 @@ RESOLVER = re.compile(r"\$\{[^}]*[:$]")  # ${name:...}, or one inside another
 # The settings of Hydra's own that a sweep's folder may bring: which preset, and how much of it.
 OF_HYDRA = {"hydra/launcher", "hydra/sweeper", "hydra.launcher.n_jobs", "hydra.launcher.gpus", "hydra.sweeper.n_trials",
             "hydra.sweeper.batch", "hydra.sweeper.seed"}  # fmt: skip
+# And those of loggers: none that says where to a run's numbers are sent.
+OF_LOGGERS = {"project", "experiment"}
 
 
 def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = False) -> list[str]:
@@ -51,7 +53,9 @@ def _vet(override: Override, groups: set[str], trust: Sequence[str]) -> None:
     key, value, text = override.key_or_group, override.value(), override.input_line
     values = value.list if isinstance(value, ChoiceSweep) else [value]
     root = re.split(r"[./]", key)[0]
-    if (root == "hydra" and key not in OF_HYDRA) or override.package is not None:
+    parts = key.split(".")
+    sent = parts[0] == "logger" and len(parts) > 1 and parts[-1] not in OF_LOGGERS
+    if sent or (root == "hydra" and key not in OF_HYDRA) or override.package is not None:
         raise CheckpointError(f"it was started with {text}, which is not taken from a folder", "type that again")
     if RESOLVER.search(str(text)):
         raise CheckpointError(f"it was started with {text}, which works out its value elsewhere")

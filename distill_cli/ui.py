@@ -49,17 +49,22 @@ def say(text: str) -> None:
     log.info("%s", text)
 
 
+def stderr() -> Console:
+    """The console for what a person watches."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
 def warn(text: str) -> None:
     """A message the user should not miss, on stderr and in the log."""
     with contextlib.suppress(OSError):
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[yellow]warning:[/] {escaped(text)}")
+        stderr().print(f"[yellow]warning:[/] {escaped(text)}")
     log.warning("%s", text)
 
 
 def fail(text: str) -> None:
     """The one message of a failure: its first line on stderr, and what to try under it."""
     first, *rest = text.splitlines() or [""]
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    console = stderr()
     console.print(f"[bold red]error:[/] {escaped(first)}")
     for line in rest:
         console.print(f"  {escaped(line)}")

@@ -55,7 +55,7 @@ def _keys(shape: type, where: str) -> Iterator[tuple[str, dataclasses.Field[Any]
             yield key, field, hints[field.name]
         if "node" in field.metadata and shape is not schema.Eval:
             yield from _keys(field.metadata["node"], f"{key}.")
-        if "nodes" in field.metadata:
+        if key in NAMED:
             yield from _keys(field.metadata["nodes"], f"{key}.{NAMED[key]}.")
 
 
@@ -67,7 +67,16 @@ def _bad(key: str, field: dataclasses.Field[Any], hint: Any) -> list[str]:
     if key in PATH_KEYS:  # whatever is typed is a path
         return ["", *null]
     if "node" in rules or "nodes" in rules:
-        return ["abc", "nan", "inf", "-1", HUGE, LARGE, "", *([] if key == "dataset.augmentation" else ["null"])]
+        return [
+            "abc",
+            "nan",
+            "inf",
+            "-1",
+            HUGE,
+            LARGE,
+            "",
+            *([] if key in ("dataset.augmentation", "logger") else ["null"]),
+        ]
     if rules.get("ramp"):
         return [*NO_NUMBER, "[1,2,3]", "[0.5,nan]", f"[{HUGE},1]", "null"]
     if rules.get("names"):

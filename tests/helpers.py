@@ -24,6 +24,7 @@ QUICK = [
     "schedule.imitate.epochs=1",
     "schedule.refine.epochs=1",
     "optimizer.lr=0.003",
+    "report=false",
 ]
 
 

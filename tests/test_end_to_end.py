@@ -185,26 +185,6 @@ def test_the_baseline_is_a_run_on_labels_only(tmp_path: Path) -> None:
     assert read_json(labels_only / "summary.json")["test"]["student"] == pytest.approx(with_baseline, abs=1e-12)
 
 
-def test_a_sweep_runs_every_combination_and_survives_a_failing_job(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert distill("train", *QUICK, "-m", "T=1,3", "alpha=0.5,0.9") == 0
-    assert len(run_folders(tmp_path)) == 4
-    assert len(list((tmp_path / "outputs" / "teachers").glob("[!.]*"))) == 1
-    pairs = {
-        (row["T"], row["alpha"]) for run in run_folders(tmp_path) for row in rows(run) if row["stage"] == "imitate"
-    }
-    assert pairs == {(1.0, 0.5), (1.0, 0.9), (3.0, 0.5), (3.0, 0.9)}
-    shown = capsys.readouterr()
-    assert "4 of 4 runs done" in shown.out
-    assert shown.err.count("teacher: fitting") == 1
-
-    assert distill("train", *QUICK, "-m", "student.widths=[4],[1,1,1,1,1,1],[5]", "hydra.sweep.dir=sweep") == 1
-    shown = capsys.readouterr()
-    assert "2 of 3 runs done" in shown.out
-    assert "poolings leave nothing" in shown.err
-
-
 def test_the_teacher_learns_along_in_the_classic_practice_loop(tmp_path: Path) -> None:
     recipe = ["experiment=seed_example", "dataset=digits", "teacher=smallcnn", "schedule.train.epochs=2"]
     assert distill("train", *recipe, "objective.logit_sse.weight=0.001") == 0

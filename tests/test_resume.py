@@ -293,20 +293,20 @@ def test_another_teacher_is_refused(copy: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_student_whose_code_has_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "conf" / "student").mkdir(parents=True)
-    (tmp_path / "conf" / "student" / "own.yaml").write_text("_target_: ownnet.Net\n")
+    (tmp_path / "conf" / "student" / "own.yaml").write_text("_target_: renewed.Net\n")
     code = (
         "from torch import nn\n"
         "class Net(nn.Sequential):\n"
         "    def __init__(self, num_classes: int) -> None:\n"
         "        super().__init__(nn.Flatten(), nn.LazyLinear(8), nn.ReLU(), nn.Linear(8, num_classes))\n"
     )
-    (tmp_path / "ownnet.py").write_text(code)
+    (tmp_path / "renewed.py").write_text(code)
     killed("train", *LONGER, "student=own", "run_dir=run", saves=2)
-    (tmp_path / "ownnet.py").write_text(code.replace("ReLU", "Tanh"))
+    (tmp_path / "renewed.py").write_text(code.replace("ReLU", "Tanh"))
     refused = distill_process("resume", "run", cwd=tmp_path)
     assert refused.returncode == 4
-    assert "code.ownnet.Net: " in refused.stderr
-    (tmp_path / "ownnet.py").write_text(code)
+    assert "code.renewed.Net: " in refused.stderr
+    (tmp_path / "renewed.py").write_text(code)
     gone_on = distill_process("resume", "run", cwd=tmp_path)  # ./conf names the class, not the run folder: no trust=
     assert gone_on.returncode == 0, gone_on.stderr
 
@@ -386,7 +386,8 @@ def test_launches_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
         "class Still(datetime.datetime):\n"
         "    @classmethod\n"
         "    def now(cls, tz=None): return cls(2026, 1, 2, 3, 4, 5, 6)\n"
-        "datetime.datetime = Still\n"
+        "import hydra.core.utils\n"
+        "hydra.core.utils.datetime = Still\n"
         "from distill_cli.cli import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )

@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICK, distill, distill_process, read_json, without_times
+from helpers import QUICK, distill, read_json, rows, without_times
 
 from distill_cli import jobs, live
 from distill_cli.files import write_json
 from distill_cli.launcher import Processes, visible_gpus
 from distill_cli.names import overrides_slug
 
-QUICK = [*QUICK, "threads=1"]  # as tests in this process have
 SWEEP = ["train", *QUICK, "hydra.sweep.dir=sweep"]
 
 # A network that, while the file `doomed` names its width, kills its process or fails.
@@ -77,7 +76,7 @@ def alive(folder: Path) -> list[int]:
 def test_every_combination_runs_on_one_split_teacher_and_cache_with_one_baseline_a_seed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [word for word in SWEEP if word != "threads=1"]
+    words = SWEEP
     assert distill(*words, "-m", "T=1,3", "seed=0,1", "hydra.launcher.n_jobs=2") == 0
     assert {path.parent.name for path in Path("sweep").glob("*/summary.json")} == {
         "T-1_seed-0", "T-1_seed-1", "T-3_seed-0", "T-3_seed-1"}  # fmt: skip
@@ -93,8 +92,14 @@ def test_every_combination_runs_on_one_split_teacher_and_cache_with_one_baseline
     assert [row["n"] for row in table] == ["2", "2"]
     assert {row["T"] for row in table} == {"1", "3"}
     assert "<html" in (tmp_path / "sweep" / "report.html").read_text()
-    run = read_json(tmp_path / "sweep" / "T-3_seed-1" / "run.json")
-    assert (run["config"]["T"], run["config"]["seed"], run["config"]["threads"]) == (3.0, 1, 1)
+    run = tmp_path / "sweep" / "T-3_seed-1"
+    known = read_json(run / "run.json")
+    assert (known["config"]["T"], known["config"]["seed"], known["config"]["threads"]) == (3.0, 1, 1)
+    assert [row["T"] for row in rows(run)] == [3.0, 1.0]
+    said = [path.read_text() for path in Path("sweep").glob("*/console.log")]
+    assert sum("teacher: fitting" in text for text in said) == 1
+    assert sum(text.count("cache: asking") for text in said) == 3
+    assert sum("baseline: training" in text for text in said) == 2
 
 
 def test_a_run_of_a_sweep_has_the_bits_of_the_same_run_alone(tmp_path: Path) -> None:
@@ -132,15 +137,16 @@ def test_a_failing_and_a_killed_run_cost_those_only_and_are_all_that_runs_again(
     assert len(after) == 4
 
 
-def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_had_been(tmp_path: Path) -> None:
-    words = [*QUICK, "-m", "T=1,3", "seed=0,1", "hydra.launcher.n_jobs=2", "schedule.refine.epochs=8"]
+def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_had_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*SWEEP, "-m", "T=1,3", "seed=0,1", "hydra.launcher.n_jobs=2", "schedule.refine.epochs=6"]
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     for place in (whole, broken):
         place.mkdir()
-    assert distill_process("train", *words, "hydra.sweep.dir=sweep", cwd=whole).returncode == 0
-    command = [sys.executable, "-m", "distill_cli", "train", *words, "hydra.sweep.dir=sweep"]
+    command = [sys.executable, "-m", "distill_cli", *words]
     with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not list((broken / "sweep").glob("*/summary.json")) or len(written(broken / "sweep")) > 3:
+        while not written(broken / "sweep"):
             assert process.poll() is None, "it ended before it could be killed"
             time.sleep(0.05)
         process.kill()
@@ -151,10 +157,12 @@ def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_ha
             break
         time.sleep(0.1)
     assert not alive(broken)
-    again = distill_process("resume", "sweep", cwd=broken)
-    assert again.returncode == 0, again.stderr
+    monkeypatch.chdir(broken)
+    assert distill("resume", "sweep") == 0
     after = written(broken / "sweep")
     assert {name: after[name] for name in done} == done
+    monkeypatch.chdir(whole)
+    assert distill(*words) == 0
     assert results(broken / "sweep") == results(whole / "sweep")
     tables = [list(csv.DictReader((place / "sweep" / "leaderboard.csv").open())) for place in (whole, broken)]
     for row in (row for table in tables for row in table):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import distill, make_pictures, rows, run_folders, without_times
+from helpers import distill, make_pictures, rows, without_times
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -382,14 +382,6 @@ def test_a_teacher_fitted_on_augmented_pictures_is_the_same_however_many_views_t
         words = [*AUGMENTED, f"dataset.views={views}", "teacher.fit.epochs=3", f"output_dir=apart{views}"]
         weights.add(teacher.prepare(read(*words)).weights)
     assert len(weights) == 1
-
-
-def test_a_sweep_asks_its_teacher_once(pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert distill("train", *TINY, "-m", "T=1,3", "alpha=0.5,0.9") == 0
-    assert "4 of 4 runs done" in capsys.readouterr().out
-    assert len(run_folders(tmp_path)) == 4
-    assert len(list((tmp_path / "outputs" / "teachers").glob("[!.]*"))) == 1
-    assert made({}) == EVERY
 
 
 # --- the user's own teacher

@@ -1,4 +1,4 @@
-"""List what can be chosen: models, datasets, objectives, schedules, optimizers, experiments.
+"""List what can be chosen: models, datasets, objectives, schedules, optimizers, loggers, experiments.
 
 usage: distill list [what]
 
@@ -23,6 +23,7 @@ KINDS = {
     "objectives": ("objective", "objective=NAME or objective=[NAME,NAME]"),
     "schedules": ("schedule", "schedule=NAME"),
     "optimizers": ("optimizer", "optimizer=NAME"),
+    "loggers": ("logger", "logger=NAME or logger=[NAME,NAME]"),
     "experiments": ("experiment", "experiment=NAME"),
 }
 
