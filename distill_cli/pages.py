@@ -47,6 +47,7 @@ def front_page() -> str:
             "",
             "try:   distill train                    a first run, no network needed",
             "       distill train teacher=resnet18 student=smallcnn T=3 baseline=true",
+            "       distill train -m T=1,3 seed=0,1,2    a sweep, its leaderboard and report",
             "       distill list                     what can be chosen",
             "       distill COMMAND --help           more on one",
         ]
@@ -60,7 +61,7 @@ def help_page(command: str) -> str:
         return page_of(command)
     documented = _read(f"{conf_folder()}/train.yaml" if command == "teacher" else root)
     body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
-    groups = "teacher, student, dataset, objective, schedule, optimizer, experiment: `distill list` shows the choices\n"
+    groups = "teacher, student, dataset, objective, schedule, optimizer, logger, experiment: `distill list` shows the choices\n"
     chosen = "" if command == "eval" else groups
     keys = "\n".join(f"  {line}" if line else "" for line in body.rstrip().splitlines())
     return f"{page_of(command)}\n{OPTIONS}\nkeys and their defaults:\n{chosen}{keys}"

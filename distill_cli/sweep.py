@@ -164,13 +164,18 @@ def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
     Raises:
         CheckpointError: a finished run there is of another configuration.
     """
-    for settings in plan.runs() if not plan.searching else ():
-        folder = home / overrides_slug(settings, plan.keys)
+    shared = [override.input_line or "" for override in plan.parsed if not override.is_sweep_override()]
+    for folder in plan.folders(home).values():
         if (folder / SUMMARY).exists():
-            cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
-            kept = identity.read(folder)["config"]
-            hint = "choose another hydra.sweep.dir, or drop it for a new sweep"
-            identity.require_same(kept, identity.config_of(cfg), f"{folder} holds a run of another configuration", hint)
+            kept = identity.read(folder)
+            own = [text for text in kept["overrides"] if text.partition("=")[0] in plan.keys]
+            cfg = compose.without_hydra(compose.compose(engine, config_name, "train", [*shared, *own]))
+            identity.require_same(
+                kept["config"],
+                identity.config_of(cfg),
+                f"{folder} holds a run of another configuration",
+                "choose another hydra.sweep.dir, or drop it for a new sweep",
+            )
 
 
 def close(plan: Plan, home: Path, since: float) -> int:
@@ -192,7 +197,5 @@ def report(home: Path) -> Path:
     """Write and show the leaderboard of the runs in `home`; returns where the page is."""
     from distill_cli.report import leaderboard, write  # scipy and matplotlib take their time to import
 
-    entries = write.of_sweep([home], home)
-    ui.show(leaderboard.table(entries))
-    ui.show("\n".join(["", *leaderboard.remarks(entries), ""]))
+    leaderboard.show(write.of_sweep([home], home))
     return home / write.PAGE

@@ -18,8 +18,7 @@ from pathlib import Path
 
 from distill_cli import identity, ui
 from distill_cli.errors import ConfigError, did_you_mean
-from distill_cli.report import records, write
-from distill_cli.report.leaderboard import Entry, leaderboard, remarks, table
+from distill_cli.report import leaderboard, records, write
 
 
 def run(words: Sequence[str]) -> None:
@@ -30,11 +29,11 @@ def run(words: Sequence[str]) -> None:
     """
     paths, output = _read(words)
     if output is None and len(paths) == 1 and (paths[0] / identity.FILE).is_file():
-        _show(leaderboard([records.read(paths[0])]))
+        leaderboard.show(leaderboard.leaderboard([records.read(paths[0])]))
         ui.show(f"report       {write.of_run(paths[0])}")
         return
     home = output or (paths[0] if len(paths) == 1 else Path("report"))
-    _show(write.of_sweep(paths, home))
+    leaderboard.show(write.of_sweep(paths, home))
     if left := records.unfinished(paths):
         ui.say(f"{len(left)} {'run is' if len(left) == 1 else 'runs are'} not finished and left out")
     ui.show(f"leaderboard  {home / write.TABLE}")
@@ -58,10 +57,3 @@ def _read(words: Sequence[str]) -> tuple[list[Path], Path | None]:
     if not paths:
         raise ConfigError("which runs?", "distill report outputs/train/<date>/<run>, or a folder of runs")
     return paths, output
-
-
-def _show(entries: Sequence[Entry]) -> None:
-    ui.show(table(entries))
-    ui.show("")
-    for remark in remarks(entries):
-        ui.show(remark)

@@ -1,6 +1,6 @@
 """Prepare the teacher, distill, evaluate, and write the run folder.
 
-usage: distill train [key=value ...] [-m] [options]
+usage: distill train [--from RUN] [key=value ...] [-m] [options]
 
   distill train                                         digits, ResNet-18 teacher, small CNN student
   distill train teacher=resnet18 student=smallcnn T=3   pick models and temperature

@@ -20,6 +20,7 @@ from distill_cli.report.records import Record
 SIGNIFICANT = 0.05
 ROUNDING = 1e-12  # differences of accuracies that are closer than that are the same
 FEW = 3  # seeds below which a spread says little
+MOST = 40  # rows that are printed
 MANY = 5  # comparisons from which one may well look like something by chance
 
 
@@ -161,6 +162,14 @@ def _difference(paired: Sequence[Record]) -> Difference | None:
 
 
 # --- shown
+
+
+def show(entries: Sequence[Entry]) -> None:
+    """Print the leaderboard, the best of a long one, and what to know before believing it."""
+    ui.show(table(entries[:MOST]))
+    if len(entries) > MOST:
+        ui.show(f"{len(entries) - MOST} more are in leaderboard.csv")
+    ui.show("\n".join(["", *remarks(entries), ""]))
 
 
 def table(entries: Sequence[Entry]) -> Table:
