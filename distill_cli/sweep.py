@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill_cli import compose, files, identity, jobs, live, overrides, search, ui
+from distill_cli import compose, files, identity, jobs, live, overrides, plugins, search, ui
 from distill_cli.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.jobs import Start
 from distill_cli.launcher import Processes
@@ -89,7 +89,7 @@ def run(
         settings = [*plan.texts, overrides.quoted(f"hydra.sweep.dir={home}")]
         try:
             with live.shown(view):
-                compose.multirun(engine, config_name, start, settings, (Processes, Search))
+                plugins.multirun(engine, config_name, start, settings, (Processes, Search))
         except DistillError:
             raise
         except KeyboardInterrupt:

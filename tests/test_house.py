@@ -37,7 +37,7 @@ ROOMS = [
     ["data"],
     ["cache", "endings", "loggers"],
     ["schedule", "runtime", "ui"],
-    ["stored"],
+    ["stored", "plugins"],
     ["compose"],
     ["overrides"],
     ["config"],
