@@ -26,6 +26,8 @@ Built = TypeVar("Built")
 # Groups that read another group's folder: each model is written once and offered in both roles.
 SHARED_FOLDERS = {"teacher": "model", "student": "model"}
 
+SHARE = "DISTILL_THREADS"  # environment: CPU threads of a run that shares its machine with others of its sweep
+
 OPTIONAL_GROUPS = {"experiment", "logger"}  # of which nothing need be chosen
 
 

@@ -106,13 +106,19 @@ def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
     from pathlib import Path
 
     from distill_cli import compose, identity, overrides, stored, ui
+    from distill_cli.errors import CheckpointError
 
-    known = identity.read(Path(args.source).expanduser())
+    folder = Path(args.source).expanduser()
+    if not (folder / identity.FILE).is_file():
+        raise CheckpointError(f"--from: {folder} holds no run", "give the folder of a run; a sweep's lie in its own")
+    known = identity.read(folder)
     texts = stored.merged(known, args.overrides, args.multirun)
     args.config_name = known["name"] if args.config_name == "train" else args.config_name
-    one = [o.input_line or "" for o in overrides.parse(texts, args.multirun) if not o.is_sweep_override()]
+    axes = [o for o in overrides.parse(texts, args.multirun) if o.is_sweep_override()]
+    swept = {o.input_line for o in axes}
+    one = stored.merged(known, [text for text in texts if text not in swept])
     config = identity.config_of(compose.without_hydra(compose.compose(engine, args.config_name, "train", one)))
-    changed = identity.changes(known["config"], config)
+    changed = identity.changes(known["config"], config) + [f"  {o.key_or_group}: several values" for o in axes]
     ui.show("\n".join([f"the recipe of {args.source}, {'with' if changed else 'unchanged'}", *changed]))
     ui.show("")
     return texts

@@ -208,7 +208,7 @@ def claim(path: Path) -> int:
         holder = os.read(handle, 32).decode(errors="replace").strip()
         release(handle)
         raise BusyError(
-            f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another run_dir"
+            f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another folder"
         ) from error
     os.ftruncate(handle, 0)
     os.write(handle, str(os.getpid()).encode())

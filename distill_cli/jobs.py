@@ -21,7 +21,8 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from distill_cli import compose, endings, files, overrides
-from distill_cli.errors import BusyError, CheckpointError
+from distill_cli.errors import BusyError, CheckpointError, StorageError
+from distill_cli.kinds import short
 from distill_cli.run import LOCK, STATUS, SUMMARY
 
 CONSOLE = "console.log"  # what a run printed
@@ -74,8 +75,11 @@ def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapp
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(start.directory)
-    folder.mkdir(parents=True, exist_ok=True)
-    console = os.open(folder / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        console = os.open(folder / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    except OSError:  # something else lies in its place, or there is no room: where to say so is what is missing
+        sys.exit(StorageError.exit_code)
     for stream in (1, 2):
         os.dup2(console, stream)
     threading.Thread(target=_end_with_sweep, daemon=True).start()
@@ -148,6 +152,11 @@ class State:
     reason: str = ""
     seconds: float = 0.0
 
+    @property
+    def why(self) -> str:
+        """The reason in one short line."""
+        return short(" ".join(self.reason.split()))
+
 
 def state(folder: Path, since: float, over: bool = False) -> State:
     """How the run in `folder` stands, by what lies there.
@@ -157,7 +166,7 @@ def state(folder: Path, since: float, over: bool = False) -> State:
         over: whether the sweep is, so that nothing can be running.
     """
     known: dict[str, Any] = {"status": "running", "reason": None, "started": 0.0, "updated": 0.0}
-    with contextlib.suppress(CheckpointError):
+    with contextlib.suppress(CheckpointError, OSError):
         known |= files.read_json(folder / STATUS)
     if known["status"] == "finished" and (folder / SUMMARY).exists():
         return State("finished", seconds=known["updated"] - known["started"])
@@ -172,7 +181,7 @@ def state(folder: Path, since: float, over: bool = False) -> State:
 def _touched(path: Path, since: float) -> bool:
     try:
         return path.stat().st_mtime > since - 0.1  # the clock of files ticks more coarsely
-    except FileNotFoundError:
+    except OSError:
         return False
 
 
@@ -185,10 +194,14 @@ def last_words(folder: Path) -> str:
 
 
 def score(folder: Path, metric: str) -> float | None:
-    """What a finished run reached in `metric`, as in val.accuracy: its best epoch's number. None: it has not finished."""
+    """What a finished run reached in `metric`, as in val.accuracy: its best epoch's number. None: it has not finished,
+    or what it says is damaged.
+    """
     if state(folder, math.inf).name != "finished":
         return None
-    return score_of(files.read_json(folder / SUMMARY), metric)
+    with contextlib.suppress(CheckpointError, OSError, KeyError):
+        return score_of(files.read_json(folder / SUMMARY), metric)
+    return None
 
 
 def score_of(summary: Mapping[str, Any], metric: str) -> float:

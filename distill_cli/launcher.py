@@ -13,8 +13,8 @@ from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import jobs
-from distill_cli.errors import ConfigError
+from distill_cli import jobs, plugins
+from distill_cli.config import SHARE
 from distill_cli.jobs import Start
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -29,8 +29,8 @@ class Processes(Launcher):
     """
 
     def __init__(self, n_jobs: int | None = None, gpus: Sequence[int | str] | None = None) -> None:
-        if n_jobs is not None and (isinstance(n_jobs, bool) or not isinstance(n_jobs, int) or n_jobs < 1):
-            raise ConfigError(f"hydra.launcher.n_jobs: should be a whole number from 1, got {n_jobs}")
+        if n_jobs is not None:
+            plugins.at_least_one("hydra.launcher.n_jobs", n_jobs)
         self.gpus = [str(gpu) for gpu in gpus] if gpus is not None else visible_gpus()
         self.n_jobs = n_jobs or max(1, len(self.gpus))
 
@@ -45,15 +45,16 @@ class Processes(Launcher):
             KeyboardInterrupt: we were asked to stop; the runs under way have saved and stopped.
         """
         folders = [self._folder(settings) for settings in job_overrides]
-        waiting = [number for number, folder in enumerate(folders) if self._score(folder) is None]
-        slots = [self._environment(number) for number in range(self.n_jobs)]
+        once = dict.fromkeys(folders)  # a search may repeat itself
+        waiting = [folders.index(folder) for folder in once if self._score(folder) is None]
+        at_once = min(self.n_jobs, len(waiting))
+        slots = [self._environment(number, at_once) for number in range(at_once)]
         running: dict[int, tuple[int, dict[str, str], BaseProcess]] = {}  # by what becomes ready when it ends
         try:
             while waiting or running:
                 while waiting and slots:
                     number, slot = waiting.pop(0), slots.pop(0)
-                    settings = [*job_overrides[number], *self._threads(job_overrides[number])]
-                    process = self.start.process(settings, folders[number], slot)
+                    process = self.start.process(job_overrides[number], folders[number], slot)
                     running[process.sentinel] = number, slot, process
                 for ready in wait(list(running), timeout=1.0):
                     assert isinstance(ready, int)
@@ -79,16 +80,11 @@ class Processes(Launcher):
         result.return_value = self._score(folder)
         return result
 
-    def _environment(self, slot: int) -> dict[str, str]:
-        """What a run in this slot is told of the machine: its GPU, where there are several to share."""
-        return {VISIBLE: self.gpus[slot % len(self.gpus)]} if self.gpus else {}
-
-    def _threads(self, settings: Sequence[str]) -> list[str]:
-        """The run's share of the cores, where several run at once and nothing else is said."""
-        if self.n_jobs == 1 or any(text.startswith("threads=") for text in settings):
-            return []
+    def _environment(self, slot: int, at_once: int) -> dict[str, str]:
+        """What the run in this slot is told of the machine: its GPU and its share of the cores, where they are shared."""
+        gpu = {VISIBLE: self.gpus[slot % len(self.gpus)]} if self.gpus else {}
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return [f"threads={max(1, cores // self.n_jobs)}"]
+        return {**gpu, SHARE: str(max(1, cores // at_once))} if at_once > 1 else gpu
 
 
 def visible_gpus() -> list[str]:

@@ -59,11 +59,10 @@ class View:
         return news
 
     def _rank(self, label: str, folder: Path) -> None:
-        with contextlib.suppress(CheckpointError):  # damaged: the run will say so
-            value = jobs.score(folder, self.metric)
-            sign = 1 if schema.direction(self.metric) == "maximize" else -1
-            if value is not None and (self.best is None or sign * value > sign * self.best[0]):
-                self.best = value, label
+        value = jobs.score(folder, self.metric)
+        sign = 1 if schema.direction(self.metric) == "maximize" else -1
+        if value is not None and (self.best is None or sign * value > sign * self.best[0]):
+            self.best = value, label
 
     def line(self) -> str:
         """How the sweep stands, in one line."""
@@ -86,9 +85,10 @@ class View:
         state = self.states[label]
         self.ended += 1
         if state.name != "finished":
-            return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.reason.splitlines()[0]}"
+            return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.why}"
         value = jobs.score(self.folders()[label], self.metric)
-        return f"[{self.ended}/{self.total}] {label}: {self.metric} {value:.4f}, {words(state.seconds)}"
+        reached = "damaged" if value is None else f"{self.metric} {value:.4f}"
+        return f"[{self.ended}/{self.total}] {label}: {reached}, {words(state.seconds)}"
 
     def picture(self) -> RenderableType:
         """The line, and a bar for each running run."""
@@ -112,8 +112,9 @@ def shown(view: View) -> Iterator[None]:
         for label in view.look():
             with contextlib.suppress(OSError, CheckpointError):
                 console.print(view.told(label), markup=False)
-        if live is not None:
-            live.update(view.picture(), refresh=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            if live is not None:
+                live.update(view.picture(), refresh=True)
 
     def watch() -> None:
         while not over.wait(EVERY):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 
 from distill_cli import schema
@@ -151,8 +151,11 @@ def _axes(parsed: Sequence[Override]) -> list[list[str]]:
 
 def _swept(override: Override) -> Iterator[Any]:
     """The values a sweep override lists, or the two ends of what it leaves open."""
-    if override.is_discrete_sweep():
-        yield from override.sweep_string_iterator()
+    value = override.value()
+    if isinstance(value, Glob):
+        yield from value.filter(sorted(group_files(override.key_or_group)))
+    elif override.is_discrete_sweep():
+        yield from dict.fromkeys(override.sweep_string_iterator())
     else:
         yield from _values(override)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,15 +14,38 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 
 from distill_cli.errors import ConfigError, DistillError
+from distill_cli.kinds import shown
+
+
+def at_least_one(key: str, value: Any) -> None:
+    """Check a count that a preset takes.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key}: should be a whole number from 1, got {shown(value)}")
+
+
+def grid() -> type:
+    """Hydra's own sweeper, every combination in turn, which need not compose each once more: they have been checked."""
+    basic = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
+    return type("Grid", (basic,), {"validate_batch_is_legal": lambda self, batch: None})
 
 
 def multirun(
-    engine: Any, config_name: str, task: TaskFunction, overrides: Sequence[str], plugins: Sequence[type]
+    engine: Any,
+    config_name: str,
+    task: TaskFunction,
+    overrides: Sequence[str],
+    plugins: Sequence[type],
+    ready: Callable[[], None],
 ) -> None:
     """Run a sweep through Hydra's sweeper and launcher; what these raise, this raises.
 
     Args:
         plugins: sweepers and launchers of ours, which a preset's `_target_` names as hydra_plugins.distill.NAME.
+        ready: called once both have taken their settings, before the first run.
 
     Raises:
         ConfigError: what was chosen is not installed.
@@ -44,6 +67,7 @@ def multirun(
             if isinstance(error.__cause__, DistillError):
                 raise error.__cause__ from None
             raise
+    ready()
     sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
     callbacks.on_multirun_end(config=cfg, config_name=config_name)
 
@@ -54,7 +78,7 @@ def _plugged(plugins: Sequence[type]) -> Iterator[Plugins]:
     sends Hydra's state to another machine takes them along.
     """
     known, place = Plugins.instance(), "hydra_plugins.distill"
-    ours = {plugin.__name__: type(plugin.__name__, (plugin,), {"__module__": place}) for plugin in plugins}
+    ours = {plugin.__name__: type(plugin.__name__, (plugin,), {"__module__": place}) for plugin in [grid(), *plugins]}
     sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
     sys.modules[place] = types.ModuleType(place)
     vars(sys.modules[place]).update(ours)

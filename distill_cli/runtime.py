@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -10,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 import numpy as np
 import torch
 
+from distill_cli.config import SHARE
 from distill_cli.errors import ConfigError
 
 
@@ -36,7 +38,7 @@ DEFAULT_THREADS = torch.get_num_threads()
 
 def prepare(threads: int | None) -> None:
     """Set what holds for a whole job: CPU threads, and TF32 for fp32 training on GPUs."""
-    torch.set_num_threads(threads or DEFAULT_THREADS)
+    torch.set_num_threads(threads or int(os.environ.get(SHARE, 0)) or DEFAULT_THREADS)
     _allow_tf32(True)
 
 

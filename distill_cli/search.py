@@ -14,11 +14,10 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from distill_cli import ui
+from distill_cli import plugins, ui
 from distill_cli.errors import ConfigError
 
 STUDY = "search.sqlite3"
-STOPPED = "stopped"  # marks a trial that did not end by itself: it is not counted, its settings are tried again
 DIGITS = 6  # of a suggested number, as the run gets it
 
 
@@ -33,51 +32,66 @@ class Search(Sweeper):
 
     def __init__(
         self, n_trials: int, batch: int, seed: int, storage: str | None, direction: str, params: Mapping[str, str]
-    ) -> None:
+    ) -> None:  # params: sweep.read has put them among the settings
         for key, value in (("n_trials", n_trials), ("batch", batch)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigError(f"hydra.sweeper.{key}: should be a whole number from 1, got {value}")
+            plugins.at_least_one(f"hydra.sweeper.{key}", value)
         self.n_trials, self.batch, self.seed, self.storage, self.direction = n_trials, batch, seed, storage, direction
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self.job = config
+        """Open the study, and hold what is searched against what was.
+
+        Raises:
+            ConfigError: the choices of a setting are not those that the study began with.
+        """
+        self.job, self.optuna = config, imported()
         self.runner = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
+        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        self.fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        self.space = {o.key_or_group: distribution(o) for o in parsed if o.is_sweep_override()}
+        self.study = self._study()
+        for trial in self.study.trials:
+            for key, old in trial.distributions.items():
+                if key in self.space and _choices(old) != _choices(self.space[key]):
+                    raise ConfigError(
+                        f"{key}: the choices of a search cannot change once it has begun",
+                        "choose another hydra.sweep.dir",
+                    )
 
     def sweep(self, arguments: list[str]) -> None:
-        """Run trials until there are `n_trials` that ended; those of an earlier call of the same study count."""
-        optuna = imported()
-        parsed = OverridesParser.create().parse_overrides(arguments)
-        fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
-        space = {o.key_or_group: distribution(o) for o in parsed if o.is_sweep_override()}
-        study = self._study(optuna)
-        again(optuna, study)
-        while (done := len(ended(study))) < self.n_trials:
+        """Run trials until there are `n_trials` with a result or, in this call, a failure."""
+        study, failed = self.study, self.optuna.trial.TrialState.FAIL
+        first = len(study.trials)
+        again(self.optuna, study)
+        while (done := len(ended(study, first))) < self.n_trials:
             count = min(self.batch, self.n_trials - done)
-            trials = [study.ask(space) for _ in range(count)]
-            settings = [[f"{key}={_text(trial.params[key])}" for key in space] + fixed for trial in trials]
+            trials = [study.ask(self.space) for _ in range(count)]
+            settings = [[f"{key}={_text(trial.params[key])}" for key in self.space] + self.fixed for trial in trials]
             results = self.runner.launch(settings, initial_job_idx=done)
             for trial, result in zip(trials, results, strict=True):
                 value = result.return_value
-                study.tell(trial, value, state=None if value is not None else optuna.trial.TrialState.FAIL)
-        self._tell(study)
+                study.tell(trial, value, state=None if value is not None else failed)
+        self._tell(first)
 
-    def _study(self, optuna: Any) -> Any:
+    def _study(self) -> Any:
         folder = Path(self.job.hydra.sweep.dir).absolute()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            storage = optuna.storages.RDBStorage(self.storage or f"sqlite:///{folder / STUDY}")
-            study = optuna.create_study(
-                storage=storage, study_name=folder.name, direction=self.direction, load_if_exists=True
+            study = self.optuna.create_study(
+                storage=self.optuna.storages.RDBStorage(self.storage or f"sqlite:///{folder / STUDY}"),
+                study_name=folder.name if self.storage else "search",  # a folder of its own may be moved
+                direction=self.direction,
+                load_if_exists=True,
             )
             # A sampler that starts again with the same seed would suggest the same again.
             seed = self.seed + len(study.trials)
-            study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=self.batch > 1, multivariate=True)
+            study.sampler = self.optuna.samplers.TPESampler(seed=seed, constant_liar=self.batch > 1, multivariate=True)
         return study
 
-    def _tell(self, study: Any) -> None:
-        complete = [trial for trial in ended(study) if trial.value is not None]
+    def _tell(self, first: int) -> None:
+        study = self.study
+        complete = [trial for trial in ended(study, first) if trial.value is not None]
         if complete:
             found = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
             ui.show(f"search: {len(complete)} trials, best {self.job.optimize} {study.best_value:.4f}: {found}")
@@ -105,9 +119,20 @@ def distribution(override: Override) -> Any:
     Raises:
         ConfigError: it is neither.
     """
+    key = override.key_or_group
+    try:
+        found = _distribution(override)
+    except ValueError as error:  # Optuna's own words: low above high, a logarithm of 0
+        raise ConfigError(f"{key}: {error}") from error
+    if found is None:
+        raise ConfigError(f"{key}: a search takes a,b,c or interval(low,high), got {override.input_line}")
+    return found
+
+
+def _distribution(override: Override) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    key, value = override.key_or_group, override.value()
+    value = override.value()
     if isinstance(value, ChoiceSweep):
         return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
     if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
@@ -119,20 +144,29 @@ def distribution(override: Override) -> Any:
         if isinstance(low, int) and isinstance(high, int):
             return IntDistribution(low, high, log=log)
         return FloatDistribution(low, high, log=log)
-    raise ConfigError(f"{key}: a search takes a,b,c or interval(low,high), got {override.input_line}")
+    return None
 
 
 def again(optuna: Any, study: Any) -> None:
-    """Have the trials that an earlier call left half done tried again: their run folders go on where they were."""
-    for trial in study.get_trials(states=[optuna.trial.TrialState.RUNNING]):
-        optuna.trial.Trial(study, trial._trial_id).set_user_attr(STOPPED, True)
-        study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
-        study.enqueue_trial(trial.params)
+    """Have what earlier calls left without a result tried again: run folders go on where they were."""
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=[states.RUNNING]):
+        study.tell(trial.number, state=states.FAIL)
+    settled = [trial.params for trial in study.get_trials(states=[states.COMPLETE])]
+    settled += [trial.system_attrs.get("fixed_params") for trial in study.get_trials(states=[states.WAITING])]
+    for trial in study.get_trials(states=[states.FAIL]):
+        if trial.params and trial.params not in settled:
+            study.enqueue_trial(trial.params)
+            settled.append(trial.params)
 
 
-def ended(study: Any) -> list[Any]:
-    """The trials that ended by themselves, well or not."""
-    return [trial for trial in study.trials if trial.state.is_finished() and STOPPED not in trial.user_attrs]
+def ended(study: Any, first: int) -> list[Any]:
+    """The trials with a result, and those from number `first` on that failed."""
+    return [t for t in study.trials if t.state.is_finished() and (t.value is not None or t.number >= first)]
+
+
+def _choices(distribution: Any) -> Any:
+    return getattr(distribution, "choices", None)
 
 
 def _text(value: Any) -> str:

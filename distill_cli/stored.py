@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.types import ChoiceSweep, Override
+from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString
 
 from distill_cli import config, overrides
 from distill_cli.errors import CheckpointError, ConfigError
@@ -17,7 +17,7 @@ RESOLVER = re.compile(r"\$\{[^}]*[:$]")  # ${name:...}, or one inside another
 
 # The settings of Hydra's own that a sweep's folder may bring: which preset, and how much of it.
 OF_HYDRA = {"hydra/launcher", "hydra/sweeper", "hydra.launcher.n_jobs", "hydra.launcher.gpus", "hydra.sweeper.n_trials",
-            "hydra.sweeper.batch", "hydra.sweeper.seed"}  # fmt: skip
+            "hydra.sweeper.batch", "hydra.sweeper.seed", "hydra.sweeper.max_batch_size"}  # fmt: skip
 # And those of loggers: none that says where to a run's numbers are sent.
 OF_LOGGERS = {"project", "experiment"}
 
@@ -51,19 +51,29 @@ def _vet(override: Override, groups: set[str], trust: Sequence[str]) -> None:
     Choices of groups are names of files in the shipped and the user's own conf/; a class is named by `_target_` alone.
     """
     key, value, text = override.key_or_group, override.value(), override.input_line
-    values = value.list if isinstance(value, ChoiceSweep) else [value]
+    values = [_bare(item) for item in value.list] if isinstance(value, ChoiceSweep) else [value]
     root = re.split(r"[./]", key)[0]
     parts = key.split(".")
-    sent = parts[0] == "logger" and len(parts) > 1 and parts[-1] not in OF_LOGGERS
+    whole = any(isinstance(item, Mapping) for value in values for item in _listed(value))
+    sent = parts[0] == "logger" and (whole or (len(parts) > 1 and parts[-1] not in OF_LOGGERS))
     if sent or (root == "hydra" and key not in OF_HYDRA) or override.package is not None:
         raise CheckpointError(f"it was started with {text}, which is not taken from a folder", "type that again")
     if RESOLVER.search(str(text)):
         raise CheckpointError(f"it was started with {text}, which works out its value elsewhere")
     chosen = [name for value in values for name in _listed(value) if not isinstance(name, Mapping)]
+    if isinstance(value, Glob):
+        chosen = [re.sub(r"[*?]", "x", pattern) for pattern in value.include]  # of names that are there
     if root in groups and "." not in key and not all(PLAIN.fullmatch(str(name)) for name in chosen):
         raise CheckpointError(f"it was started with {text}, which is not a name")
     for where, target in (found for value in values for found in _targets(key, value)):
         config.trusted(target, where, trust)
+
+
+def _bare(value: Any) -> Any:
+    """A choice without the quotes that were typed around it."""
+    if isinstance(value, list):
+        return [_bare(item) for item in value]
+    return value.text if isinstance(value, QuotedString) else value
 
 
 def _listed(value: Any) -> list[Any]:

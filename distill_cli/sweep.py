@@ -14,7 +14,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill_cli import compose, files, identity, jobs, live, overrides, plugins, search, ui
+from distill_cli import compose, files, identity, jobs, live, overrides, plugins, search, stored, ui
 from distill_cli.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.jobs import Start
 from distill_cli.launcher import Processes
@@ -23,6 +23,7 @@ from distill_cli.run import LOCK, SUMMARY
 from distill_cli.search import Search
 
 FILE = "sweep.json"
+MANY = 20  # values whose checking takes long enough to be told
 
 
 @dataclass(frozen=True)
@@ -76,28 +77,35 @@ def run(
     plan = read(engine, config_name, texts)
     named = overrides.value_of(plan.parsed, "hydra.sweep.dir") is not None
     wanted = Path(plan.cfg.hydra.sweep.dir).absolute()
+    if wanted.exists() and not wanted.is_dir():
+        raise ConfigError(f"hydra.sweep.dir: {wanted} is no folder")
     home, lock = files.own(wanted, LOCK, named, lambda place: (place / FILE).exists())
     since = time.time()
     try:
         meet(engine, config_name, plan, home)
-        remember(plan, home, config_name, texts)
         start = Start(task, config_name, config_dir, str(Path.cwd()), plan.cfg.optimize)
         view = live.View(lambda: plan.folders(home), plan.total, plan.cfg.optimize, since)
-        done = f", {len(view.before)} of them done before" if view.before else ""
-        ui.show(f"sweep: {plan.total} runs{done}, in {home}\n")
         compose.name_runs_by(plan.keys)
         settings = [*plan.texts, overrides.quoted(f"hydra.sweep.dir={home}")]
+
+        def ready() -> None:
+            remember(plan, home, config_name, texts)
+            done = f", {len(view.before)} of them done before" if view.before else ""
+            ui.show(f"sweep: {plan.total} {'run' if plan.total == 1 else 'runs'}{done}, in {home}\n")
+
+        broken = False
         try:
             with live.shown(view):
-                plugins.multirun(engine, config_name, start, settings, (Processes, Search))
+                plugins.multirun(engine, config_name, start, settings, (Processes, Search), ready)
         except DistillError:
             raise
         except KeyboardInterrupt:
             ui.say(f"to go on: distill resume {shlex.quote(str(home))}")
             raise
         except Exception as error:  # a cluster lost a run: the folders tell which
-            ui.warn(f"{plan.cfg.hydra.runtime.choices['hydra/launcher']}: {type(error).__name__}: {error}")
-        return close(plan, home, since)
+            broken = True
+            ui.warn(f"the sweep broke off: {type(error).__name__}: {error}")
+        return max(close(plan, home, since), int(broken))
     finally:
         files.release(lock)
 
@@ -120,20 +128,26 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     cfg = compose.compose(engine, config_name, "train", texts, RunMode.MULTIRUN)
     sweeper = cfg.hydra.sweeper
     searching = str(sweeper._target_).endswith(f".{Search.__name__}")
+    if searching:
+        plugins.at_least_one("hydra.sweeper.n_trials", sweeper.n_trials)
     typed = {override.key_or_group for override in parsed}
     swept = any(override.is_sweep_override() for override in parsed)
     params = {} if searching and swept else sweeper.params or {}
     more = [f"{key}={value}" for key, value in params.items() if key not in typed]
     if not searching and "baseline" not in typed:
         more.append("baseline=true")  # shared by all runs of a seed and budget, and what they are held against
-    last = {override.get_key_element(): override for override in overrides.parse([*more, *texts], multirun=True)}
+    both = overrides.parse([*more, *texts], multirun=True)
+    last = {(override.key_or_group, override.package): override for override in both}  # +key and key are one
     plan = Plan([override.input_line or "" for override in last.values()], list(last.values()), cfg, searching)
     for override in plan.parsed:
         if searching and override.is_sweep_override():
             search.distribution(override)
         elif overrides.is_open(override):
             raise ConfigError(f"{override.input_line}: leaves its values to a search", "add hydra/sweeper=optuna")
-    for settings in overrides.combinations(plan.parsed):
+    values = list(overrides.combinations(plan.parsed))
+    if len(values) > MANY:
+        ui.say(f"checking {len(values)} values")
+    for settings in values:
         compose.compose(engine, config_name, "train", settings)
     return plan
 
@@ -153,41 +167,60 @@ def known(home: Path) -> dict[str, Any]:
     """
     found = files.read_json(home / FILE)
     kinds = {"name": str, "directory": str, "output_dir": str, "overrides": list}
-    if not all(isinstance(found.get(key), kind) for key, kind in kinds.items()):
+    right = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
+    if not right or not all(isinstance(text, str) for text in found["overrides"]):
         raise CheckpointError(f"{home / FILE} is damaged")
     return found
 
 
 def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
-    """Hold the sweep against what `home` holds of it: what has finished there must be what would be run.
+    """Hold the sweep against what `home` holds: the same axes, and finished runs that are what would be run.
 
     Raises:
-        CheckpointError: a finished run there is of another configuration.
+        CheckpointError: it holds something else.
+    """
+    hint = "choose another hydra.sweep.dir, or drop it for a new sweep"
+    for path in home.iterdir():
+        if path.is_symlink():
+            raise CheckpointError(f"{path} is a link: a sweep writes in its own folder only")
+    if not (home / FILE).exists():
+        if (home / identity.FILE).exists():
+            raise CheckpointError(f"{home} holds a run, not a sweep", hint)
+        return
+    before = overrides.parse(known(home)["overrides"], multirun=True)
+    axes = {override.get_key_element() for override in before if override.is_sweep_override()}
+    if axes and axes != set(plan.keys):
+        now = ", ".join(sorted(plan.keys)) or "nothing"
+        raise CheckpointError(f"{home} holds a sweep over {', '.join(sorted(axes))}, this is one over {now}", hint)
+    for folder, config, settings in finished(plan, home):
+        cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
+        what = f"{folder} holds a run of another configuration"
+        identity.require_same(config, identity.config_of(cfg), what, hint)
+
+
+def finished(plan: Plan, home: Path) -> Iterator[tuple[Path, dict[str, Any], list[str]]]:
+    """The runs in `home` that have finished, also those of values no longer asked for: where, their configuration, and
+    the settings they would have today. Damaged ones will say so when they are run.
     """
     shared = [override.input_line or "" for override in plan.parsed if not override.is_sweep_override()]
-    for folder in plan.folders(home).values():
-        if (folder / SUMMARY).exists():
-            kept = identity.read(folder)
+    for path in sorted(home.glob(f"*/{SUMMARY}")):
+        with contextlib.suppress(CheckpointError):
+            kept = identity.read(path.parent)
             own = [text for text in kept["overrides"] if text.partition("=")[0] in plan.keys]
-            cfg = compose.without_hydra(compose.compose(engine, config_name, "train", [*shared, *own]))
-            identity.require_same(
-                kept["config"],
-                identity.config_of(cfg),
-                f"{folder} holds a run of another configuration",
-                "choose another hydra.sweep.dir, or drop it for a new sweep",
-            )
+            if path.parent.name == overrides_slug(own, plan.keys):
+                yield path.parent, kept["config"], [*shared, *stored.merged({"name": "train", "overrides": own}, [])]
 
 
 def close(plan: Plan, home: Path, since: float) -> int:
     """Show what came of the runs, and write leaderboard and report; returns the exit code."""
     states = {label: jobs.state(folder, since, over=True) for label, folder in plan.folders(home).items()}
     missing = {label: state for label, state in states.items() if state.name != "finished"}
-    finished = len(states) - len(missing)
-    ui.show(f"\n{finished} of {plan.total} runs done\n")
-    if finished:
+    done = len(states) - len(missing)
+    ui.show(f"\n{done} {'' if plan.searching else f'of {plan.total} '}runs done\n")
+    if done:
         ui.show(f"report: {report(home)}")
     if missing:
-        rows = [[label, state.name, (state.reason.splitlines() or [""])[0]] for label, state in missing.items()]
+        rows = [[label, state.name, state.why] for label, state in missing.items()]
         ui.show(ui.table("not finished", ["run", "", "why"], rows, numbers=False))
         ui.show(f"a run's train.log says more; what is missing is run by:  distill resume {shlex.quote(str(home))}")
     return 1 if missing else 0

@@ -65,9 +65,10 @@ def fail(text: str) -> None:
     """The one message of a failure: its first line on stderr, and what to try under it."""
     first, *rest = text.splitlines() or [""]
     console = stderr()
-    console.print(f"[bold red]error:[/] {escaped(first)}")
-    for line in rest:
-        console.print(f"  {escaped(line)}")
+    with contextlib.suppress(OSError):  # the terminal may be what is gone
+        console.print(f"[bold red]error:[/] {escaped(first)}")
+        for line in rest:
+            console.print(f"  {escaped(line)}")
 
 
 def bar(total: int, label: str, done: int = 0) -> tqdm[Any]:

@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +61,15 @@ def distill_process(*words: str, cwd: Path, **env: str) -> subprocess.CompletedP
     """Type `distill ...` in a process of its own."""
     command = [sys.executable, "-m", "distill_cli", *words]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+
+
+def until(happened: Callable[[], object], process: subprocess.Popen[Any], seconds: float = 120) -> None:
+    """Wait for something that a process is to do."""
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert process.poll() is None, "it ended before that"
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.05)
 
 
 def make_pictures(root: Path, parts: tuple[str, ...] = ("train", "test"), classes: str = "ab", number: int = 8) -> Path:

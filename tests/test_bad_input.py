@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -266,7 +267,7 @@ def test_numbers_that_are_not_finite_are_exit_5(
 
 
 def test_whoever_reads_stdout_may_leave(tmp_path: Path) -> None:
-    command = f"{sys.executable} -m distill_cli train {' '.join(QUICK)} threads=1 | head -1"
+    command = f"{shlex.quote(sys.executable)} -m distill_cli train {' '.join(QUICK)} threads=1 | head -1"
     done = subprocess.run(
         ["bash", "-o", "pipefail", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=300
     )

@@ -18,6 +18,7 @@ import time
 import typing
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from shlex import quote
 
 import pytest
 from helpers import ROOT, distill
@@ -334,7 +335,7 @@ def bash_with(typed: str, folder: Path) -> str:
     """What an interactive bash shows once keys are pressed in it; its line comes last, in < >."""
     script = folder / "bin" / "distill"
     script.parent.mkdir()
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m distill_cli "$@"\n')
+    script.write_text(f'#!/bin/sh\nPYTHONPATH={quote(str(ROOT))} exec {quote(sys.executable)} -m distill_cli "$@"\n')
     script.chmod(0o755)
     (folder / "rc").write_text(RC)
     keyboard, terminal = pty.openpty()

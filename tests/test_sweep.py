@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import QUICK, distill, read_json, rows, without_times
+from helpers import QUICK, distill, read_json, rows, until, without_times
 
 from distill_cli import jobs, live
 from distill_cli.files import write_json
@@ -94,7 +94,8 @@ def test_every_combination_runs_on_one_split_teacher_and_cache_with_one_baseline
     assert "<html" in (tmp_path / "sweep" / "report.html").read_text()
     run = tmp_path / "sweep" / "T-3_seed-1"
     known = read_json(run / "run.json")
-    assert (known["config"]["T"], known["config"]["seed"], known["config"]["threads"]) == (3.0, 1, 1)
+    assert (known["config"]["T"], known["config"]["seed"]) == (3.0, 1)
+    assert (known["config"]["threads"], known["machine"]["threads"]) == (None, 1)
     assert [row["T"] for row in rows(run)] == [3.0, 1.0]
     said = [path.read_text() for path in Path("sweep").glob("*/console.log")]
     assert sum("teacher: fitting" in text for text in said) == 1
@@ -146,9 +147,7 @@ def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_ha
         place.mkdir()
     command = [sys.executable, "-m", "distill_cli", *words]
     with subprocess.Popen(command, cwd=broken, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not written(broken / "sweep"):
-            assert process.poll() is None, "it ended before it could be killed"
-            time.sleep(0.05)
+        until(lambda: written(broken / "sweep"), process)
         process.kill()
     done = written(broken / "sweep")
     assert 1 <= len(done) < 4
@@ -174,9 +173,7 @@ def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_ha
 def test_asked_to_stop_its_runs_save_and_the_line_to_go_on_is_said(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "distill_cli", *SWEEP, "-m", "T=1,3", "schedule.refine.epochs=500"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        while not (tmp_path / "sweep" / "T-1" / "metrics.jsonl").exists():
-            assert process.poll() is None
-            time.sleep(0.05)
+        until((tmp_path / "sweep" / "T-1" / "metrics.jsonl").exists, process)
         process.send_signal(number)
         _, said = process.communicate(timeout=60)
     assert process.returncode == (130 if number == signal.SIGINT else 143)
@@ -214,8 +211,7 @@ def test_another_process_on_the_same_sweep_is_told_who_has_it(
 ) -> None:
     command = [sys.executable, "-m", "distill_cli", *SWEEP, "-m", "T=1,3", "schedule.refine.epochs=500"]
     with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-        while not (tmp_path / "sweep" / "T-1").exists():
-            time.sleep(0.05)
+        until((tmp_path / "sweep" / "T-1").exists, process)
         assert distill("resume", "sweep") == 7
         assert f"in use by process {process.pid}" in capsys.readouterr().err
         process.kill()
@@ -231,12 +227,16 @@ def test_another_process_on_the_same_sweep_is_told_who_has_it(
         (["T=1,3", "optimize=val.accuracy,val.kl"], "optimize: takes one value"),
         (["T=1,3", "optimize=test.accuracy"], "optimize: no choice called"),
         (["T=1,3", "hydra.sweep.subdir=x"], "hydra.sweep.subdir"),
+        (["hydra/sweeper=optuna", "T=interval(8,1)"], "T: "),
+        (["hydra/sweeper=optuna", "T=1,2", "hydra.sweeper.n_trials=abc"], "hydra.sweeper.n_trials: should be a whole"),
+        (["T=1,3", "hydra.sweep.dir=conf.txt"], "is no folder"),
         (["T=1,3", "hydra/launcher=nosuch"], "hydra/launcher: nothing is called 'nosuch'"),
     ],
 )
 def test_what_is_wrong_is_told_before_anything_starts(
     words: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    (tmp_path / "conf.txt").touch()
     assert distill("train", "-m", *QUICK, *words) == 2
     assert message in capsys.readouterr().err
     assert not list(tmp_path.rglob("run.json"))
@@ -252,6 +252,8 @@ def test_what_is_wrong_is_told_before_anything_starts(
         "hydra/launcher=../../harm",
         "student=../harm,smallcnn",
         "hydra.sweeper.storage=sqlite:///harm",
+        "logger.mlflow.tracking_uri=http://harm",
+        "++logger={tensorboard:{_target_:distill_cli.loggers.tensorboard.TensorBoard,dir:harm}}",
     ],
 )
 def test_a_crafted_sweep_folder_runs_no_code(text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,6 +263,39 @@ def test_a_crafted_sweep_folder_runs_no_code(text: str, tmp_path: Path, capsys: 
     assert distill("resume", "sweep") in (2, 4)
     assert capsys.readouterr().err
     assert {path.name for path in (tmp_path / "sweep").iterdir()} == {"sweep.json"}
+
+
+def test_another_sweep_a_run_and_links_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = tmp_path / "sweep"
+    sweep.mkdir()
+    about = {"name": "train", "directory": str(tmp_path), "output_dir": "outputs", "overrides": [*QUICK, "T=1,3"]}
+    write_json(sweep / "sweep.json", about)
+    assert distill(*SWEEP, "-m", "alpha=0.1,0.2") == 4
+    assert "holds a sweep over T, this is one over alpha" in capsys.readouterr().err
+    assert distill("resume", "sweep", "T=1") == 4
+    assert read_json(sweep / "sweep.json")["overrides"] == about["overrides"]
+    (sweep / "multirun.yaml").symlink_to(tmp_path / "precious")
+    assert distill("resume", "sweep") == 4
+    assert "is a link" in capsys.readouterr().err
+    assert not (tmp_path / "precious").exists()
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").touch()
+    assert distill("train", *QUICK, "-m", "T=1,3", "hydra.sweep.dir=run") == 4
+    assert "holds a run, not a sweep" in capsys.readouterr().err
+
+
+def test_a_damaged_run_costs_itself_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill(*SWEEP, "-m", "student=glob(tiny*)", "T=1,3,1", "baseline=false") == 0
+    folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/summary.json"))
+    assert [folder.name for folder in folders] == ["T-1_student-tinycnn", "T-3_student-tinycnn"]
+    (folders[0] / "summary.json").write_text("{")
+    (folders[1] / "run.json").write_text("{")
+    capsys.readouterr()
+    assert distill("resume", "sweep") == 0
+    shown = capsys.readouterr()
+    assert "2 of 2 runs done" in shown.out
+    assert "this run is left out" in shown.err
+    assert read_json(folders[0] / "summary.json")["val"]["student"]["accuracy"] > 0
 
 
 def test_a_damaged_sweep_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -273,8 +308,10 @@ def test_a_damaged_sweep_file_is_told(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    four = Processes(n_jobs=4, gpus=[0, 1])
-    assert [four._environment(slot)["CUDA_VISIBLE_DEVICES"] for slot in range(4)] == ["0", "1", "0", "1"]
+    four, cores = Processes(n_jobs=4, gpus=[0, 1]), len(os.sched_getaffinity(0))
+    slots = [four._environment(slot, 4) for slot in range(4)]
+    assert [slot["CUDA_VISIBLE_DEVICES"] for slot in slots] == ["0", "1", "0", "1"]
+    assert {slot["DISTILL_THREADS"] for slot in slots} == {str(max(1, cores // 4))}
     assert Processes(gpus=["a", "b", "c"]).n_jobs == 3
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2, 5")
     assert visible_gpus() == ["2", "5"]
@@ -282,10 +319,7 @@ def test_gpus_and_cores_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert visible_gpus() == []
     assert Processes().n_jobs == 1
-    cores = len(os.sched_getaffinity(0))
-    assert Processes(n_jobs=2)._threads(["T=1"]) == [f"threads={max(1, cores // 2)}"]
-    assert Processes(n_jobs=2)._threads(["threads=7"]) == []
-    assert Processes(n_jobs=1)._threads(["T=1"]) == []
+    assert Processes(n_jobs=8)._environment(0, 1) == {}, "a run alone has the machine"
 
 
 def fake_run(folder: Path, status: str, accuracy: float | None = None, since: float = 0.0, **more: Any) -> None:
@@ -309,7 +343,7 @@ def test_the_view_counts_what_the_folders_say_and_names_the_best(tmp_path: Path)
     assert sorted(view.look()) == ["b", "c"]
     assert view.line().startswith("2/5 done, 1 running, 1 failed, best val.accuracy 0.9000 (b), about ")
     assert view.told("b") == "[2/5] b: val.accuracy 0.9000, 5 s"
-    assert view.told("c") == "[3/5] c: failed: no room"
+    assert view.told("c") == "[3/5] c: failed: no room free some"
     assert view.of("waiting") == {"e"}
     assert jobs.state(folders["d"], since, over=True).reason == "it ended without a word"
     assert [live.words(seconds) for seconds in (3, 240, 9000)] == ["3 s", "4 min", "2 h 30 min"]
@@ -343,5 +377,11 @@ def test_a_new_run_from_an_old_ones_recipe_says_what_differs(
     assert (new["T"], new["seed"], new["optimizer"]["lr"]) == (2.0, 1, 0.003)
     assert without_times(read_json(tmp_path / "old" / "summary.json"))["seed"] == 0
     assert distill("train", "--from", "nothing") == 4
+    capsys.readouterr()
+    assert (
+        distill("train", "--from", "old", "-m", "T=1,2", "seed=2", "hydra.sweep.dir=s", "hydra.launcher.n_jobs=0") == 2
+    )
+    assert "with\n  seed: 0 -> 2\n  T: several values\n" in capsys.readouterr().out
+    assert not (tmp_path / "s" / "sweep.json").exists(), "what is wrong is not remembered"
     assert distill("train", "--from", "old", "--cfg", "job", "T=9") == 0
     assert "T: 9.0" in capsys.readouterr().out

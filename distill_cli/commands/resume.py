@@ -19,7 +19,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli import compose, identity, stored, sweep
+from distill_cli import compose, identity, overrides, stored, sweep
 from distill_cli.commands import train
 from distill_cli.errors import CheckpointError, ConfigError
 
@@ -35,7 +35,7 @@ def run(words: Sequence[str]) -> int:
     if (folder / sweep.FILE).is_file():
         known = sweep.known(folder)
         stored.same_directory(known["directory"], known["output_dir"], typed)
-        texts = stored.merged(known, [*typed, f"hydra.sweep.dir={folder}"], multirun=True)
+        texts = stored.merged(known, [*typed, overrides.quoted(f"hydra.sweep.dir={folder}")], multirun=True)
         with compose.session("train", config_dir) as engine:
             return sweep.run(engine, known["name"], config_dir, texts, train.run)
     if not (folder / identity.FILE).is_file():
