@@ -88,16 +88,9 @@ def read(cfg: DictConfig) -> Setup:
     """
     plain = kinds.plain(cfg)
     runtime.prepare(plain["threads"])
-    device = runtime.device(plain["device"])
+    device, terms, recipe = check(plain)
     names = {"dataset": choice("dataset")}
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
-    loggers.check(plain["logger"])
-    terms = objectives.build(plain["objective"])
-    recipe = Recipe.read(plain["optimizer"])
-    recipe.check("optimizer")  # all that can be checked is checked before the data are read, which may take long
-    fit_recipe(plain["teacher"]["fit"]).check("teacher.fit.optimizer")
-    for role in ("teacher", "student"):
-        models.check(plain[role], role)
     stages = schedule.stages(plain["schedule"], terms)
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
     if plain["teacher"]["joint"] and not any(loss.objectives for loss in losses.values()):
@@ -116,6 +109,25 @@ def read(cfg: DictConfig) -> Setup:
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(plain["precision"], device)
     return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
+
+
+def check(plain: dict[str, Any]) -> tuple[torch.device, dict[str, Objective], Recipe]:
+    """Check all that can be without the data, which may take long to read: the device, and the arguments of every class.
+
+    Returns:
+        the device, the objectives by name, and the student's optimizer with its curve.
+
+    Raises:
+        ConfigError: something does not exist, or does not take what it is given.
+    """
+    device = runtime.device(plain["device"])
+    terms, recipe = objectives.build(plain["objective"]), Recipe.read(plain["optimizer"])
+    recipe.check("optimizer")
+    fit_recipe(plain["teacher"]["fit"]).check("teacher.fit.optimizer")
+    for role in ("teacher", "student"):
+        models.check(plain[role], role)
+    loggers.check(plain["logger"])
+    return device, terms, recipe
 
 
 def user_code(plain: Any) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,7 +15,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill_cli import compose, files, identity, jobs, live, overrides, plugins, search, stored, ui
+from distill_cli import compose, files, identity, jobs, kinds, live, overrides, plugins, search, stored, ui
 from distill_cli.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.jobs import Start
 from distill_cli.launcher import Processes
@@ -23,6 +24,7 @@ from distill_cli.run import LOCK, SUMMARY
 from distill_cli.search import Search
 
 FILE = "sweep.json"
+PARTS = {"teacher", "student", "objective", "optimizer", "device", "logger"}  # what only its class, or torch, can check
 MANY = 20  # values whose checking takes long enough to be told
 
 
@@ -147,8 +149,13 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     values = list(overrides.combinations(plan.parsed))
     if len(values) > MANY:
         ui.say(f"checking {len(values)} values")
+    parts = any(re.split(r"[./]", key.lstrip("+"))[0] in PARTS for key in plan.keys)
     for settings in values:
-        compose.compose(engine, config_name, "train", settings)
+        cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
+        if parts:
+            from distill_cli import setup  # torch takes its time to import
+
+            setup.check(kinds.plain(cfg))
     return plan
 
 

@@ -243,11 +243,13 @@ def test_a_foreign_checkpoint_becomes_the_teacher_as_it_is(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
-@pytest.mark.parametrize("objective", ["kd", "ce", "logit_mse", "logit_sse", "hint"])
-def test_every_objective_trains_in_half_precision(objective: str, precision: str, tmp_path: Path) -> None:
-    words = [*QUICK, f"objective={objective}", f"precision={precision}", "teacher.fit.epochs=0"]
-    assert distill("train", *words, f"objective.{objective}.weight=0.01") == 0
-    assert all(np.isfinite(row["loss"]["total"]) for row in rows(only_run(tmp_path)))
+def test_every_objective_trains_in_half_precision(precision: str, tmp_path: Path) -> None:
+    names = ["kd", "logit_mse", "logit_sse", "hint"]
+    words = [*QUICK, f"objective=[{','.join(names)}]", f"precision={precision}", "teacher.fit.epochs=0"]
+    assert distill("train", *words, *(f"objective.{name}.weight=0.01" for name in names)) == 0
+    for row in rows(only_run(tmp_path)):
+        assert {"ce", *names} <= set(row["loss"])
+        assert all(np.isfinite(value) for value in row["loss"].values())
 
 
 def test_a_changed_network_of_the_users_is_trained_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,18 +300,17 @@ def test_pictures_of_the_users_in_a_folder_with_a_difficult_name(tmp_path: Path)
     assert distill("eval", f"ckpt={tmp_path / 'held'}", "split=train") == 0
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_leaves_an_interrupted_run(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_signal_leaves_an_interrupted_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "distill_cli", "train", *QUICK, "schedule.imitate.epochs=1000"]
     process = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     while "imitate    1/" not in process.stderr.readline():
         assert process.poll() is None
-    process.send_signal(number)
-    assert process.wait(60) == code
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130
     run = only_run(tmp_path)
     status = read_json(run / "status.json")
-    assert (status["status"], status["exit_code"]) == ("interrupted", code)
+    assert (status["status"], status["exit_code"]) == ("interrupted", 130)
     assert (run / "checkpoints" / "last.pt").is_file()
     assert not (run / "summary.json").exists()
 

@@ -230,6 +230,8 @@ def test_another_process_on_the_same_sweep_is_told_who_has_it(
         (["hydra/sweeper=optuna", "T=interval(8,1)"], "T: "),
         (["hydra/sweeper=optuna", "T=1,2", "hydra.sweeper.n_trials=abc"], "hydra.sweeper.n_trials: should be a whole"),
         (["T=1,3", "hydra.sweep.dir=conf.txt"], "is no folder"),
+        (["+student.x=1,2"], "student.x"),
+        (["device=cpu,cuda:9"], "device: this machine has no 'cuda:9'"),
         (["T=1,3", "hydra/launcher=nosuch"], "hydra/launcher: nothing is called 'nosuch'"),
     ],
 )
