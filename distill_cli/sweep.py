@@ -131,6 +131,7 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     sweeper = cfg.hydra.sweeper
     searching = str(sweeper._target_).endswith(f".{Search.__name__}")
     if searching:
+        search.imported()
         plugins.at_least_one("hydra.sweeper.n_trials", sweeper.n_trials)
     typed = {override.key_or_group for override in parsed}
     swept = any(override.is_sweep_override() for override in parsed)

@@ -93,7 +93,8 @@ def test_a_search_for_less_minimises_and_a_failing_trial_counts_as_tried(
 def test_without_optuna_it_is_told_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(sys.modules, "optuna", None)
+    for name in [name for name in sys.modules if name.split(".")[0] == "optuna"]:
+        monkeypatch.setitem(sys.modules, name, None)
     assert distill(*SEARCH) == 2
     assert "pip install 'distill-cli[sweep]'" in capsys.readouterr().err
 
