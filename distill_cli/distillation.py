@@ -32,11 +32,12 @@ from distill_cli import summary as words
 from distill_cli import teacher as teachers
 from distill_cli.checkpoints import fitting
 from distill_cli.errors import CheckpointError
+from distill_cli.identity import SUMMARY, SWEEP
 from distill_cli.loggers import About, Loggers
 from distill_cli.models import Classifier, weights
 from distill_cli.names import fingerprint
 from distill_cli.report import write
-from distill_cli.run import SUMMARY, Run
+from distill_cli.run import Run
 from distill_cli.setup import Setup
 
 
@@ -99,7 +100,7 @@ def about(run: Run) -> About:
         id=fingerprint([run.fingerprint, str(run.folder.resolve())]),
         config={key: value for key, value in run.known["config"].items() if key != "logger"},
         overrides=run.known["overrides"],
-        group=parent.name if (parent / "sweep.json").is_file() else None,
+        group=parent.name if (parent / SWEEP).is_file() else None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,8 @@ from omegaconf import DictConfig
 from distill_cli import files, kinds
 from distill_cli.errors import CheckpointError
 
-FILE = "run.json"
+FILE, SUMMARY, STATUS, LOCK = "run.json", "summary.json", "status.json", ".lock"  # of a run
+SWEEP = "sweep.json"  # of a sweep, whose runs lie below it
 
 # Keys that decide where and how a run works, but not what comes out of it; those below them too.
 FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
@@ -31,10 +32,21 @@ def read(folder: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it says nothing, or is damaged.
     """
-    path = folder / FILE
+    shape = {"config": dict, "overrides": list, "name": str, "directory": str, "prints": dict, "machine": dict}
+    return read_as(folder / FILE, shape)
+
+
+def read_as(path: Path, shape: Mapping[str, type]) -> dict[str, Any]:
+    """What a JSON file of ours says that tells how something was started.
+
+    Args:
+        shape: the keys it must have, and of what type; "overrides", a list of texts, among them.
+
+    Raises:
+        CheckpointError: it says nothing, or is damaged.
+    """
     known = files.read_json(path)
-    kinds = {"config": dict, "overrides": list, "name": str, "directory": str, "prints": dict, "machine": dict}
-    wrong = [key for key, kind in kinds.items() if not isinstance(known.get(key), kind)]
+    wrong = [key for key, kind in shape.items() if not isinstance(known.get(key), kind)]
     if wrong or not all(isinstance(text, str) for text in known["overrides"]):
         raise CheckpointError(f"{path} is damaged: {', '.join(wrong) or 'overrides'} missing or not as written")
     return known
@@ -52,7 +64,7 @@ def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hin
 
 def changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Every key that differs and changes what comes out, as a line old -> new."""
-    found = [found for found in differences(kept, now) if not _free(found[0])]
+    found = [found for found in differences(kept, now) if not within(found[0], FREE)]
     return [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in found]
 
 
@@ -65,8 +77,9 @@ def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any,
         yield where, old, new
 
 
-def _free(key: str) -> bool:
-    return any(key == free or key.startswith(f"{free}.") for free in FREE)
+def within(key: str, keys: Collection[str]) -> bool:
+    """Whether a dotted key is one of `keys`, or lies below one."""
+    return any(key == one or key.startswith(f"{one}.") for one in keys)
 
 
 def _shown(value: Any) -> str:

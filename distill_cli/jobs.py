@@ -22,8 +22,8 @@ from omegaconf import DictConfig
 
 from distill_cli import compose, endings, files, overrides
 from distill_cli.errors import BusyError, CheckpointError, StorageError
+from distill_cli.identity import LOCK, STATUS, SUMMARY
 from distill_cli.kinds import short
-from distill_cli.run import LOCK, STATUS, SUMMARY
 
 CONSOLE = "console.log"  # what a run printed
 PATIENCE = 15.0  # seconds for a run to save and stop in, once asked

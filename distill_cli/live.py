@@ -34,10 +34,10 @@ class View:
     def __init__(self, folders: Callable[[], Mapping[str, Path]], total: int, metric: str, since: float) -> None:
         self.folders, self.total, self.metric, self.since = folders, total, metric, since
         self.states: dict[str, State] = {}
-        self.before: set[str] = set()  # finished when the sweep was started
-        self.best: tuple[float, str] | None = None
+        self.places: Mapping[str, Path] = {}  # the folders at the last look
+        self.scores: dict[str, float | None] = {}  # of finished runs
         self.look()
-        self.before = self.of("finished")
+        self.before = self.of("finished")  # when the sweep was started
         self.ended = len(self.before)  # of those that were told
 
     def of(self, *names: str) -> set[str]:
@@ -47,29 +47,31 @@ class View:
     def look(self) -> list[str]:
         """Read the folders; returns the labels of runs that have ended since the last look."""
         news = []
-        for label, folder in self.folders().items():
+        self.places = self.folders()
+        for label, folder in self.places.items():
             old = self.states.get(label)
             if old is not None and old.name == "finished":
                 continue
             state = self.states[label] = jobs.state(folder, self.since)
             if state.name == "finished":
-                self._rank(label, folder)
+                self.scores[label] = jobs.score(folder, self.metric)
             if state != old and state.name in ("finished", "failed", "stopped"):
                 news.append(label)
         return news
 
-    def _rank(self, label: str, folder: Path) -> None:
-        value = jobs.score(folder, self.metric)
+    @property
+    def best(self) -> tuple[float, str] | None:
+        """The best score so far and whose it is, the first of equal ones."""
+        known = [(value, label) for label, value in self.scores.items() if value is not None]
         sign = 1 if schema.direction(self.metric) == "maximize" else -1
-        if value is not None and (self.best is None or sign * value > sign * self.best[0]):
-            self.best = value, label
+        return max(known, key=lambda one: sign * one[0], default=None)
 
     def line(self) -> str:
         """How the sweep stands, in one line."""
         done, failed = len(self.of("finished")), len(self.of("failed"))
         parts = [f"{done}/{self.total} done", f"{len(self.of('running'))} running"]
         parts += [f"{failed} failed"] if failed else []
-        parts += [f"best {self.metric} {self.best[0]:.4f} ({self.best[1]})"] if self.best else []
+        parts += [f"best {self.metric} {best[0]:.4f} ({best[1]})"] if (best := self.best) else []
         return ", ".join([*parts, *self._left()])
 
     def _left(self) -> Iterator[str]:
@@ -86,7 +88,7 @@ class View:
         self.ended += 1
         if state.name != "finished":
             return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.why}"
-        value = jobs.score(self.folders()[label], self.metric)
+        value = self.scores[label]
         reached = "damaged" if value is None else f"{self.metric} {value:.4f}"
         return f"[{self.ended}/{self.total}] {label}: {reached}, {words(state.seconds)}"
 
@@ -94,7 +96,7 @@ class View:
         """The line, and a bar for each running run."""
         bars = Table.grid(padding=(0, 2))
         for label in sorted(self.of("running"))[:MOST]:
-            done, epochs = epochs_of(self.folders()[label])
+            done, epochs = epochs_of(self.places[label])
             bars.add_row(
                 f"  {label}", ProgressBar(epochs or 1, done, width=24), f"epoch {done}/{epochs}" if epochs else ""
             )

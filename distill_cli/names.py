@@ -23,8 +23,13 @@ def overrides_slug(overrides: Sequence[str], keys: Sequence[str] | None = None) 
     Args:
         keys: those of them that tell it from the others, in whatever order they are typed; None: all, as typed.
     """
-    chosen = overrides if keys is None else sorted(text for text in overrides if text.partition("=")[0] in keys)
+    chosen = overrides if keys is None else sorted(among(overrides, keys))
     return slug("_".join(slug(text.replace("=", "-", 1), 1000) for text in chosen) or "default")
+
+
+def among(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
+    """Those of the overrides that set one of `keys`."""
+    return [text for text in overrides if text.partition("=")[0] in keys]
 
 
 def fingerprint(ingredients: Any) -> str:

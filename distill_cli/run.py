@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from distill_cli import __version__, files, identity, stopping, ui
 from distill_cli.errors import CheckpointError, StorageError, exit_code_of
+from distill_cli.identity import LOCK, STATUS, SUMMARY
 from distill_cli.names import fingerprint
 
-SUMMARY, STATUS, LOCK = "summary.json", "status.json", ".lock"
 FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "tensorboard", "wandb")
 
 

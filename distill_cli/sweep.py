@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,12 @@ from omegaconf import DictConfig
 
 from distill_cli import compose, files, identity, jobs, kinds, live, overrides, plugins, search, stored, ui
 from distill_cli.errors import CheckpointError, ConfigError, DistillError
+from distill_cli.identity import LOCK, SUMMARY, SWEEP
 from distill_cli.jobs import Start
 from distill_cli.launcher import Processes
-from distill_cli.names import overrides_slug
-from distill_cli.run import LOCK, SUMMARY
+from distill_cli.names import among, overrides_slug
 from distill_cli.search import Search
 
-FILE = "sweep.json"
 PARTS = {"teacher", "student", "objective", "optimizer", "device", "logger"}  # what only its class, or torch, can check
 MANY = 20  # values whose checking takes long enough to be told
 
@@ -37,7 +37,7 @@ class Plan:
     cfg: DictConfig
     searching: bool
 
-    @property
+    @cached_property
     def keys(self) -> list[str]:
         return [override.get_key_element() for override in self.parsed if override.is_sweep_override()]
 
@@ -51,7 +51,7 @@ class Plan:
 
     def label(self, settings: Sequence[str]) -> str:
         """What tells a run from the others."""
-        return " ".join(text for text in settings if text.partition("=")[0] in self.keys) or "the only run"
+        return " ".join(among(settings, self.keys)) or "the only run"
 
     def folders(self, home: Path) -> dict[str, Path]:
         """The runs' folders in `home` by label: all of a grid's, those of a search that there are."""
@@ -81,7 +81,7 @@ def run(
     wanted = Path(plan.cfg.hydra.sweep.dir).absolute()
     if wanted.exists() and not wanted.is_dir():
         raise ConfigError(f"hydra.sweep.dir: {wanted} is no folder")
-    home, lock = files.own(wanted, LOCK, named, lambda place: (place / FILE).exists())
+    home, lock = files.own(wanted, LOCK, named, lambda place: (place / SWEEP).exists())
     since = time.time()
     try:
         meet(engine, config_name, plan, home)
@@ -164,7 +164,7 @@ def remember(plan: Plan, home: Path, config_name: str, texts: Sequence[str]) -> 
     """Write down what the sweep is, for whoever goes on with it; where it lies is found there."""
     kept = [text for text in texts if not text.startswith("hydra.sweep.dir=")]
     about = {"name": config_name, "directory": str(Path.cwd()), "output_dir": plan.cfg.output_dir, "overrides": kept}
-    files.write_json(home / FILE, about)
+    files.write_json(home / SWEEP, about)
 
 
 def known(home: Path) -> dict[str, Any]:
@@ -173,12 +173,8 @@ def known(home: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged.
     """
-    found = files.read_json(home / FILE)
-    kinds = {"name": str, "directory": str, "output_dir": str, "overrides": list}
-    right = all(isinstance(found.get(key), kind) for key, kind in kinds.items())
-    if not right or not all(isinstance(text, str) for text in found["overrides"]):
-        raise CheckpointError(f"{home / FILE} is damaged")
-    return found
+    shape = {"name": str, "directory": str, "output_dir": str, "overrides": list}
+    return identity.read_as(home / SWEEP, shape)
 
 
 def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
@@ -191,7 +187,7 @@ def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
     for path in home.iterdir():
         if path.is_symlink():
             raise CheckpointError(f"{path} is a link: a sweep writes in its own folder only")
-    if not (home / FILE).exists():
+    if not (home / SWEEP).exists():
         if (home / identity.FILE).exists():
             raise CheckpointError(f"{home} holds a run, not a sweep", hint)
         return
@@ -214,7 +210,7 @@ def finished(plan: Plan, home: Path) -> Iterator[tuple[Path, dict[str, Any], lis
     for path in sorted(home.glob(f"*/{SUMMARY}")):
         with contextlib.suppress(CheckpointError):
             kept = identity.read(path.parent)
-            own = [text for text in kept["overrides"] if text.partition("=")[0] in plan.keys]
+            own = among(kept["overrides"], plan.keys)
             if path.parent.name == overrides_slug(own, plan.keys):
                 yield path.parent, kept["config"], [*shared, *stored.merged({"name": "train", "overrides": own}, [])]
 

@@ -32,7 +32,7 @@ def run(words: Sequence[str]) -> int:
             says cannot be used, names code that is not trusted, or differs from what is there now.
     """
     folder, config_dir, typed = _read(words)
-    if (folder / sweep.FILE).is_file():
+    if (folder / identity.SWEEP).is_file():
         known = sweep.known(folder)
         stored.same_directory(known["directory"], known["output_dir"], typed)
         texts = stored.merged(known, [*typed, overrides.quoted(f"hydra.sweep.dir={folder}")], multirun=True)

@@ -15,7 +15,6 @@ import yaml
 from distill_cli import files, identity, ui
 from distill_cli.errors import CheckpointError
 
-SUMMARY = "summary.json"
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
     *(("val", "student", key) for key in ("accuracy", "nll")),
@@ -59,7 +58,7 @@ def found(paths: Sequence[Path]) -> list[Record]:
     """
     records = []
     for folder in _folders(paths):
-        if (folder / SUMMARY).exists():
+        if (folder / identity.SUMMARY).exists():
             try:
                 records.append(read(folder))
             except CheckpointError as error:
@@ -81,7 +80,7 @@ def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
     Raises:
         CheckpointError: a path is no folder.
     """
-    return [_unfinished(folder) for folder in _folders(paths) if not (folder / SUMMARY).exists()]
+    return [_unfinished(folder) for folder in _folders(paths) if not (folder / identity.SUMMARY).exists()]
 
 
 def read(folder: Path) -> Record:
@@ -92,15 +91,15 @@ def read(folder: Path) -> Record:
     """
     try:
         about = identity.read(folder)
-        if not (folder / SUMMARY).exists():
+        if not (folder / identity.SUMMARY).exists():
             again = f"distill resume {shlex.quote(str(folder))} goes on with it"
             raise CheckpointError(f"{folder}: this run is not finished", again)
-        summary = files.read_json(folder / SUMMARY)
+        summary = files.read_json(folder / identity.SUMMARY)
     except OSError as error:
         raise CheckpointError(f"{folder} cannot be read: {error.strerror}") from error
-    _check(folder / SUMMARY, summary)
+    _check(folder / identity.SUMMARY, summary)
     names = _names(folder, about["config"], typed(about["overrides"]))
-    started = _quietly(folder / "status.json").get("started", 0.0)
+    started = _quietly(folder / identity.STATUS).get("started", 0.0)
     return Record(folder, about["config"], about["overrides"], summary["seed"], summary, names, started)
 
 
@@ -166,7 +165,7 @@ def _choices(folder: Path) -> dict[str, str]:
 
 
 def _unfinished(folder: Path) -> Unfinished:
-    status = _quietly(folder / "status.json")
+    status = _quietly(folder / identity.STATUS)
     overrides = _quietly(folder / identity.FILE).get("overrides", [])
     return Unfinished(" ".join(overrides) or str(folder), status.get("reason") or status.get("status", "unknown"))
 

@@ -27,7 +27,9 @@ def telling(firsts: Sequence[Record]) -> list[dict[str, Any]]:
     where there is one group. Where those do not tell two groups apart, also the configuration's keys that do.
     """
     flat = [_flat(record.config) for record in firsts]
-    keys = list(dict.fromkeys(key for record in firsts for key in typed(record.overrides) if not _ignored(key)))
+    keys = list(
+        dict.fromkeys(key for record in firsts for key in typed(record.overrides) if not identity.within(key, IGNORED))
+    )
     found = [{key: _value(record, values, key) for key in keys} for record, values in zip(firsts, flat, strict=True)]
     if len(firsts) == 1:
         return found
@@ -54,10 +56,6 @@ def text(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else json.dumps(value)
 
 
-def _ignored(key: str) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in IGNORED)
-
-
 def _flat(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
     """The configuration's values by dotted key, without what does not change a result."""
     values: dict[str, Any] = {}
@@ -65,7 +63,7 @@ def _flat(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
         key = f"{where}{name}"
         if isinstance(value, Mapping) and value:
             values |= _flat(value, f"{key}.")
-        elif not _ignored(key):
+        elif not identity.within(key, IGNORED):
             values[key] = value
     return values
 
@@ -84,5 +82,5 @@ def _differ(many: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 def _parts_differ(flat: Sequence[Mapping[str, Any]], key: str) -> bool:
     """Whether what `key` chose differs: what one run typed may be another's default. A recipe leaves no key of its own."""
-    parts = [{k: v for k, v in values.items() if k == key or k.startswith(f"{key}.")} for values in flat]
+    parts = [{k: v for k, v in values.items() if identity.within(k, [key])} for values in flat]
     return not any(parts) or any(part != parts[0] for part in parts)
