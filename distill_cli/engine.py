@@ -16,7 +16,7 @@ from distill_cli.data import Batch, Data, batch_sizes
 from distill_cli.guard import Guard, Moment
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
-from distill_cli.objectives import Loss, Objective
+from distill_cli.objectives import Loss, Objective, influence
 from distill_cli.optim import Recipe, restore
 
 REFRESH = 0.2  # seconds between two readings of the loss for the progress bar
@@ -30,6 +30,7 @@ class Meter:
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
         self.count = 0
+        self.influence: dict[str, dict[str, float]] = {}
         self.before, self.started = 0.0, time.perf_counter()
         self.shown_at = self.started
 
@@ -53,13 +54,14 @@ class Meter:
             bar.set_postfix_str(f"loss {self.means()['total']:.3f}  T {T:.2f}  α {alpha:.2f}")
 
     def snapshot(self) -> dict[str, Any]:
-        return {"sums": self.sums, "count": self.count, "seconds": self.seconds}
+        return {"sums": self.sums, "count": self.count, "seconds": self.seconds, "influence": self.influence}
 
     @classmethod
     def restored(cls, snapshot: Mapping[str, Any], device: torch.device) -> Meter:
         meter = cls()
         meter.sums = {name: value.to(device) for name, value in snapshot["sums"].items()}
         meter.count, meter.before = snapshot["count"], snapshot["seconds"]
+        meter.influence = snapshot["influence"]
         return meter
 
 
@@ -139,6 +141,7 @@ class Settings:
     batch_size: int
     dtype: torch.dtype = torch.float32
     compile: bool = False
+    debug: bool = False  # whether each epoch's row tells how much each term moves the student
 
 
 def begin(
@@ -155,9 +158,12 @@ def begin(
 
 
 class Answering(Protocol):
-    """A teacher as the loop sees it: answers a batch of train, and knows its logits (N, K) on a whole split."""
+    """A teacher as the loop sees it: answers a batch of train, and knows its logits (N, K) on a whole split.
 
-    def __call__(self, batch: Batch) -> Output: ...
+    It is told the temperature at which it is asked and the student's own logits on the batch, which some learn from.
+    """
+
+    def __call__(self, batch: Batch, T: float, student: Tensor) -> Output: ...
 
     def logits(self, split: str) -> Tensor: ...
 
@@ -188,18 +194,21 @@ def fit(
     per_epoch = len(batch_sizes(len(data.train), settings.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
+    trained = [p for p in state.model.parameters() if p.requires_grad]
 
     def moment(epoch: schedule.Epoch, step: int) -> Moment:
         stage, within = epoch.stage, step - (epoch.number - 1 - epoch.place) * per_epoch
         progress = schedule.progress(within, stage.epochs * per_epoch)
         lr = (stage.lr or recipe.lr) * recipe.curve.at(step, steps)
-        return Moment(step, stage.name, lr, epoch.number, stage.T.at(progress), stage.alpha.at(progress))
+        T, alpha = stage.T.at(progress), stage.alpha.at(progress)
+        return Moment(step, stage.name, lr, epoch.number, T, alpha, schedule.progress(step, steps))
 
     for epoch in schedule.epochs(stages):
         if epoch.number <= state.epoch:
             continue
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
         stage, loss_of = epoch.stage, losses[epoch.stage.name]
+        asks = loss_of.asks_teacher
         state.meter = meter = state.meter if done else Meter()
         order = runtime.sample_order(len(data.train), settings.seed, epoch.number)
         view = data.train.view_of(epoch.number)
@@ -212,11 +221,14 @@ def fit(
                     group["lr"] = at.lr
                 runtime.seed_step(settings.seed, state.step)
                 for part in batch.parts(recipe.accumulate):
-                    answer = teacher(part) if teacher is not None and loss_of.objectives else None
                     with runtime.autocast(device, settings.dtype):
                         output = tap(forward, part.inputs)
+                    answer = teacher(part, at.T, output.logits.detach()) if teacher and asks else None
                     share = len(part) / len(batch)
-                    loss, terms = loss_of(output, answer, part, at.T, at.alpha, share)
+                    loss, terms = loss_of(output, answer, part, at.T, at.alpha, share, at.progress)
+                    if settings.debug and state.step == epoch.number * per_epoch - 1:
+                        meter.influence = influence(terms, loss_of.weights(at.alpha, at.progress), trained)
+                    terms = {name: term.detach() for name, term in terms.items()}
                     guard.backward(loss, terms)
                     meter.add({"total": loss.detach() / share, **terms}, len(part))
                 guard.step(at, recipe.clip)
@@ -230,6 +242,8 @@ def fit(
         row["loss"] = meter.means()
         val_logits = metrics.logits_of(state.model, data.val)
         row["val"] = metrics.measure(val_logits, data.val.labels, teacher.logits("val") if teacher else None)
+        if settings.debug:
+            row["debug"] = meter.influence
         row["images_per_second"], row["seconds"] = len(data.train) / seconds, seconds
         row["best"] = state.keep_if_best(row)
         state.epoch = epoch.number

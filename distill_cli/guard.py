@@ -28,6 +28,7 @@ class Moment:
     epoch: int = 0
     T: float = 1.0
     alpha: float = 0.0
+    progress: float = 1.0  # share of the whole run
 
 
 class Guard:

@@ -120,6 +120,7 @@ class Optimizer:
 class Objective:
     _target_: str = bounded(filled=True)
     weight: float = bounded(1.0, ge=0)
+    warmup: float = bounded(0.0, ge=0, lt=1)
 
 
 @dataclass
@@ -147,6 +148,7 @@ class Train(Device):
     compile: Any = bounded(False, flag=True)
     baseline: Any = bounded(False, flag=True)
     report: Any = bounded(True, flag=True)
+    debug: Any = bounded(False, flag=True)
     optimize: str = bounded("val.accuracy", choices=tuple(f"val.{name}" for name in DIRECTIONS))
     save_every: Any = bounded("5m", every=True)
     output_dir: str = bounded("outputs", filled=True)

@@ -55,7 +55,7 @@ class Setup:
 
     def settings(self, **changes: Any) -> engine.Settings:
         """How the loop runs the student; with changes, something else."""
-        own = {key: self.plain[key] for key in ("seed", "batch_size", "compile")}
+        own = {key: self.plain[key] for key in ("seed", "batch_size", "compile", "debug")}
         return engine.Settings(dtype=self.dtype, **{**own, **changes})
 
     def checkpoints(self, folder: Path) -> Checkpoints:
@@ -93,7 +93,7 @@ def read(cfg: DictConfig) -> Setup:
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
     stages = schedule.stages(plain["schedule"], terms)
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
-    if plain["teacher"]["joint"] and not any(loss.objectives for loss in losses.values()):
+    if plain["teacher"]["joint"] and not any(loss.asks_teacher for loss in losses.values()):
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
@@ -102,7 +102,7 @@ def read(cfg: DictConfig) -> Setup:
         teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))
     with runtime.seeded("student", plain["seed"]):
         student = models.build(plain["student"], "student", data.input, len(data.classes))
-        remarks = dict(objective.connect(student, teacher, data.input) for objective in terms.values())
+        remarks = dict(objective.connect(student, teacher, data) for objective in terms.values())
     for module in (teacher, student, *terms.values()):
         module.to(device)
     remarks["precision"] = runtime.unused_bf16(plain["precision"], device)

@@ -43,7 +43,7 @@ def way_of(job: Setup) -> Way:
     Raises:
         ConfigError: teacher.cache=on, but the teacher would have to run on the training pictures.
     """
-    asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items()]
+    asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items() if o.needs_teacher]
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
     train, mode = job.data.train, job.plain["teacher"]["cache"]
     if job.plain["teacher"]["joint"]:
@@ -95,7 +95,7 @@ class Frozen:
         if sum(view.nbytes for view in self._views) <= ON_DEVICE:
             self._views = [view.to(self.device) for view in self._views]
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
         if self._views:
             kept = self._views[batch.view]
             return Output(kept[batch.index.to(kept.device)].to(self.device))
@@ -122,7 +122,7 @@ class Joint:
         self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
         self.tap, self.guard, self.steps = Tap(self.model.net, layers), Guard(self.optimizer, job.device), 0
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
         output = self.tap(self.model, batch.inputs)
         loss = F.cross_entropy(output.logits.float(), batch.labels)
         self.guard.backward(loss, {"teacher's ce": loss.detach()})

@@ -56,7 +56,7 @@ class Guide:
             self.model = models.build(RESNET, "teacher", data.input, 3).eval().requires_grad_(False)
         self.tap, self.data = Tap(self.model.net, layers), data
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch, T: float, student: Tensor) -> Output:
         return self.tap(self.model, batch.inputs)
 
     def logits(self, split: str) -> Tensor:
@@ -183,7 +183,8 @@ def test_losses_of_a_row_are_means_over_its_samples(data: Data) -> None:
     model = student(data)
     rows, _ = distilled(data, still, model=model, stages=stages)
     whole = next(data.train.batches(len(data.train)))
-    ours, theirs = Output(model(whole.inputs)), Guide(data)(whole)
+    ours = Output(model(whole.inputs))
+    theirs = Guide(data)(whole, 2.0, ours.logits)
     total, terms = Loss({"kd": KD()})(ours, theirs, whole, 2.0, 0.25)
     expected = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
     assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
@@ -305,7 +306,7 @@ def test_a_loss_that_is_not_finite_names_step_and_term(data: Data) -> None:
 def hinted(data: Data) -> tuple[State, Guide, Hint]:
     hint = Hint(teacher_layer="layer2")
     guide, model = Guide(data, ["layer2"]), student(data)
-    hint.connect(model, guide.model, data.input)
+    hint.connect(model, guide.model, data)
     objectives: dict[str, Objective] = {"hint": hint, "kd": KD()}
     return engine.begin(model, objectives, recipe()), guide, hint
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli import models, objectives
-from distill_cli.data import Batch, InputSpec
+from distill_cli.data import Batch, Data, InputSpec, Split
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
@@ -21,6 +21,8 @@ from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE, kd, logit_
 
 LOGITS = "distill_cli.objectives.logits."
 SPEC = InputSpec(3, (16, 16), (0.5,) * 3, (0.25,) * 3)
+_SPLIT = Split(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 4, torch.zeros(1), torch.ones(1))
+DATA = Data(_SPLIT, _SPLIT, _SPLIT, ("a", "b", "c", "d"), SPEC, "", "")
 
 
 def pair(n: int = 6, k: int = 5, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -53,7 +55,7 @@ def total_of(terms: dict[str, Objective], student: Tensor, teacher: Tensor, labe
 @pytest.mark.parametrize("T", [0.5, 1.0, 3.0, 20.0])
 def test_kd_is_the_formula(T: float) -> None:
     student, teacher = pair()
-    assert kd(student, teacher, T).item() == pytest.approx(kd64(student, teacher, T), rel=1e-10)
+    assert kd(student, teacher, temperature=T).item() == pytest.approx(kd64(student, teacher, T), rel=1e-10)
 
 
 def test_kd_worked_by_hand() -> None:
@@ -62,21 +64,21 @@ def test_kd_worked_by_hand() -> None:
     # The second sample agrees with its teacher and adds 0, so the mean over the batch is 0.261624.
     teacher = torch.tensor([[2 * math.log(3), 0.0], [1.0, -1.0]], dtype=torch.float64)
     student = torch.tensor([[0.0, 0.0], [1.0, -1.0]], dtype=torch.float64)
-    assert kd(student, teacher, 2.0).item() == pytest.approx(0.261624, abs=1e-6)
+    assert kd(student, teacher, temperature=2.0).item() == pytest.approx(0.261624, abs=1e-6)
 
 
 def test_kd_sums_over_classes() -> None:
     # Classes that neither model ever predicts change nothing; a mean over classes would shrink the loss.
     student, teacher = pair(k=4)
     never = torch.full((6, 96), -1e9, dtype=torch.float64)
-    with_them = kd(torch.cat([student, never], 1), torch.cat([teacher, never], 1), 1.0)
-    assert with_them.item() == pytest.approx(kd(student, teacher, 1.0).item(), rel=1e-12)
+    with_them = kd(torch.cat([student, never], 1), torch.cat([teacher, never], 1), temperature=1.0)
+    assert with_them.item() == pytest.approx(kd(student, teacher, temperature=1.0).item(), rel=1e-12)
 
 
 def gradient_of_kd(T: float) -> tuple[Tensor, Tensor]:
     student, teacher = pair(n=8, k=10)
     student.requires_grad_()
-    kd(student, teacher, T).backward()
+    kd(student, teacher, temperature=T).backward()
     assert student.grad is not None
     difference = student.detach() - teacher
     return student.grad, (difference - difference.mean(1, keepdim=True)) / (10 * 8)
@@ -97,7 +99,7 @@ def test_nothing_to_learn_from_an_equal_teacher(T: float) -> None:
     student, _ = pair()
     teacher = student.clone()
     student.requires_grad_()
-    loss = kd(student, teacher, T)
+    loss = kd(student, teacher, temperature=T)
     loss.backward()
     assert student.grad is not None
     assert abs(loss.item()) < 1e-12
@@ -107,38 +109,42 @@ def test_nothing_to_learn_from_an_equal_teacher(T: float) -> None:
 def test_kd_ignores_a_shift_of_all_logits() -> None:
     student, teacher = pair()
     shifts = torch.arange(6, dtype=torch.float64)[:, None]
-    assert kd(student + 10 * shifts, teacher - 7, 3.0).item() == pytest.approx(kd(student, teacher, 3.0).item())
+    assert kd(student + 10 * shifts, teacher - 7, temperature=3.0).item() == pytest.approx(
+        kd(student, teacher, temperature=3.0).item()
+    )
 
 
 @pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
 def test_half_precision_with_huge_logits_stays_finite(kind: torch.dtype) -> None:
     student = torch.tensor([[3e4, -3e4, 0.0], [0.0, 200.0, -200.0]], dtype=kind, requires_grad=True)
     teacher = torch.tensor([[-3e4, 3e4, 0.0], [200.0, 0.0, -200.0]], dtype=kind)
-    for term in (kd(student, teacher, 1.0), logit_mse(student, teacher), logit_sse(student, teacher)):
+    for term in (kd(student, teacher, temperature=1.0), logit_mse(student, teacher), logit_sse(student, teacher)):
         assert term.dtype == torch.float32
         assert term.isfinite()
-    kd(student, teacher, 1.0).backward()
+    kd(student, teacher, temperature=1.0).backward()
     assert student.grad is not None
     assert student.grad.isfinite().all()
 
 
 def test_half_precision_logits_are_widened_before_the_arithmetic() -> None:
     student, teacher = (logits.to(torch.bfloat16) for logits in pair(n=32, k=50))
-    assert kd(student, teacher, 4.0).item() == pytest.approx(kd64(student, teacher, 4.0), rel=1e-5)
+    assert kd(student, teacher, temperature=4.0).item() == pytest.approx(kd64(student, teacher, 4.0), rel=1e-5)
 
 
 def test_float64_stays_float64() -> None:
     student, teacher = pair()
-    assert {f(student, teacher).dtype for f in (lambda s, t: kd(s, t, 2.0), logit_mse, logit_sse)} == {torch.float64}
+    assert {f(student, teacher).dtype for f in (lambda s, t: kd(s, t, temperature=2.0), logit_mse, logit_sse)} == {
+        torch.float64
+    }
 
 
 def test_a_thousand_classes() -> None:
     student, teacher = pair(n=4, k=1000)
-    found = kd(student.float(), teacher.float(), 4.0).item()
+    found = kd(student.float(), teacher.float(), temperature=4.0).item()
     assert found == pytest.approx(kd64(student, teacher, 4.0), rel=1e-4)
 
 
-@pytest.mark.parametrize("term", [lambda s, t: kd(s, t, 3.0), logit_mse, logit_sse])
+@pytest.mark.parametrize("term", [lambda s, t: kd(s, t, temperature=3.0), logit_mse, logit_sse])
 def test_order_within_the_batch_does_not_matter(term) -> None:  # type: ignore[no-untyped-def]
     student, teacher = pair(n=9)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
@@ -269,7 +275,7 @@ def resnet() -> Classifier:
 def test_hint_picks_the_deepest_map_and_the_teachers_nearest_in_size() -> None:
     student, teacher = small([4, 6]), resnet()
     hint = Hint()
-    label, text = hint.connect(student, teacher, SPEC)
+    label, text = hint.connect(student, teacher, DATA)
     # The student's last map is 6 channels of 4x4; the teacher's deepest one of that size is layer3.
     assert (hint.student_layer, hint.teacher_layer) == ("features", "layer3")
     assert (label, text) == ("hint", "student features 6x4x4 → teacher layer3 16x4x4")
@@ -288,7 +294,7 @@ def test_hint_compares_maps_of_any_size_and_trains_both_sides(teacher_layer: str
     student, teacher = small([4, 6]), resnet()
     hint = Hint(student_layer="features.3", teacher_layer=teacher_layer)
     assert list(hint.parameters()) == []
-    hint.connect(student, teacher, SPEC)
+    hint.connect(student, teacher, DATA)
     loss = hint_loss(hint, student, teacher)
     assert loss.ndim == 0 and loss.item() > 0
     loss.backward()
@@ -301,7 +307,7 @@ def test_hint_compares_maps_of_any_size_and_trains_both_sides(teacher_layer: str
 def test_hint_is_the_mean_squared_difference_after_the_regressor() -> None:
     student = teacher = small([4])
     hint = Hint()
-    hint.connect(student, teacher, SPEC)
+    hint.connect(student, teacher, DATA)
     maps = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
     output = Output(torch.zeros(3, 4), {hint.student_layer: maps})
     hint.eval()
@@ -313,6 +319,6 @@ def test_hint_is_the_mean_squared_difference_after_the_regressor() -> None:
 
 def test_a_wrong_layer_is_refused_with_the_nearest_name() -> None:
     with pytest.raises(ConfigError, match=r"objective\.hint\.teacher_layer.*'layer33'\ndid you mean layer3\?"):
-        Hint(teacher_layer="layer33").connect(small([4]), resnet(), SPEC)
+        Hint(teacher_layer="layer33").connect(small([4]), resnet(), DATA)
     with pytest.raises(ConfigError, match=r"objective\.hint\.student_layer: fc gives .* not a feature map"):
-        Hint(student_layer="fc").connect(small([4]), resnet(), SPEC)
+        Hint(student_layer="fc").connect(small([4]), resnet(), DATA)

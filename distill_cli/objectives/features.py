@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill_cli.data import Batch, InputSpec
+from distill_cli.data import Batch, Data
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, deepest_map, feature_map, shapes
-from distill_cli.objectives import Objective, wide
+from distill_cli.objectives.base import Objective, wide
 
 
-def hint(student_features: Tensor, teacher_features: Tensor) -> Tensor:
-    """Mean squared difference of two feature maps (N, C, H, W) of the same shape.
+def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Mean squared difference of feature maps, summed over pairs of them.
 
     Romero et al., 2015 (FitNets), arXiv 1412.6550, equation 3, with a mean in place of half the sum.
+
+    Args:
+        student_features, teacher_features: maps (N, C, H, W), in pairs of the same shape; the student's regressed already.
     """
-    return F.mse_loss(wide(student_features), wide(teacher_features))
+    pairs = zip(student_features, teacher_features, strict=True)
+    return torch.stack([F.mse_loss(wide(ours), wide(theirs)) for ours, theirs in pairs]).sum()
 
 
 class Hint(Objective):
@@ -29,13 +36,16 @@ class Hint(Objective):
     """
 
     formula = "‖r(f_s)-f_t‖²/n"
+    source = "Romero et al., 2015, arXiv 1412.6550"
 
-    def __init__(self, weight: float = 100.0, student_layer: str = "auto", teacher_layer: str = "auto") -> None:
-        super().__init__(weight)
+    def __init__(
+        self, weight: float = 100.0, warmup: float = 0.0, student_layer: str = "auto", teacher_layer: str = "auto"
+    ) -> None:
+        super().__init__(weight, warmup)
         self.student_layer, self.teacher_layer = student_layer, teacher_layer
 
-    def connect(self, student: Classifier, teacher: Classifier, spec: InputSpec) -> tuple[str, str]:
-        ours, theirs = shapes(student, spec), shapes(teacher, spec)
+    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
+        ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
         if self.student_layer == "auto":
             self.student_layer = deepest_map(ours)
         source = feature_map(ours, self.student_layer, "objective.hint.student_layer")
@@ -59,4 +69,4 @@ class Hint(Objective):
         ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
         height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
         ours, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (ours, theirs))
-        return hint(self.regressor(wide(ours)), theirs)
+        return hint([self.regressor(wide(ours))], [theirs])

@@ -1,0 +1,144 @@
+"""The loss of a stage: the labels' term and the objectives in use, each with its weight.
+
+    L = (1 - alpha) * CE + alpha * sum_i weight_i * L_i
+
+alpha weighs the teacher. An objective that is not `alpha_weighted` stands beside the whole label term instead:
+L = CE + weight * L_i. T and alpha come from the schedule at every step; an objective stores neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from distill_cli import config
+from distill_cli.data import Batch
+from distill_cli.errors import ConfigError
+from distill_cli.models.features import Output
+from distill_cli.objectives.base import Objective
+from distill_cli.objectives.logits import ce
+
+NOBODY = Output(torch.empty(0))  # the answer of a teacher that no objective asks
+
+
+def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
+    """The chosen objectives by name.
+
+    Raises:
+        ConfigError: an unknown class or argument, or labels-only beside a teacher's objective.
+    """
+    built = {name: config.build(node, Objective, f"objective.{name}") for name, node in nodes.items()}
+    alone = [name for name, objective in built.items() if objective.labels_only]
+    if alone and len(built) > 1:
+        raise ConfigError(
+            f"objective: {alone[0]} is labels only and cannot be combined with {', '.join(n for n in built if n not in alone)}",
+            "the label term is part of every objective: drop it from the list",
+        )
+    return built
+
+
+class Loss:
+    """The loss of one stage: the label term and the objectives in use."""
+
+    def __init__(self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0) -> None:
+        self.objectives = {name: o for name, o in objectives.items() if not o.labels_only}
+        self.label_smoothing = label_smoothing
+        self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
+
+    @property
+    def asks_teacher(self) -> bool:
+        return any(o.needs_teacher for o in self.objectives.values())
+
+    @property
+    def student_layers(self) -> set[str]:
+        """Module paths in the student that some objective wants; settled once the objectives are connected."""
+        return {path for objective in self.objectives.values() for path in objective.student_layers}
+
+    def weights(self, alpha: float, progress: float = 1.0) -> dict[str, float]:
+        """What each term is multiplied with, `ce` first.
+
+        Args:
+            progress: share of the whole run that is done, 0 to 1.
+        """
+        factors = {"ce": 1 - alpha if self.weighs_alpha else 1.0}
+        for name, objective in self.objectives.items():
+            factors[name] = (alpha if objective.alpha_weighted else 1.0) * objective.weight_at(progress)
+        return factors
+
+    def terms(self, student: Output, teacher: Output | None, batch: Batch, T: float) -> dict[str, Tensor]:
+        """Each unweighted term by name, `ce` first: scalars that gradients flow back from."""
+        found = {"ce": ce(student.logits, None, batch.labels, label_smoothing=self.label_smoothing)}
+        for name, objective in self.objectives.items():
+            assert teacher is not None or not objective.needs_teacher
+            found[name] = objective(student, teacher or NOBODY, batch, T)
+        return found
+
+    def __call__(
+        self,
+        student: Output,
+        teacher: Output | None,
+        batch: Batch,
+        T: float,
+        alpha: float,
+        share: float = 1.0,
+        progress: float = 1.0,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The batch's loss and its unweighted terms.
+
+        Args:
+            share: which part of the optimizer step's samples this batch is; means are weighted by it, sums are not.
+            progress: as in `weights`.
+
+        Returns:
+            The scalar to call backward on, and each term by name (`ce` first), scalars as of the whole step.
+        """
+        terms, factors = self.terms(student, teacher, batch, T), self.weights(alpha, progress)
+        summed = {name for name, objective in self.objectives.items() if objective.summed}
+        total = torch.zeros((), device=batch.labels.device)
+        for name, term in terms.items():
+            total = total + factors[name] * (1.0 if name in summed else share) * term
+        return total, {name: term / share if name in summed else term for name, term in terms.items()}
+
+    def formula(self, T: str, alpha: str, rest: str) -> str:
+        """The loss with its numbers in it, each as the header shows it: `3`, or `3→1` where it moves.
+
+        Args:
+            rest: 1 - alpha, the labels' weight.
+        """
+        parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"]
+        for objective in self.objectives.values():
+            own = f"{objective.weight:g}·" if objective.weight != 1 else ""
+            parts.append((_factor(alpha) if objective.alpha_weighted else "") + own + objective.formula)
+        heat = f",  T={T}" if any(o.uses_T for o in self.objectives.values()) else ""
+        return " + ".join(parts) + heat
+
+
+def influence(
+    terms: Mapping[str, Tensor], weights: Mapping[str, float], parameters: Sequence[nn.Parameter]
+) -> dict[str, dict[str, float]]:
+    """How much each term moves the student: its weighted value, and its weighted gradient's norm against CE's own.
+
+    Args:
+        terms: scalars whose graph is still there; it is kept. weights: what each is multiplied with.
+        parameters: the student's; their gradients stay as they are.
+
+    Returns:
+        By term, `weighted` and `gradient_ratio`: |weight * grad L_i| / |grad CE|, CE unweighted.
+    """
+    norms = {}
+    for name, term in terms.items():
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+    return {
+        name: {
+            "weighted": weights[name] * term.item(),
+            "gradient_ratio": weights[name] * norms[name] / norms["ce"] if norms["ce"] else 0.0,
+        }
+        for name, term in terms.items()
+    }
+
+
+def _factor(weight: str) -> str:
+    return f"({weight})·" if "→" in weight else f"{weight}·"
