@@ -100,6 +100,8 @@ class Dataset:
     augmentation: Augmentation = bounded(None, node=Augmentation)
     views: int = bounded(0, ge=0)
     view_seed: int = bounded(0, ge=0)
+    limit: int | None = bounded(None, ge=1)
+    label_noise: float = bounded(0.0, ge=0, lt=1)
 
 
 @dataclass

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from distill_cli import config
+from distill_cli.data import hardship
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.split import Batch, InputSpec, Split, batch_sizes
 from distill_cli.errors import DataError
@@ -61,7 +62,7 @@ class Data:
         return replace(self, **splits, input=spec)
 
 
-OURS = ("augmentation", "views", "view_seed")  # keys of a dataset's node that are ours rather than its function's
+OURS = ("augmentation", "views", "view_seed", "limit", "label_noise")  # keys of a dataset's node that are ours rather than its function's
 
 
 def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None) -> Data:
@@ -75,10 +76,27 @@ def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = No
         data = config.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
+    data = _hardened(data, node)
     augmentation = Augmentation(**(node.get("augmentation") or {}), seed=node.get("view_seed", 0))
     if not augmentation:
         return data
     return replace(data, train=replace(data.train, augmentation=augmentation, views=node.get("views", 0)))
+
+
+def _hardened(data: Data, node: Mapping[str, Any]) -> Data:
+    """The data with as many training samples, and as many wrong labels among them, as the node says."""
+    limit, noise, seed = node.get("limit"), node.get("label_noise") or 0.0, node.get("split_seed") or 0
+    train, classes, notes = data.train, len(data.classes), [data.note]
+    if limit is not None and limit < len(train):
+        notes.append(f"train limited to {limit:,} of {len(train):,}")
+        train = hardship.limited(train, limit, classes, seed)
+    if noise:
+        notes.append(f"{noise:.0%} of train labelled wrongly on purpose")
+        train = hardship.mislabelled(train, noise, classes, seed)
+    if train is data.train:
+        return data
+    digest = fingerprint([data.digest, len(train), noise, seed])
+    return replace(data, train=train, digest=digest, note="; ".join(notes))
 
 
 @dataclass(frozen=True)
