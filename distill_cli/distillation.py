@@ -30,6 +30,7 @@ from distill_cli import (
 )
 from distill_cli import summary as words
 from distill_cli import teacher as teachers
+from distill_cli.arrangement import FIRST
 from distill_cli.checkpoints import fitting
 from distill_cli.errors import CheckpointError
 from distill_cli.identity import SUMMARY, SWEEP
@@ -41,8 +42,14 @@ from distill_cli.run import Run
 from distill_cli.setup import Setup
 
 
-def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
+def distill(
+    cfg: DictConfig, run: Run, plain: Mapping[str, Any] | None = None, called: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """Run the job in its folder, from its newest checkpoint if there is one, and return its summary.
+
+    Args:
+        plain: what the run is to do, where it is not what its configuration says: a link of a chain.
+        called: what teacher and student are called then.
 
     Raises:
         DistillError: as the parts say.
@@ -51,7 +58,7 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
         ui.say(f"{run.folder} holds this run, finished")
         close(known, run.folder, bool(cfg.report))
         return known
-    job = setup.read(cfg)
+    job = setup.read(cfg if plain is None else plain, called)
     untrained = copy.deepcopy(job.student)
     way = teaching.way_of(job)
     ui.show(words.header(job, way.note))
@@ -60,9 +67,9 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
         ui.warn(line)
     clock = words.Clock()
     with clock("teacher"):
-        prepared = None if way.joint else teachers.prepare(job)
-        home = prepared.folder if prepared else run.folder / "teacher"
-        card = job.card("student") | ({"teacher": taught_by(home, run.folder)} if prepared else {})
+        prepared = {} if way.joint else {name: teachers.prepare(own) for name, own in job.teachers.items()}
+        homes = {name: one.folder for name, one in prepared.items()} or homes_along(job, run.folder)
+        card = job.card("student") | ({} if way.joint else taught_by(job, homes, run.folder))
     run.agree(prints_of(job, prepared), machine_of(job))
     with Loggers(job.plain["logger"], about(run)) as loggers:
         with clock("cache"):
@@ -71,9 +78,10 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
         logits = answers(job, state, teacher, untrained, clock)
         summary = summarise(job, state, logits, run) | {"seconds": clock.seconds}
         if way.joint:
-            home.mkdir(exist_ok=True)
-            weights.write_model(home, "teacher", job.teacher.net, job.card("teacher"))
-            card["teacher"] = taught_by(home, run.folder)
+            for name, own in job.teachers.items():
+                homes[name].mkdir(parents=True, exist_ok=True)
+                weights.write_model(homes[name], "teacher", own.teacher.net, own.card("teacher"))
+            card |= taught_by(job, homes, run.folder)
         weights.write_model(run.folder, "student", job.student.net, card)
         files.write_json(run.folder / evaluation.FILE, details(job, logits["test"]))
         files.write_json(run.folder / SUMMARY, summary)
@@ -82,11 +90,18 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
     return summary
 
 
-def prints_of(job: Setup, prepared: teachers.Prepared | None) -> dict[str, Any]:
+def homes_along(job: Setup, folder: Path) -> dict[str, Path]:
+    """Where teachers that are trained along are kept: in the run's own folder."""
+    first, *others = job.teachers
+    return {first: folder / "teacher", **{name: folder / "teachers" / name for name in others}}
+
+
+def prints_of(job: Setup, prepared: Mapping[str, teachers.Prepared]) -> dict[str, Any]:
     """Fingerprints of what the run works on: its data, its teacher's weights, and the user's own code by target."""
     return {
         "data": job.data.digest,
-        "teacher": prepared.weights if prepared else None,
+        "teacher": prepared[FIRST].weights if prepared else None,
+        **{f"teachers.{name}": one.weights for name, one in prepared.items() if name != FIRST},
         "code": setup.user_code({**job.plain, "logger": None}),  # loggers change nothing in what comes out
     }
 
@@ -116,9 +131,17 @@ def machine_of(job: Setup) -> dict[str, Any]:
     }
 
 
-def taught_by(home: Path, folder: Path) -> dict[str, str]:
-    """How a student's card names its teacher: where it is from the run's folder, and which weights it has."""
-    return {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"]}
+def taught_by(job: Setup, homes: Mapping[str, Path], folder: Path) -> dict[str, Any]:
+    """How a student's card names its teachers: where each is from the run's folder, which weights it has, and what share
+    it has in what several say.
+    """
+    shares = teaching.weights_of(job).tolist()
+    found = {
+        name: {"path": os.path.relpath(home, folder), "sha256": weights.read_card(home)["sha256"], "weight": share}
+        for (name, home), share in zip(homes.items(), shares, strict=True)
+    }
+    first = found.pop(FIRST)
+    return {"teacher": first, "teachers": found} if found else {"teacher": first}
 
 
 def train(
@@ -187,7 +210,10 @@ def summarise(job: Setup, state: engine.State, logits: Mapping[str, Mapping[str,
         }
         for name, everyone, split in ((n, logits[n], getattr(job.data, n)) for n in ("test", "val"))
     }
-    sizes = {role: models.num_parameters(model) for role, model in (("teacher", job.teacher), ("student", job.student))}
+    sizes = {
+        "teacher": sum(models.num_parameters(own.teacher) for own in job.teachers.values()),
+        "student": models.num_parameters(job.student),
+    }
     rates = [row["images_per_second"] for row in state.rows]
     assert state.best is not None
     summary = {

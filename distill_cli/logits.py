@@ -19,7 +19,7 @@ from distill_cli.config import code_digest
 from distill_cli.setup import Setup
 
 # Keys of a teacher's node that play no part once its weights are given.
-NOT_ITS_OWN = ("checkpoint", "joint", "cache", "fit")
+NOT_ITS_OWN = ("checkpoint", "joint", "mutual", "weight", "choose", "cache", "fit")
 LIBRARIES = ("torch", "torchvision", "timm")
 
 

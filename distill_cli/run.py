@@ -21,7 +21,7 @@ from distill_cli.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.identity import LOCK, STATUS, SUMMARY
 from distill_cli.names import fingerprint
 
-FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "tensorboard", "wandb")
+FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "tensorboard", "wandb")
 
 
 class Run:
@@ -32,14 +32,14 @@ class Run:
 
     Args:
         cfg: the composed configuration. folder: where; another name is taken when `named` is false and it is taken.
-        named: whether the user chose the folder.
+        named: whether the user chose the folder. more: settings beside those that were typed.
 
     Raises:
         BusyError: another process works in it. CheckpointError: it holds another run, or one that says nothing of itself.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, named: bool) -> None:
-        self.cfg, self.folder, self.named = cfg, folder, named
+    def __init__(self, cfg: DictConfig, folder: Path, named: bool, more: Sequence[str] = ()) -> None:
+        self.cfg, self.folder, self.named, self.more = cfg, folder, named, more
         self.known: dict[str, Any] = {}
         self.since = time.time()
         self._log: Any = None
@@ -62,6 +62,7 @@ class Run:
                 raise CheckpointError(f"{self.folder / name} is a link: a run writes in its own folder only")
         files.sweep(self.folder)
         typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
+        typed += [text for text in self.more if text not in typed]
         config = identity.config_of(self.cfg)
         about = {"config": config, "overrides": typed}
         if not (self.folder / identity.FILE).exists():

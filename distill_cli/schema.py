@@ -18,6 +18,7 @@ from hydra.core.config_store import ConfigStore
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from distill_cli import arrangement
 from distill_cli.errors import ConfigError, did_you_mean
 from distill_cli.kinds import LARGEST, complaint, describe, fits, plain, shown
 
@@ -69,10 +70,20 @@ class Student:
 
 
 @dataclass
+class Member:
+    """A further teacher, or a link's model: what it does not say of a teacher's keys it takes from the first one."""
+
+    _target_: str = bounded(filled=True)
+
+
+@dataclass
 class Teacher:
     _target_: str = bounded(filled=True)
     checkpoint: str | None = bounded(None, filled=True)
+    weight: float = bounded(1.0, gt=0)
     joint: bool = False
+    mutual: bool = False
+    choose: str = bounded("mean", choices=("mean", "best"))
     cache: str = bounded("auto", choices=("auto", "off", "on"))
     mean: list[float] | None = None
     std: list[float] | None = bounded(None, gt=0)
@@ -156,6 +167,9 @@ class Train(Device):
     output_dir: str = bounded("outputs", filled=True)
     run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     teacher: Any = bounded(None, node=Teacher)
+    teachers: dict[str, Any] = bounded({}, nodes=Member)
+    chain: dict[str, Any] = bounded({}, nodes=Member)
+    link: Optional[str] = bounded(None, filled=True)  # noqa: UP045
     student: Any = bounded(None, node=Student)
     objective: dict[str, Any] = bounded({}, nodes=Objective)
     schedule: dict[str, Stage] = bounded({}, nodes=Stage)
@@ -302,6 +316,10 @@ def _train_problems(plain: Mapping[str, Any]) -> list[str]:
         node = plain[role] or {}
         if (node.get("mean") is None) != (node.get("std") is None):
             problems.append(f"{role}.mean and {role}.std belong together: give both, or neither")
+    for name, node in arrangement.teachers(plain).items() if plain["teacher"] else ():
+        if name != arrangement.FIRST:
+            problems += _problems(node, Teacher, f"teachers.{name}.")
+    problems += _arrangement_problems(plain)
     teacher, optimizer = plain["teacher"] or {}, plain["optimizer"] or {}
     if teacher.get("joint") and optimizer.get("accumulate", 1) != 1:
         problems.append("optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1")
@@ -310,6 +328,29 @@ def _train_problems(plain: Mapping[str, Any]) -> list[str]:
     return problems
 
 
+def _arrangement_problems(plain: Mapping[str, Any]) -> list[str]:
+    """What is wrong with who teaches whom."""
+    problems = []
+    chain, link, members = plain["chain"] or {}, plain["link"], plain["teachers"] or {}
+    if link is not None and link not in chain:
+        known = f"links: {', '.join(chain)}" if chain else "there is no chain"
+        problems.append(f"link: there is no link {link!r} in the chain; {known}")
+    for key, nodes in (("chain", chain), ("teachers", members)):
+        odd = [name for name in nodes if not NAME.fullmatch(name)]
+        problems += [f"{key}.{name}: should be called by letters, digits, - and _ only" for name in odd]
+    if arrangement.FIRST in members:
+        problems.append("teachers.teacher: that is what the one of `teacher=` is called; choose another name")
+    teacher = plain["teacher"] or {}
+    if teacher.get("mutual") and not teacher.get("joint"):
+        problems.append(
+            "teacher.mutual: only a teacher that is trained along can learn from the student: teacher.joint=true"
+        )
+    if len({bool(node.get("joint")) for node in (teacher, *members.values()) if "joint" in node}) > 1:
+        problems.append("teachers: some are trained along and some are not (joint); let all be one or the other")
+    return problems
+
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")
 INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
 UNITS = {"s": 1, "m": 60, "h": 3600}
 

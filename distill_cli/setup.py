@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from distill_cli import __version__, engine, kinds, loggers, models, objectives, runtime, schedule, schema
+from distill_cli import __version__, arrangement, engine, kinds, loggers, models, objectives, runtime, schedule, schema
 from distill_cli.checkpoints import Checkpoints
 from distill_cli.compose import choice
 from distill_cli.config import code_digest
@@ -29,7 +30,8 @@ class Setup:
     """One job's parts, built and checked against each other; nothing trained or loaded yet.
 
     `plain` is the configuration as resolved plain values; `names` say what the dataset and the models are called;
-    `losses` are by stage; `remarks` are lines for the header by their label.
+    `losses` are by stage; `remarks` are lines for the header by their label; `teachers` has the same job for each of its
+    teachers by name, as if that one were its only one.
     """
 
     plain: dict[str, Any]
@@ -44,6 +46,17 @@ class Setup:
     losses: dict[str, Loss]
     recipe: Recipe
     remarks: dict[str, str]
+    others: dict[str, Classifier]
+
+    @property
+    def teachers(self) -> dict[str, Setup]:
+        found = {arrangement.FIRST: replace(self, others={})}
+        nodes = arrangement.teachers(self.plain)
+        for name, model in self.others.items():
+            plain = {**self.plain, "teacher": nodes[name], "teachers": {}}
+            names = {**self.names, "teacher": self.names[f"teachers.{name}"]}
+            found[name] = replace(self, plain=plain, names=names, teacher=model, others={})
+        return found
 
     @property
     def root(self) -> Path:
@@ -80,17 +93,22 @@ class Setup:
         }
 
 
-def read(cfg: DictConfig) -> Setup:
+def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None = None) -> Setup:
     """Load the data and build what a configuration names.
+
+    Args:
+        cfg: composed, or its plain values. called: what models are called where it is not what was chosen.
 
     Raises:
         ConfigError, DataError: as the device, the builders and their checks say.
     """
-    plain = kinds.plain(cfg)
+    plain: dict[str, Any] = kinds.plain(cfg) if isinstance(cfg, DictConfig) else dict(cfg)
     runtime.prepare(plain["threads"])
     device, terms, recipe = check(plain)
     names = {"dataset": choice("dataset")}
     names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
+    names |= {f"teachers.{name}": str(node.get("name") or name) for name, node in plain["teachers"].items()}
+    names |= called or {}
     stages = schedule.stages(plain["schedule"], terms)
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
     if plain["teacher"]["joint"] and not any(loss.asks_teacher for loss in losses.values()):
@@ -100,15 +118,20 @@ def read(cfg: DictConfig) -> Setup:
     data = load(plain["dataset"], plain["workers"]).to(device)
     with runtime.seeded("teacher", plain["teacher"]["fit"]["seed"]):
         teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))
+    others = {}
+    for name, node in arrangement.teachers(plain).items():
+        if name != arrangement.FIRST:
+            with runtime.seeded("teacher", node["fit"]["seed"]):
+                others[name] = models.build(node, "teacher", data.input, len(data.classes))
     with runtime.seeded("student", plain["seed"]):
         student = models.build(plain["student"], "student", data.input, len(data.classes))
         remarks = dict(objective.connect(student, teacher, data) for objective in terms.values())
-    for module in (teacher, student, *terms.values()):
+    for module in (teacher, *others.values(), student, *terms.values()):
         module.to(device)
     remarks["precision"] = runtime.unused_bf16(plain["precision"], device)
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(plain["precision"], device)
-    return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks)
+    return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks, others)
 
 
 def check(plain: dict[str, Any]) -> tuple[torch.device, dict[str, Objective], Recipe]:
@@ -126,6 +149,10 @@ def check(plain: dict[str, Any]) -> tuple[torch.device, dict[str, Objective], Re
     fit_recipe(plain["teacher"]["fit"]).check("teacher.fit.optimizer")
     for role in ("teacher", "student"):
         models.check(plain[role], role)
+    for name, node in plain["teachers"].items():
+        models.check(node, "teacher", f"teachers.{name}")
+    for name, node in plain["chain"].items():
+        models.check(node, "student", f"chain.{name}")
     loggers.check(plain["logger"])
     return device, terms, recipe
 

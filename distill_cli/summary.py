@@ -51,11 +51,14 @@ def header(job: Setup, teaching: str) -> Table:
         teaching: how the teacher answers.
     """
     data, plain = job.data, job.plain
-    sizes = {"teacher": num_parameters(job.teacher), "student": num_parameters(job.student)}
+    sizes = {
+        "teacher": sum(num_parameters(own.teacher) for own in job.teachers.values()),
+        "student": num_parameters(job.student),
+    }
     smaller = sizes["teacher"] / sizes["student"]
     shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
     rows = [
-        ("teacher", f"{_named(job, 'teacher')}  {sizes['teacher']:,} parameters  {_origin(plain['teacher'])}; {teaching}"),
+        ("teacher", f"{_taught_by(job)}  {sizes['teacher']:,} parameters; {teaching}"),
         ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
         ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {shape}  ({data.note})"),
@@ -92,6 +95,15 @@ def _extras(job: Setup) -> str:
 def _named(job: Setup, role: str) -> str:
     stem = job.card(role)["model"].get("stem")
     return job.names[role] + (f" ({stem} stem)" if stem else "")
+
+
+def _taught_by(job: Setup) -> str:
+    """Every teacher with where its weights come from, and its share where there are several."""
+    everyone = job.teachers.values()
+    share = (lambda own: f" x {own.plain['teacher']['weight']:g}") if job.others else (lambda own: "")
+    choice = ", for each sample the surest" if job.others and job.plain["teacher"]["choose"] == "best" else ""
+    named = (f"{_named(own, 'teacher')} {_origin(own.plain['teacher'])}{share(own)}" for own in everyone)
+    return " + ".join(named) + choice
 
 
 def _origin(node: Mapping[str, Any]) -> str:

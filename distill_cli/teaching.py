@@ -1,4 +1,4 @@
-"""How a prepared teacher answers a run: from its cached logits, live, or trained along with the student."""
+"""How a run's teachers answer it: from their cached logits, live, or trained along; and what several say together."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import engine, logits, metrics, runtime
+from distill_cli import arrangement, engine, logits, metrics, runtime
 from distill_cli.data import Batch
 from distill_cli.errors import ConfigError
 from distill_cli.guard import Guard, Moment
 from distill_cli.models.features import Output, Tap
 from distill_cli.names import size
+from distill_cli.objectives import Objective
+from distill_cli.objectives.logits import kd
 from distill_cli.optim import fit_recipe, restore
 from distill_cli.setup import Setup
 from distill_cli.teacher import Prepared
@@ -46,25 +48,34 @@ def way_of(job: Setup) -> Way:
     asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items() if o.needs_teacher]
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
     train, mode = job.data.train, job.plain["teacher"]["cache"]
+    if layers and job.others:
+        raise ConfigError(
+            f"objective: {_wanting(asked)} learns from features, and so from one teacher alone",
+            "with several teachers choose objectives on logits, as in objective=kd",
+        )
     if job.plain["teacher"]["joint"]:
         way = Way("joint", layers, "is trained along with the student")
     elif not asked:
         return Way("unused", (), "not asked: labels only")
     elif layers:
-        names = ", ".join(sorted({name for name, objective in asked if objective.teacher_layers}))
-        way = Way("live", layers, f"runs live: objective {names} needs its features")
+        way = Way("live", layers, f"runs live: objective {_wanting(asked)} needs its features")
     elif train.augmentation and not train.views:
         way = Way("live", (), "runs live: with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)")
     elif mode == "off":
         way = Way("live", (), "runs live: teacher.cache=off")
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
-        needed = size(4 * len(train) * len(job.data.classes) * views)
+        needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers))
         of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
         return Way("cached", (), f"its logits{of} are cached, {needed}", views)
     if mode == "on":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way
+
+
+def _wanting(asked: Sequence[tuple[str, Objective]]) -> str:
+    """The objectives that want features, by name."""
+    return ", ".join(sorted({name for name, objective in asked if objective.teacher_layers}))
 
 
 class Teacher(engine.Answering, Protocol):
@@ -75,11 +86,28 @@ class Teacher(engine.Answering, Protocol):
     def restore(self, snapshot: Mapping[str, Any]) -> None: ...
 
 
-def start(job: Setup, way: Way, prepared: Prepared | None) -> Teacher:
-    """The job's teacher, prepared before unless it is trained along, ready to answer."""
-    if prepared is None:
+def start(job: Setup, way: Way, prepared: Mapping[str, Prepared]) -> Teacher:
+    """The job's teachers, prepared before unless they are trained along, ready to answer as one."""
+    if way.joint:
         return Joint(job, way.layers)
-    return Frozen(job, way, prepared.weights)
+    frozen = {name: Frozen(own, way, prepared[name].weights) for name, own in job.teachers.items()}
+    return Several(job, frozen) if job.others else frozen[arrangement.FIRST]
+
+
+def mixture(logits: Sequence[Tensor], weights: Tensor, T: float = 1.0) -> Tensor:
+    """What several teachers say together: logits z, (N, K), with softmax(z / T) = sum_m w_m softmax(z_m / T).
+
+    Args:
+        logits: of each teacher, (N, K). weights: (M,) for all samples, or (M, N) for each; they are normalised.
+    """
+    log_p = torch.stack([F.log_softmax(z.float() / T, dim=1) for z in logits])
+    shares = (weights / weights.sum(0)).to(log_p.device).view(len(logits), -1, 1)
+    return T * torch.logsumexp(log_p + shares.log(), dim=0)
+
+
+def weights_of(job: Setup) -> Tensor:
+    """The teachers' weights, (M,)."""
+    return torch.tensor([float(own.plain["teacher"]["weight"]) for own in job.teachers.values()])
 
 
 class Frozen:
@@ -114,30 +142,92 @@ class Frozen:
         """Nothing of it moves."""
 
 
-class Joint:
-    """A teacher that takes a step of its own on each batch's labels, and answers with its logits before that step."""
+class Several:
+    """Frozen teachers that answer as one, by their weights; or, for each sample, the one that is surest of its label.
 
-    def __init__(self, job: Setup, layers: Sequence[str]) -> None:
-        self.model, self.data = job.teacher.train(), job.data
-        self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
-        self.tap, self.guard, self.steps = Tap(self.model.net, layers), Guard(self.optimizer, job.device), 0
+    On validation and test, where labels are for measuring alone, it is always by their weights.
+    """
+
+    def __init__(self, job: Setup, members: Mapping[str, Frozen]) -> None:
+        self.members, self.weights = list(members.values()), weights_of(job)
+        self.best = job.plain["teacher"]["choose"] == "best"
 
     def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
-        output = self.tap(self.model, batch.inputs)
-        loss = F.cross_entropy(output.logits.float(), batch.labels)
-        self.guard.backward(loss, {"teacher's ce": loss.detach()})
-        self.guard.step(Moment(self.steps, "the teacher", self.optimizer.param_groups[0]["lr"]))
-        self.steps += 1
-        return Output(output.logits.detach(), {path: maps.detach() for path, maps in output.features.items()})
+        answers = [member(batch).logits for member in self.members]
+        if not self.best:
+            return Output(mixture(answers, self.weights, T))
+        losses = torch.stack([F.cross_entropy(z, batch.labels, reduction="none") for z in answers])
+        surest = losses.argmin(0)
+        return Output(torch.stack(answers)[surest, torch.arange(len(batch), device=surest.device)])
 
     def logits(self, split: str) -> Tensor:
-        return metrics.logits_of(self.model, getattr(self.data, split))
+        return mixture([member.logits(split) for member in self.members], self.weights)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing of them moves."""
+
+
+class Joint:
+    """Teachers that each take a step of their own on every batch, and answer with their logits before that step.
+
+    Each learns from the labels, CE; with `mutual` (Zhang et al., 2018, arXiv 1706.00384) also from the student and from each
+    other: CE + T^2 KL(mean of the others' probabilities || its own), which has the gradient of the mean of their KLs.
+    """
+
+    def __init__(self, job: Setup, layers: Sequence[str]) -> None:
+        self.data, self.steps, self.weights = job.data, 0, weights_of(job)
+        self.learners = [
+            _Learner(name, own, layers if name == arrangement.FIRST else ()) for name, own in job.teachers.items()
+        ]
+
+    def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
+        outputs = [learner.tap(learner.model, batch.inputs) for learner in self.learners]
+        said = [output.logits.detach().float() for output in outputs]
+        for place, (learner, output) in enumerate(zip(self.learners, outputs, strict=True)):
+            terms = {"ce": F.cross_entropy(output.logits.float(), batch.labels)}
+            if learner.mutual:
+                assert student is not None
+                others = [student, *said[:place], *said[place + 1 :]]
+                terms["kd"] = kd(output.logits, mixture(others, torch.ones(len(others)), T), temperature=T)
+            learner.step(terms, self.steps)
+        self.steps += 1
+        features = {path: maps.detach() for path, maps in outputs[0].features.items()}
+        return Output(said[0] if len(said) == 1 else mixture(said, self.weights, T), features)
+
+    def logits(self, split: str) -> Tensor:
+        on = getattr(self.data, split)
+        answers = [metrics.logits_of(learner.model, on) for learner in self.learners]
+        return answers[0] if len(answers) == 1 else mixture(answers, self.weights)
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"steps": self.steps, "learners": [learner.snapshot() for learner in self.learners]}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        for learner, kept in zip(self.learners, snapshot["learners"], strict=True):
+            learner.restore(kept)
+        self.steps = snapshot["steps"]
+
+
+class _Learner:
+    """A teacher under training, with its own optimizer."""
+
+    def __init__(self, name: str, job: Setup, layers: Sequence[str]) -> None:
+        self.name, self.model, self.mutual = name, job.teacher.train(), job.plain["teacher"]["mutual"]
+        self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
+        self.tap, self.guard = Tap(self.model.net, layers), Guard(self.optimizer, job.device)
+
+    def step(self, terms: Mapping[str, Tensor], step: int) -> None:
+        found = {f"{self.name}'s {name}": term.detach() for name, term in terms.items()}
+        self.guard.backward(torch.stack(list(terms.values())).sum(), found)
+        self.guard.step(Moment(step, f"the {self.name}", self.optimizer.param_groups[0]["lr"]))
 
     def snapshot(self) -> dict[str, Any]:
         self.guard.check()
-        return {"model": self.model.net.state_dict(), "optimizer": self.optimizer.state_dict(), "steps": self.steps}
+        return {"model": self.model.net.state_dict(), "optimizer": self.optimizer.state_dict()}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         self.model.net.load_state_dict(snapshot["model"])
         restore(self.optimizer, snapshot["optimizer"])
-        self.steps = snapshot["steps"]

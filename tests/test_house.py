@@ -22,6 +22,7 @@ ROOMS = [
     ["sweep"],
     ["launcher", "search", "live"],
     ["jobs"],
+    ["chain"],
     ["distillation"],
     ["run", "report"],
     ["identity", "baseline"],
@@ -42,7 +43,7 @@ ROOMS = [
     ["overrides"],
     ["config"],
     ["schema", "files", "stopping", "yamls", "completion"],
-    ["kinds", "names", "errors", "pages", "sources"],
+    ["arrangement", "kinds", "names", "errors", "pages", "sources"],
     ["__init__"],
 ]
 FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}

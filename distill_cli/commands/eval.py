@@ -30,6 +30,7 @@ from distill_cli.models import Classifier, weights
 from distill_cli.models.cards import rebuild
 from distill_cli.names import slug
 from distill_cli.summary import COLUMNS
+from distill_cli.teaching import mixture
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,13 @@ def run(cfg: DictConfig) -> dict[str, float]:
     data = load_data(cfg, found.card, spec, trust).to(device)
     split = getattr(data, cfg.split)
     logits = metrics.logits_of(student, split, cfg.batch_size)
-    teacher = load_teacher(found, spec, trust)
-    theirs = None if teacher is None else metrics.logits_of(teacher.to(device), split, cfg.batch_size)
-    scores = metrics.measure(logits, split.labels, theirs)
+    teachers = load_teachers(found, spec, trust)
+    theirs = [metrics.logits_of(model.to(device), split, cfg.batch_size) for model in teachers]
+    together = combined(theirs, found) if theirs else None
+    scores = metrics.measure(logits, split.labels, together)
     dataset = found.card["names"]["dataset"] if choice("dataset") == "stored" else choice("dataset")
-    show(
-        scores, None if theirs is None else metrics.measure(theirs, split.labels), f"{dataset} {cfg.split}", len(split)
-    )
+    of_teacher = None if together is None else metrics.measure(together, split.labels)
+    show(scores, of_teacher, f"{dataset} {cfg.split}", len(split))
     facts: dict[str, Any] = {
         "checkpoint": str(found.path),
         "dataset": dataset,
@@ -84,7 +85,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     if cfg.predictions is not None:
         target = Path(cfg.predictions).expanduser()
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.write(target, predictions(found.card["classes"], split.labels, logits, theirs))
+        files.write(target, predictions(found.card["classes"], split.labels, logits, together))
         ui.show(f"predictions: {target}")
     ui.show(f"metrics: {write_metrics(found, facts, dataset, cfg.split)}")
     return scores
@@ -141,19 +142,45 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
     return data.normalised(spec)
 
 
-def load_teacher(found: Found, spec: InputSpec, trust: list[str]) -> Classifier | None:
-    """The teacher the card names, when it is still there; else None, and a word about it."""
-    named = found.card.get("teacher")
-    if named is not None and not (isinstance(named, Mapping) and isinstance(named.get("path"), str)):
-        raise CheckpointError(f"{found.path}: what its card says of the teacher is damaged")
-    if named is None or not (folder := found.home / named["path"]).is_dir():
+def load_teachers(found: Found, spec: InputSpec, trust: list[str]) -> list[Classifier]:
+    """The teachers the card names, when they are all still there; else none, and a word about it."""
+    named = _named(found)
+    folders = [found.home / one["path"] for one in named]
+    if not folders or not all(folder.is_dir() for folder in folders):
         ui.say("no teacher at hand: KL and agreement are left out")
-        return None
-    card = weights.read_card(folder)
-    if card["sha256"] != named.get("sha256"):
-        raise CheckpointError(f"{folder} holds another teacher than this student's")
-    state = weights.read_weights(weights.kept_file(folder, card))
-    return rebuild(card, "teacher", spec, state, str(folder), trust)
+        return []
+    models = []
+    for one, folder in zip(named, folders, strict=True):
+        card = weights.read_card(folder)
+        if card["sha256"] != one.get("sha256"):
+            raise CheckpointError(f"{folder} holds another teacher than this student's")
+        state = weights.read_weights(weights.kept_file(folder, card))
+        models.append(rebuild(card, "teacher", spec, state, str(folder), trust))
+    return models
+
+
+def combined(logits: list[Tensor], found: Found) -> Tensor:
+    """What the teachers say together, each by its share."""
+    if len(logits) == 1:
+        return logits[0]
+    return mixture(logits, torch.tensor([float(one["weight"]) for one in _named(found)]))
+
+
+def _named(found: Found) -> list[dict[str, Any]]:
+    """What the card says of each teacher; nothing where it names none.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    first, others = found.card.get("teacher"), found.card.get("teachers") or {}
+    if first is None:
+        return []
+    named = [first, *(others.values() if isinstance(others, Mapping) else [None])]
+    for one in named:
+        whole = isinstance(one, Mapping) and isinstance(one.get("path"), str)
+        if not whole or not (len(named) == 1 or isinstance(one.get("weight"), int | float)):
+            raise CheckpointError(f"{found.path}: what its card says of the teacher is damaged")
+    return named
 
 
 def predictions(classes: list[str], labels: Tensor, logits: Tensor, theirs: Tensor | None) -> str:

@@ -33,6 +33,6 @@ def run(cfg: DictConfig) -> float:
     """
     hydra = HydraConfig.get()
     with Run(cfg, Path(hydra.runtime.output_dir), named=cfg.run_dir is not None) as folder, translated():
-        from distill_cli import distillation
+        from distill_cli import chain
 
-        return jobs.score_of(distillation.distill(cfg, folder), cfg.optimize)
+        return jobs.score_of(chain.distill(cfg, folder), cfg.optimize)

@@ -62,7 +62,13 @@ class Data:
         return replace(self, **splits, input=spec)
 
 
-OURS = ("augmentation", "views", "view_seed", "limit", "label_noise")  # keys of a dataset's node that are ours rather than its function's
+OURS = (
+    "augmentation",
+    "views",
+    "view_seed",
+    "limit",
+    "label_noise",
+)  # keys of a dataset's node that are ours rather than its function's
 
 
 def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None) -> Data:

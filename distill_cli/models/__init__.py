@@ -73,13 +73,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check(node: Mapping[str, Any], role: str) -> None:
+def check(node: Mapping[str, Any], role: str, where: str | None = None) -> None:
     """Check a `teacher` or `student` node's class and arguments without building it.
+
+    Args:
+        where: its key, where that is not its role.
 
     Raises:
         ConfigError: unknown class or arguments.
     """
-    config.check(node, nn.Module, role, leave_out=OURS[role])
+    config.check(node, nn.Module, where or role, leave_out=OURS[role])
 
 
 def network(
