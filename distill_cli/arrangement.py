@@ -8,9 +8,6 @@ from typing import Any
 
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
-# What a further teacher does not take from the first one.
-OF_ONE = ("checkpoint", "mean", "std", "weight")
-
 
 def teachers(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The node of every teacher by name, the first one's first.
@@ -19,7 +16,7 @@ def teachers(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     on, so that two of one architecture differ.
     """
     first = plain[FIRST]
-    shared = {key: first.get(key) for key in ("fit", "joint", "mutual", "choose", "cache")}
+    shared = {key: first.get(key) for key in ("fit", "joint", "mutual", "choose", "cache", "cache_limit")}
     own = {"checkpoint": None, "mean": None, "std": None, "weight": 1.0}
     found = {FIRST: dict(first)}
     for place, (name, node) in enumerate((plain.get("teachers") or {}).items(), start=1):
@@ -49,7 +46,7 @@ def linked(plain: Mapping[str, Any], link: str | None, run: Path) -> dict[str, A
         changed |= {"student": plain["chain"][link], "baseline": False}
     if at:
         first, before = plain[FIRST], names[at - 1]
-        taught = {key: first[key] for key in ("mutual", "choose", "cache", "weight")}
+        taught = {key: first[key] for key in ("mutual", "choose", "cache", "cache_limit", "weight")}
         taught |= {"checkpoint": str(folder_of(before, run)), "mean": None, "std": None, "joint": False}
         taught["fit"] = {**first["fit"], "epochs": 0}
         changed |= {FIRST: {**plain["chain"][before], **taught}, "teachers": {}}

@@ -97,7 +97,7 @@ def array(
         need, free = 4 * shape[0] * shape[1], shutil.disk_usage(place).free
         if need + MARGIN > free:
             raise StorageError(
-                f"no space for the teacher's logits: {folder / ARRAY} needs {size(need + MARGIN)}, {size(free)} are free",
+                f"no space for the teacher's answers: {folder / ARRAY} needs {size(need + MARGIN)}, {size(free)} are free",
                 "free some space, choose another output_dir, or use teacher.cache=off",
             )
         ui.say(f"cache: asking {title}: {shape[0]:,} samples, {size(need)}")

@@ -17,7 +17,7 @@ SWEEP = "sweep.json"  # of a sweep, whose runs lie below it
 
 # Keys that decide where and how a run works, but not what comes out of it; those below them too.
 FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
-        "teacher.checkpoint", "report", "debug", "optimize", "logger"}  # fmt: skip
+        "teacher.checkpoint", "teacher.cache_limit", "report", "debug", "optimize", "logger"}  # fmt: skip
 
 
 def config_of(cfg: DictConfig) -> dict[str, Any]:

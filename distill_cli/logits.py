@@ -1,9 +1,10 @@
-"""A teacher's logits on a split: from the cache, or computed and kept there; T, alpha and the student play no part."""
+"""A teacher's logits or features on a split: from the cache, or computed and kept there; no T, alpha or student plays a part."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
@@ -16,15 +17,18 @@ from torch import Tensor
 
 from distill_cli import cache, metrics, ui
 from distill_cli.config import code_digest
+from distill_cli.models.features import shapes
 from distill_cli.setup import Setup
 
 # Keys of a teacher's node that play no part once its weights are given.
-NOT_ITS_OWN = ("checkpoint", "joint", "mutual", "weight", "choose", "cache", "fit")
+NOT_ITS_OWN = ("checkpoint", "joint", "mutual", "weight", "choose", "cache", "cache_limit", "fit")
 LIBRARIES = ("torch", "torchvision", "timm")
 
 
-def of_teacher(job: Setup, weights: str, name: str, view: int = 0) -> Tensor:
+def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | None = None) -> Tensor:
     """The logits (N, K), fp32, of the job's teacher on a split: `train` as it is shown in `view`, `val` or `test`.
+
+    With `layer`, a module's path, what that module gives instead: (N, C, H, W), or as it is.
 
     For train they are computed in the run's precision; val and test are for measuring, always in fp32.
 
@@ -38,25 +42,30 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0) -> Tensor:
     dtype = job.dtype if name == "train" else torch.float32
     shown = view if name == "train" else None
 
+    what = f"{layer}'s features" if layer else "logits"
+    shape = shapes(job.teacher, job.data.input)[layer][1:] if layer else (len(job.data.classes),)
+
     def compute() -> Iterator[np.ndarray]:
-        title = f"teacher's logits, {name}" + (f", view {view}" if split.augmentation else "")
+        title = f"teacher's {what}, {name}" + (f", view {view}" if split.augmentation else "")
         with ui.bar(len(split), title) as bar:
-            for logits in metrics.answers(job.teacher, split, view=shown, dtype=dtype):
-                bar.update(len(logits))
-                yield logits.cpu().numpy()
+            for given in metrics.answers(job.teacher, split, view=shown, dtype=dtype, layer=layer):
+                bar.update(len(given))
+                yield given.cpu().numpy()
 
     if job.plain["teacher"]["cache"] == "off":
-        return torch.from_numpy(np.concatenate(list(compute())))
+        return torch.from_numpy(np.concatenate(list(compute()))).view(len(split), *shape)
     seen = asdict(split.augmentation) | {"view": view} if split.augmentation else None
     about = {
         "teacher": job.names["teacher"],
         "dataset": job.names["dataset"],
-        "split": name + (f", view {view}" if seen else ""),
+        "split": name + (f", view {view}" if seen else "") + (f", {layer}" if layer else ""),
         "precision": str(dtype).removeprefix("torch."),
     }
     ingredients = {**_depends(job), "weights": weights, "split": name, "precision": about["precision"], "view": seen}
-    shape = (len(split), len(job.data.classes))
-    return torch.from_numpy(cache.array(job.root / "cache", ingredients, about, shape, compute))
+    ingredients |= {"layer": layer} if layer else {}
+    rows = (len(split), math.prod(shape))
+    kept = cache.array(job.root / "cache", ingredients, about, rows, compute)
+    return torch.from_numpy(kept).view(len(split), *shape)
 
 
 def network_of(card: Mapping[str, Any]) -> dict[str, Any]:

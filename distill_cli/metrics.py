@@ -14,6 +14,7 @@ from distill_cli import runtime, stopping
 from distill_cli.data import Split
 from distill_cli.errors import NonFiniteError
 from distill_cli.models import Classifier, evaluating
+from distill_cli.models.features import Tap
 
 ECE_BINS = 15
 AT_ONCE = 128  # pictures up to LARGE pixels; of larger ones fewer
@@ -26,25 +27,30 @@ def answers(
     batch_size: int | None = None,
     view: int | None = None,
     dtype: torch.dtype = torch.float32,
+    layer: str | None = None,
 ) -> Iterator[Tensor]:
     """The model's logits (n, K), fp32, on a split in its own order, batch by batch: eval mode, T = 1.
 
     Args:
         batch_size: None: as many as `at_once` says. view: see `Split.batches`. dtype: in which the model computes.
+        layer: a module's path: what it gives, each sample's flattened, in place of the logits.
 
     Raises:
-        NonFiniteError: some logit is not a finite number. KeyboardInterrupt: we were asked to stop.
+        NonFiniteError: some number of them is not finite. KeyboardInterrupt: we were asked to stop.
     """
-    with evaluating(model), runtime.seeded("answers"):  # whoever draws while measured, draws the same
+    paths = [layer] if layer is not None else []
+    # Whoever draws while measured, draws the same.
+    with evaluating(model), runtime.seeded("answers"), Tap(model.net, paths) as tap:
         for batch in split.batches(batch_size or at_once(split), view=view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.labels.device, dtype):
-                logits = model(batch.inputs).float()
-            if not torch.isfinite(logits).all():
+                output = tap(model, batch.inputs)
+            given = (output.logits if layer is None else output.features[layer].flatten(1)).float()
+            if not torch.isfinite(given).all():
                 raise NonFiniteError(
-                    f"{type(model.net).__name__} gives logits that are not finite",
+                    f"{type(model.net).__name__} gives {layer or 'logits'} that are not finite",
                     "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
                 )
-            yield logits.clone()  # out of inference mode
+            yield given.clone()  # out of inference mode
             stopping.check()
 
 

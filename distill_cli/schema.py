@@ -85,6 +85,7 @@ class Teacher:
     mutual: bool = False
     choose: str = bounded("mean", choices=("mean", "best"))
     cache: str = bounded("auto", choices=("auto", "off", "on"))
+    cache_limit: float = bounded(4.0, ge=0)
     mean: list[float] | None = None
     std: list[float] | None = bounded(None, gt=0)
     fit: Fit = bounded(None, node=Fit)

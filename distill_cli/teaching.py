@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,7 +15,7 @@ from distill_cli import arrangement, engine, logits, metrics, runtime
 from distill_cli.data import Batch
 from distill_cli.errors import ConfigError
 from distill_cli.guard import Guard, Moment
-from distill_cli.models.features import Output, Tap
+from distill_cli.models.features import Output, Tap, shapes
 from distill_cli.names import size
 from distill_cli.objectives import Objective
 from distill_cli.objectives.logits import kd
@@ -22,7 +23,7 @@ from distill_cli.optim import fit_recipe, restore
 from distill_cli.setup import Setup
 from distill_cli.teacher import Prepared
 
-ON_DEVICE = 2**30  # bytes of logits moved to a GPU; more stay mapped from the disk and go over by the batch
+ON_DEVICE = 2**30  # bytes of what is cached moved to a GPU; more stay mapped from the disk and go over by the batch
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ class Way:
 
 
 def way_of(job: Setup) -> Way:
-    """Choose how the teacher answers: from cached logits where they are all that is asked and belong to fixed pixels.
+    """Choose how the teacher answers: from its cache where the pixels are fixed and what is asked is not too much to keep.
 
     Raises:
         ConfigError: teacher.cache=on, but the teacher would have to run on the training pictures.
@@ -57,17 +58,22 @@ def way_of(job: Setup) -> Way:
         way = Way("joint", layers, "is trained along with the student")
     elif not asked:
         return Way("unused", (), "not asked: labels only")
-    elif layers:
-        way = Way("live", layers, f"runs live: objective {_wanting(asked)} needs its features")
     elif train.augmentation and not train.views:
-        way = Way("live", (), "runs live: with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)")
+        way = Way(
+            "live", layers, "runs live: with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)"
+        )
     elif mode == "off":
-        way = Way("live", (), "runs live: teacher.cache=off")
+        way = Way("live", layers, "runs live: teacher.cache=off")
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
-        needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers))
-        of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
-        return Way("cached", (), f"its logits{of} are cached, {needed}", views)
+        sizes = shapes(job.teacher, job.data.input)
+        features = 4 * len(train) * views * sum(math.prod(sizes[path]) for path in layers)
+        needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers) + features)
+        if features <= job.plain["teacher"]["cache_limit"] * 2**30:
+            what = "logits and features" if layers else "logits"
+            of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
+            return Way("cached", layers, f"its {what}{of} are cached, {needed}", views)
+        way = Way("live", layers, f"runs live: its features take {needed}, more than teacher.cache_limit")
     if mode == "on":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way
@@ -111,7 +117,7 @@ def weights_of(job: Setup) -> Tensor:
 
 
 class Frozen:
-    """A teacher that does not change: answers by view and sample index from its cached logits, or by running live."""
+    """A teacher that does not change: answers by view and sample index from its cache, or by running live."""
 
     def __init__(self, job: Setup, way: Way, weights: str) -> None:
         self.model = job.teacher.eval().requires_grad_(False)
@@ -119,14 +125,20 @@ class Frozen:
         self.tap = Tap(self.model.net, way.layers)
         self.forward = torch.compile(self.model) if job.plain["compile"] and way.kind == "live" else self.model
         self._measured = {name: logits.of_teacher(job, weights, name) for name in ("val", "test")}
-        self._views = [logits.of_teacher(job, weights, "train", view) for view in range(way.views)]
-        if sum(view.nbytes for view in self._views) <= ON_DEVICE:
-            self._views = [view.to(self.device) for view in self._views]
+        self._views = [
+            {layer: logits.of_teacher(job, weights, "train", view, layer) for layer in (None, *way.layers)}
+            for view in range(way.views)
+        ]
+        if sum(kept.nbytes for view in self._views for kept in view.values()) <= ON_DEVICE:
+            self._views = [{layer: kept.to(self.device) for layer, kept in view.items()} for view in self._views]
 
     def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
         if self._views:
-            kept = self._views[batch.view]
-            return Output(kept[batch.index.to(kept.device)].to(self.device))
+            given = {
+                layer: kept[batch.index.to(kept.device)].to(self.device)
+                for layer, kept in self._views[batch.view].items()
+            }
+            return Output(given.pop(None), {str(layer): features for layer, features in given.items()})
         with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
             output = self.tap(self.forward, batch.inputs)
         # Tensors made in inference mode take no part in a backward pass; their copies do.

@@ -407,7 +407,7 @@ def test_too_little_free_space_is_said_before_anything_is_computed(
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     assert distill("train", *SMALL) == 6
     said = capsys.readouterr().err
-    assert "no space for the teacher's logits: " in said and "logits.npy needs 114.5 KiB" in said
+    assert "no space for the teacher's answers: " in said and "logits.npy needs 114.5 KiB" in said
     assert "97.7 KiB are free" in said
     assert "teacher.cache=off" in said
     assert leftovers(kept.outputs / "cache") == []

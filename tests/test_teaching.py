@@ -69,7 +69,8 @@ def taught(*words: str) -> Taught:
     """What `distill train` has in hands when training starts."""
     job = read(*words)
     way = teaching.way_of(job)
-    return Taught(job, way, teaching.start(job, way, None if way.joint else teacher.prepare(job)))
+    prepared = {} if way.joint else {name: teacher.prepare(own) for name, own in job.teachers.items()}
+    return Taught(job, way, teaching.start(job, way, prepared))
 
 
 def kept(root: Path = Path("outputs")) -> dict[str, str]:
@@ -82,6 +83,18 @@ def made(before: dict[str, str], root: Path = Path("outputs")) -> list[str]:
 
 
 # --- the same lesson
+
+
+@pytest.mark.parametrize("how", [[], VIEWS], ids=["as they are", "augmented"])
+def test_cached_features_are_those_of_a_live_teacher(how: list[str], pictures: Path) -> None:
+    words = ["objective=[hint,kd]", "teacher=resnet8x4", "teacher.widths=[4,4,4,8]", "schedule.train.epochs=2", *how]
+    cached, live = taught(*words, "teacher.cache=on"), taught(*words, "teacher.cache=off")
+    assert (cached.way.kind, live.way.kind) == ("cached", "live")
+    (layer,) = cached.way.layers
+    for (_, ours), (_, theirs) in zip(lessons(cached), lessons(live), strict=True):
+        assert ours.features[layer].shape == theirs.features[layer].shape and ours.features[layer].dim() == 4
+        assert torch.allclose(ours.features[layer], theirs.features[layer], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(ours.logits, theirs.logits, rtol=1e-4, atol=1e-5)
 
 
 def logit_objectives() -> list[str]:
@@ -200,8 +213,9 @@ def header_of(one: Taught, capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "said", "splits"),
     [
         ([], "its logits are cached, 252 B", ["train"]),
-        (["objective=hint"], "runs live: objective hint needs its features", []),
-        (["objective=[kd,hint]"], "runs live: objective hint needs its features", []),
+        (["objective=hint"], "its logits and features are cached", ["train", "train, features"]),
+        (["objective=[kd,hint]"], "its logits and features are cached", ["train", "train, features"]),
+        (["objective=hint", "teacher.cache_limit=0"], "runs live: its features take", []),
         (AUGMENTED, "runs live: with dataset.views=0 every epoch shows new pixels", []),
         (
             [*VIEWS, "schedule.train.epochs=3"],
@@ -226,12 +240,11 @@ def test_the_header_says_how_the_teacher_answers_and_why(
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["objective=hint"], "runs live: objective hint needs its features"),
-        (["objective=[kd,hint]"], "runs live: objective hint needs its features"),
+        (["objective=hint", "teacher.cache_limit=0"], "runs live: its features take"),
         (["teacher.joint=true"], "is trained along with the student"),
         (AUGMENTED, "runs live: with dataset.views=0"),
     ],
-    ids=["hint", "kd and hint", "joint", "views"],
+    ids=["hint", "joint", "views"],
 )
 def test_a_cache_that_cannot_be_is_refused_where_it_is_demanded(
     words: list[str], why: str, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
