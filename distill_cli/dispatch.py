@@ -58,13 +58,16 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("-cd", "--config-dir")
     if command == "train":
         parser.add_argument("--from", dest="source")
-    parser.set_defaults(source=None)
+        parser.add_argument("--debug", action="store_true")
+    parser.set_defaults(source=None, debug=False)
     parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
     parser.add_argument("-p", "--package")
     parser.add_argument("--resolve", action="store_true")
     parser.add_argument("-i", "--info", nargs="?", const="all",
                         choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))  # fmt: skip
-    return parser.parse_intermixed_args(rest)
+    args = parser.parse_intermixed_args(rest)
+    args.overrides += ["debug=true"] * args.debug
+    return args
 
 
 def configured(command: str, args: argparse.Namespace) -> int:

@@ -174,6 +174,8 @@ def train(
             run.rows(state.rows)
             loggers.rows(state.rows)
             ui.say(words.epoch_line(row, total))
+            if "debug" in row:
+                ui.say(words.debug_line(row))
     return state
 
 

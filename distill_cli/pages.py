@@ -59,7 +59,7 @@ def help_page(command: str) -> str:
     root = f"{conf_folder()}/{command}.yaml"
     if not os.path.isfile(root):
         return page_of(command)
-    documented = _read(f"{conf_folder()}/train.yaml" if command == "teacher" else root)
+    documented = _read(root if command == "eval" else f"{conf_folder()}/train.yaml")
     body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
     groups = "teacher, student, dataset, objective, schedule, optimizer, logger, experiment: `distill list` shows the choices\n"
     chosen = "" if command == "eval" else groups

@@ -188,7 +188,7 @@ class Eval(Device):
     trust: list[str] = bounded([])
 
 
-SCHEMAS: dict[str, type] = {"train": Train, "teacher": Train, "eval": Eval}
+SCHEMAS: dict[str, type] = {"train": Train, "teacher": Train, "inspect": Train, "eval": Eval}
 
 
 def register() -> None:

@@ -124,6 +124,12 @@ def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
     )
 
 
+def debug_line(row: Mapping[str, Any]) -> str:
+    """What each term weighs at the epoch's end: its weighted value, and its gradient against cross-entropy's."""
+    parts = (f"{name} {term['weighted']:.3g} ({term['gradient_ratio']:.2f})" for name, term in row["debug"].items())
+    return "  weighted terms, and |their gradient| / |grad CE|:  " + "   ".join(parts)
+
+
 def results(summary: Mapping[str, Any]) -> Table:
     """The closing table: who reaches what on test, at T = 1."""
     best = summary["best"]

@@ -3,7 +3,8 @@
 usage: distill list [what]
 
   distill list                 everything, one line each
-  distill list objectives      one kind
+  distill list datasets        one kind
+  distill list objectives      with formula and source
 
 Your own files in ./conf (or $DISTILL_CONF) are listed too.
 """
@@ -13,9 +14,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli import ui
-from distill_cli.config import conf_dir, group_files
+from distill_cli import ui, yamls
+from distill_cli.config import check, conf_dir, group_files
 from distill_cli.errors import ConfigError, did_you_mean
+from distill_cli.kinds import plain
 
 KINDS = {
     "models": ("student", "teacher=NAME student=NAME"),
@@ -40,8 +42,21 @@ def run(words: Sequence[str]) -> None:
             raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
     for kind, (group, usage) in KINDS.items():
         if not words or kind in words or kind.removesuffix("s") in words:
-            rows = [(name, _about(path)) for name, path in sorted(group_files(group).items())]
-            ui.show(ui.table(f"{kind}   {usage}", ["name", "what"], rows, numbers=False))
+            rows = [[name, _about(path)] for name, path in sorted(group_files(group).items())]
+            columns = ["name", "what"]
+            if kind == "objectives" and words:
+                rows, columns = [[*row, *_formula(row[0])] for row in rows], [*columns, "L_i", "source"]
+            ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
+
+
+def _formula(name: str) -> tuple[str, str]:
+    """An objective's formula and source, as its class has them; this is what imports torch."""
+    from distill_cli.objectives import Objective
+
+    path = group_files("objective")[name]
+    node = plain(yamls.parsed(yamls.read(path), path)).get(name, {})
+    target = check({"_target_": node.get("_target_")}, Objective, f"objective.{name}")
+    return getattr(target, "formula", ""), getattr(target, "source", "")
 
 
 def _about(path: Path) -> str:

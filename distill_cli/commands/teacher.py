@@ -16,13 +16,13 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from distill_cli import setup, ui
+from distill_cli import arrangement, setup, ui
 from distill_cli import teacher as teachers
 from distill_cli.errors import ConfigError
 
 
 def run(cfg: DictConfig) -> dict[str, Any]:
-    """Prepare the configured teacher; returns what teacher.json says of it.
+    """Prepare the configured teachers; returns what teacher.json says of the first.
 
     Raises:
         ConfigError: the teacher is to be trained along with a student.
@@ -30,6 +30,11 @@ def run(cfg: DictConfig) -> dict[str, Any]:
     job = setup.read(cfg)
     if job.plain["teacher"]["joint"]:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
+    found = {name: _prepare(own) for name, own in job.teachers.items()}
+    return found[arrangement.FIRST]
+
+
+def _prepare(job: setup.Setup) -> dict[str, Any]:
     prepared = teachers.prepare(job)
     columns = ("accuracy", "f1", "nll", "ece")
     rows = [[name, *(f"{prepared.facts[name][column]:.4f}" for column in columns)] for name in ("val", "test")]

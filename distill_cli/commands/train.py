@@ -1,6 +1,6 @@
 """Prepare the teacher, distill, evaluate, and write the run folder.
 
-usage: distill train [--from RUN] [key=value ...] [-m] [options]
+usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
 
   distill train                                         digits, ResNet-18 teacher, small CNN student
   distill train teacher=resnet18 student=smallcnn T=3   pick models and temperature
@@ -9,6 +9,7 @@ usage: distill train [--from RUN] [key=value ...] [-m] [options]
   distill train -m T=1,3 alpha=0.5,0.9 seed=0,1,2       a sweep: twelve runs, one teacher, a leaderboard
   distill train --from RUN T=5                          an old run's recipe, changed
   distill train experiment=seed_example dataset=digits  a whole recipe
+  distill train objective=[kd,rkd] --debug              what each term of the loss weighs, epoch by epoch
 """
 
 from __future__ import annotations
