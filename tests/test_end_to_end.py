@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,9 @@ from helpers import (
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
+
+from distill_cli import config
+from distill_cli.run import Run
 
 
 def table(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -242,14 +246,52 @@ def test_a_foreign_checkpoint_becomes_the_teacher_as_it_is(tmp_path: Path) -> No
         assert read_json(run / "summary.json")["test"]["teacher"] == pytest.approx(expected, abs=1e-12)
 
 
+FEW = [*QUICK, "dataset.limit=80", "teacher.widths=[8,8]", "batch_size=40"]
+TAUGHT = sorted(set(config.group_files("objective")) - {"ce"})
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_every_objective_trains_in_half_precision(precision: str, tmp_path: Path) -> None:
-    names = ["kd", "logit_mse", "logit_sse", "hint"]
-    words = [*QUICK, f"objective=[{','.join(names)}]", f"precision={precision}", "teacher.fit.epochs=0"]
-    assert distill("train", *words, *(f"objective.{name}.weight=0.01" for name in names)) == 0
+    words = [*FEW, f"objective=[{','.join(TAUGHT)}]", f"precision={precision}", "teacher.fit.epochs=0"]
+    assert distill("train", *words, *(f"objective.{name}.weight=0.01" for name in TAUGHT)) == 0
     for row in rows(only_run(tmp_path)):
-        assert {"ce", *names} <= set(row["loss"])
+        assert {"ce", *TAUGHT} <= set(row["loss"])
         assert all(np.isfinite(value) for value in row["loss"].values())
+
+
+@pytest.mark.parametrize("name", ["ce", *TAUGHT])
+def test_every_objective_goes_through_two_stages_resumes_and_evaluates(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*FEW, f"objective={name}"]
+    assert distill("train", *words, "run_dir=straight") == 0
+
+    def stop(run: Run, rows: Sequence[dict[str, Any]]) -> None:
+        if rows:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Run, "rows", stop)
+        assert distill("train", *words, "run_dir=stopped") == 130
+    assert distill("resume", "stopped") == 0
+    straight, stopped = tmp_path / "straight", tmp_path / "stopped"
+    assert (stopped / "student.safetensors").read_bytes() == (straight / "student.safetensors").read_bytes()
+    assert [without_times(row) for row in rows(stopped)] == [without_times(row) for row in rows(straight)]
+    assert [row["stage"] for row in rows(stopped)] == ["imitate", "refine"]
+    assert name in rows(stopped)[-1]["loss"]
+    assert distill("eval", "ckpt=stopped") == 0
+    measured = read_json(stopped / "eval" / "digits-test.json")["student"]
+    assert measured == pytest.approx(read_json(stopped / "summary.json")["test"]["student"], abs=1e-12)
+
+
+def test_debug_rows_tell_what_each_term_weighs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill("train", "--debug", *FEW, "objective=[kd,logit_mse]", "objective.logit_mse.weight=0.1") == 0
+    assert capsys.readouterr().err.count("|their gradient| / |grad CE|:  ce ") == 2
+    first, last = (row["debug"] for row in rows(only_run(tmp_path)))
+    assert list(first) == ["ce", "kd", "logit_mse"]
+    assert first["ce"]["gradient_ratio"] == pytest.approx(0.3)  # 1 - alpha
+    assert all(term["weighted"] > 0 and term["gradient_ratio"] > 0 for term in first.values())
+    assert last["kd"] == {"weighted": 0.0, "gradient_ratio": 0.0} and last["ce"]["gradient_ratio"] == 1  # alpha is 0
 
 
 def test_a_changed_network_of_the_users_is_trained_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
