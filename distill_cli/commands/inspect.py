@@ -56,13 +56,13 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
 
 
 def _table(title: str, model: Classifier, shapes: Shapes, spec: InputSpec) -> Table:
-    size = f"{spec.channels} x {spec.size[0]} x {spec.size[1]}"
+    size = f"{spec.channels}x{spec.size[0]}x{spec.size[1]}"
     modules = dict(model.net.named_modules())
     rows = [
         [path, type(modules[path]).__name__, _size(shape), f"{models.num_parameters(modules[path]):,}"]
         for path, shape in shapes.items()
     ]
-    return ui.table(f"{title}; input {size}", ["path", "module", "output", "parameters"], rows)
+    return ui.table(f"{title}, input {size}", ["path", "module", "output", "parameters"], rows)
 
 
 def _size(shape: tuple[int, ...]) -> str:
