@@ -25,7 +25,7 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
     """
     plain = kinds.plain(cfg)
     names, link = list(plain["chain"]), plain["link"]
-    if not names:
+    if not names or run.summary() is not None:  # finished: its links are not asked for
         return distillation.distill(cfg, run)
     if link is not None:
         return _link(cfg, run, plain, link, run.folder.parent.parent)

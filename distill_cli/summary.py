@@ -58,7 +58,7 @@ def header(job: Setup, teaching: str) -> Table:
     smaller = sizes["teacher"] / sizes["student"]
     shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
     rows = [
-        ("teacher", f"{_taught_by(job)}  {sizes['teacher']:,} parameters; {teaching}"),
+        ("teacher", f"{_taught_by(job)}; {teaching}"),
         ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
         ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {shape}  ({data.note})"),
@@ -98,12 +98,17 @@ def _named(job: Setup, role: str) -> str:
 
 
 def _taught_by(job: Setup) -> str:
-    """Every teacher with where its weights come from, and its share where there are several."""
-    everyone = job.teachers.values()
-    share = (lambda own: f" x {own.plain['teacher']['weight']:g}") if job.others else (lambda own: "")
-    choice = ", for each sample the surest" if job.others and job.plain["teacher"]["choose"] == "best" else ""
-    named = (f"{_named(own, 'teacher')} {_origin(own.plain['teacher'])}{share(own)}" for own in everyone)
-    return " + ".join(named) + choice
+    """Who teaches: a name, its size, where its weights come from; of several each one's share too."""
+    parts = [
+        f"{_named(own, 'teacher')}  {num_parameters(own.teacher):,} parameters  {_origin(own.plain['teacher'])}"
+        for own in job.teachers.values()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    if job.plain["teacher"]["choose"] == "best":
+        return "  or  ".join(parts) + ", for each sample the one that is surest of its label"
+    shares = (own.plain["teacher"]["weight"] for own in job.teachers.values())
+    return "  +  ".join(f"{share:g} x {part}" for share, part in zip(shares, parts, strict=True))
 
 
 def _origin(node: Mapping[str, Any]) -> str:

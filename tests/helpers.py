@@ -21,6 +21,7 @@ ROOT = Path(__file__).parent.parent
 # A whole two-stage job in seconds: digits, a small CNN as the teacher, one epoch each.
 QUICK = [
     "teacher=smallcnn",
+    "teacher.widths=[16,32]",
     "student=tinycnn",
     "teacher.fit.epochs=1",
     "schedule.imitate.epochs=1",

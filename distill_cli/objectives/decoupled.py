@@ -1,0 +1,121 @@
+"""Objectives that part the labelled class, the target, from all others. Pure functions, each with its thin class."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_cli.data import Batch
+from distill_cli.models.features import Output
+from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.constants import require
+
+
+def split(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's labelled value (N, 1), and the others (N, K - 1) in their order.
+
+    Args:
+        values: (N, K). labels: (N,).
+    """
+    others = torch.arange(values.shape[1] - 1, device=values.device)
+    places = others + (others >= labels[:, None]).to(others.dtype)
+    return values.gather(1, labels[:, None]), values.gather(1, places)
+
+
+def dkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    alpha: float = 1.0,
+    beta: float = 8.0,
+) -> Tensor:
+    """T^2 [alpha KL(b_t || b_s) + beta KL(q_t || q_s)] at T, averaged over the batch.
+
+    b = (p_y, 1 - p_y), and q is the softmax over the classes other than y. With alpha 1 and each sample's own
+    1 - p_t(y) for beta it is kd. Zhao et al., 2022 (DKD), arXiv 2203.08679, equation 7.
+
+    Args:
+        student_logits, teacher_logits: (N, K). labels: (N,).
+        temperature: T > 0.
+        alpha, beta: weights of the target's term and of the others'.
+    """
+    if student_logits.shape[1] == 1:
+        return wide(student_logits).sum() * 0.0
+    binary, others = [], []
+    for logits in (student_logits, teacher_logits):
+        target, rest = split(wide(logits) / temperature, labels)
+        binary.append(F.log_softmax(torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1), dim=1))
+        others.append(F.log_softmax(rest, dim=1))
+    target_term = F.kl_div(*binary, reduction="batchmean", log_target=True)
+    rest_term = F.kl_div(*others, reduction="batchmean", log_target=True)
+    return temperature**2 * (alpha * target_term + beta * rest_term)
+
+
+def nkd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor,
+    temperature: float = 1.0,
+    gamma: float = 1.5,
+    nontarget_temperature: float = 1.0,
+) -> Tensor:
+    """-t_y log s_y - gamma l^2 sum over i != y of t'_i log s'_i, averaged over the batch.
+
+    t and s are teacher's and student's probabilities at T = 1; t' and s' those over the classes other than y, softened
+    at l. Yang et al., 2023 (NKD), arXiv 2303.13005, equation 6.
+
+    Args:
+        student_logits, teacher_logits: (N, K). labels: (N,). temperature: not looked at.
+        gamma: weight of the others' term.
+        nontarget_temperature: l > 0, the paper's lambda.
+    """
+    student, teacher = wide(student_logits), wide(teacher_logits)
+    log_s, log_t = (F.log_softmax(z, dim=1).gather(1, labels[:, None]) for z in (student, teacher))
+    target_term = -(log_t.exp() * log_s).mean()
+    soft_s, soft_t = (F.log_softmax(split(z, labels)[1] / nontarget_temperature, dim=1) for z in (student, teacher))
+    rest_term = -(soft_t.exp() * soft_s).sum(dim=1).mean()
+    return target_term + gamma * nontarget_temperature**2 * rest_term
+
+
+class DKD(Objective):
+    """Target and other classes, each with its weight; see `dkd`. The paper warms it up over the first 20 of 240 epochs.
+
+    Args:
+        alpha, beta: weights of the target's term and of the others'; the paper's beta is 2 to 8, by the pair of models.
+    """
+
+    formula = "T²·[a·KL(b_t‖b_s)+b·KL(q_t‖q_s)]"
+    source = "Zhao et al., 2022, arXiv 2203.08679"
+    uses_T = True
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0, alpha: float = 1.0, beta: float = 8.0) -> None:
+        super().__init__(weight, warmup)
+        self.alpha, self.beta = require("alpha", alpha, ge=0), require("beta", beta, ge=0)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return dkd(student.logits, teacher.logits, batch.labels, temperature, self.alpha, self.beta)
+
+
+class NKD(Objective):
+    """Target weighed by the teacher, other classes normalised among themselves; the schedule's T has no part; see `nkd`."""
+
+    formula = "[-t_y·log s_y-γλ²·Σt'·log s']"
+    source = "Yang et al., 2023, arXiv 2303.13005"
+
+    def __init__(
+        self, weight: float = 1.0, warmup: float = 0.0, gamma: float = 1.5, nontarget_temperature: float = 1.0
+    ) -> None:
+        super().__init__(weight, warmup)
+        self.gamma = require("gamma", gamma, ge=0)
+        self.nontarget_temperature = require("nontarget_temperature", nontarget_temperature, gt=0)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return nkd(
+            student.logits,
+            teacher.logits,
+            batch.labels,
+            gamma=self.gamma,
+            nontarget_temperature=self.nontarget_temperature,
+        )

@@ -1,0 +1,185 @@
+"""Kin of kd: another divergence between softened answers, or another target. Pure functions, each with its thin class."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_cli.data import Batch
+from distill_cli.models.features import Output
+from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.constants import require
+
+
+def reverse_kl(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """T^2 KL(p_s^T || p_t^T), summed over classes, averaged over the batch: seeks the teacher's modes, not all its mass.
+
+    Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+        temperature: T > 0.
+    """
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    return temperature**2 * F.kl_div(teacher, student, reduction="batchmean", log_target=True)
+
+
+def jsd(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    beta: float = 0.5,
+) -> Tensor:
+    """T^2 [beta KL(p_t || m) + (1 - beta) KL(p_s || m)] at T, with m = beta p_t + (1 - beta) p_s; averaged over the batch.
+
+    beta 0 is T^2 KL(p_t || p_s) and beta 1 is T^2 KL(p_s || p_t): what it tends to there, once divided by beta or
+    by 1 - beta. Agarwal et al., 2024 (GKD), arXiv 2306.13649, equation 1.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+        temperature: T > 0.
+        beta: the teacher's share of m, 0 to 1.
+    """
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
+    if beta in (0, 1):
+        first, second = (teacher, student) if beta == 0 else (student, teacher)
+        divergence = F.kl_div(second, first, reduction="batchmean", log_target=True)
+    else:
+        mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+        divergence = beta * F.kl_div(mixed, teacher, reduction="batchmean", log_target=True)
+        divergence = divergence + (1 - beta) * F.kl_div(mixed, student, reduction="batchmean", log_target=True)
+    return temperature**2 * divergence
+
+
+def hard(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
+) -> Tensor:
+    """Cross-entropy of the student at T = 1 and the teacher's decision, averaged over the batch.
+
+    Touvron et al., 2021 (DeiT), arXiv 2012.12877, equation 3.
+
+    Args:
+        student_logits, teacher_logits: (N, K). temperature: not looked at.
+    """
+    return F.cross_entropy(wide(student_logits), teacher_logits.argmax(dim=1))
+
+
+def annealed(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    max_temperature: float = 10.0,
+) -> Tensor:
+    """Squared L2 distance of the student's logits and the teacher's damped ones: mean_n sum_k (z_s - phi z_t)^2.
+
+    phi = 1 - (T - 1) / T_max grows to 1 as T falls to 1; it stays 0 where T is past T_max + 1.
+    Jafari et al., 2021 (Annealing-KD), arXiv 2104.07163, section 3.
+
+    Args:
+        student_logits, teacher_logits: (N, K).
+        temperature: T, from max_temperature down to 1.
+        max_temperature: T_max, where the schedule starts.
+    """
+    phi = max(0.0, 1 - (temperature - 1) / max_temperature)
+    return (wide(student_logits) - phi * wide(teacher_logits)).square().sum(dim=1).mean()
+
+
+def virtual(
+    student_logits: Tensor,
+    teacher_logits: Tensor | None,
+    labels: Tensor,
+    temperature: float = 1.0,
+    correct: float = 0.95,
+) -> Tensor:
+    """T^2 KL(p_d^T || p_s^T), summed over classes, averaged over the batch: a made-up teacher that is always right.
+
+    p_d is `correct` on the label and the rest spread evenly; p_d^T = softmax(log p_d / T).
+    Yuan et al., 2020 (Tf-KD), arXiv 1909.11723, section 4.2.
+
+    Args:
+        student_logits: (N, K). labels: (N,). teacher_logits: not looked at.
+        temperature: T > 0.
+        correct: the label's probability, between 0 and 1; the paper has it at 0.9 or more.
+    """
+    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
+    others = max(1, student.shape[1] - 1)
+    design = torch.full_like(student, math.log1p(-correct) - math.log(others)).detach()
+    design = design.scatter(1, labels[:, None], math.log(correct))
+    teacher = F.log_softmax(design / temperature, dim=1)
+    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+class ReverseKL(Objective):
+    """Soft labels by the other divergence; see `reverse_kl`."""
+
+    formula = "T²·KL(student‖teacher)"
+    source = "Agarwal et al., 2024, arXiv 2306.13649"
+    uses_T = True
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return reverse_kl(student.logits, teacher.logits, temperature=temperature)
+
+
+class JSD(Objective):
+    """Soft labels by a divergence between the two directions; see `jsd`."""
+
+    formula = "T²·JSD_β(teacher‖student)"
+    source = "Agarwal et al., 2024, arXiv 2306.13649"
+    uses_T = True
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0, beta: float = 0.5) -> None:
+        super().__init__(weight, warmup)
+        self.beta = require("beta", beta, ge=0, le=1)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return jsd(student.logits, teacher.logits, temperature=temperature, beta=self.beta)
+
+
+class Hard(Objective):
+    """The teacher's decision as a second label; see `hard`."""
+
+    formula = "CE(z_s, argmax z_t)"
+    source = "Touvron et al., 2021, arXiv 2012.12877"
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return hard(student.logits, teacher.logits)
+
+
+class Annealed(Objective):
+    """The teacher's logits, damped at first; T acts through phi alone; see `annealed`."""
+
+    formula = "‖z_s-φ(T)·z_t‖²"
+    source = "Jafari et al., 2021, arXiv 2104.07163"
+    uses_T = True
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0, max_temperature: float = 10.0) -> None:
+        super().__init__(weight, warmup)
+        self.max_temperature = require("max_temperature", max_temperature, gt=0)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return annealed(student.logits, teacher.logits, temperature=temperature, max_temperature=self.max_temperature)
+
+
+class Virtual(Objective):
+    """A designed answer in place of a teacher's, so no teacher is asked; see `virtual`."""
+
+    formula = "T²·KL(p_d‖student)"
+    source = "Yuan et al., 2020, arXiv 1909.11723"
+    needs_teacher = False
+    uses_T = True
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0, correct: float = 0.95) -> None:
+        super().__init__(weight, warmup)
+        self.correct = require("correct", correct, gt=0, lt=1)
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return virtual(student.logits, None, batch.labels, temperature=temperature, correct=self.correct)
