@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from distill_cli import arrangement, distillation, identity, kinds, ui
-from distill_cli.errors import CheckpointError
+from distill_cli.errors import CheckpointError, ConfigError
 from distill_cli.run import Run
 
 
@@ -28,6 +28,11 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
     if not names or run.summary() is not None:  # finished: its links are not asked for
         return distillation.distill(cfg, run)
     if link is not None:
+        if run.folder.name != link or run.folder.parent.name != "chain":
+            raise ConfigError(
+                f"link={link}: a link is a run below the chain's own, and {run.folder} is none",
+                "distill resume RUN/chain/NAME goes on with one; without link= the whole chain is run",
+            )
         return _link(cfg, run, plain, link, run.folder.parent.parent)
     for place, name in enumerate(names):
         folder = arrangement.folder_of(name, run.folder)

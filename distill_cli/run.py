@@ -92,8 +92,9 @@ class Run:
 
     @property
     def started(self) -> bool:
-        """Whether anything of the run was saved: a checkpoint, or its end."""
-        return (self.folder / SUMMARY).exists() or any((self.folder / "checkpoints").glob("*.pt"))
+        """Whether anything of the run, or of a link of its chain, was saved: a checkpoint, or its end."""
+        places = [self.folder, *(self.folder / "chain").glob("*")]
+        return any((p / SUMMARY).exists() or any((p / "checkpoints").glob("*.pt")) for p in places)
 
     @property
     def fingerprint(self) -> str:

@@ -217,7 +217,9 @@ def validate(cfg: DictConfig, schema: type) -> None:
     told = {problem for problem in problems if not problem.startswith("schedule.")}
     problems = [p for p in problems if p in told or re.sub(r"^schedule\.[^.]+\.", "", p) not in told]
     if schema is Train:
+        sound = not problems
         problems += _train_problems(values)
+        problems += _arrangement_problems(values) if sound else []
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -313,19 +315,24 @@ def _train_problems(plain: Mapping[str, Any]) -> list[str]:
                     f"schedule.{name}.objective: {used!r} is not among the chosen objectives "
                     f"({', '.join(objectives)}); try objective=[{','.join([*objectives, str(used)])}]"
                 )
-    for role in ("teacher", "dataset"):
-        node = plain[role] or {}
-        if (node.get("mean") is None) != (node.get("std") is None):
-            problems.append(f"{role}.mean and {role}.std belong together: give both, or neither")
-    for name, node in arrangement.teachers(plain).items() if plain["teacher"] else ():
-        if name != arrangement.FIRST:
-            problems += _problems(node, Teacher, f"teachers.{name}.")
-    problems += _arrangement_problems(plain)
+    dataset = plain["dataset"] or {}
+    if (dataset.get("mean") is None) != (dataset.get("std") is None):
+        problems.append("dataset.mean and dataset.std belong together: give both, or neither")
     teacher, optimizer = plain["teacher"] or {}, plain["optimizer"] or {}
     if teacher.get("joint") and optimizer.get("accumulate", 1) != 1:
         problems.append("optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1")
-    if teacher.get("joint") and teacher.get("checkpoint"):
-        problems.append("teacher.joint: trains the teacher along with the student, so it takes no teacher.checkpoint")
+    return problems + _teacher_problems(teacher, "teacher")
+
+
+def _teacher_problems(node: Mapping[str, Any], key: str) -> list[str]:
+    """What is wrong with a teacher's keys when they are read together."""
+    problems = []
+    if (node.get("mean") is None) != (node.get("std") is None):
+        problems.append(f"{key}.mean and {key}.std belong together: give both, or neither")
+    if node.get("joint") and node.get("checkpoint"):
+        problems.append(f"{key}.joint: trains the teacher along with the student, so it takes no {key}.checkpoint")
+    if node.get("mutual") and not node.get("joint"):
+        problems.append(f"{key}.mutual: only a teacher that is trained along learns from the student: {key}.joint=true")
     return problems
 
 
@@ -341,14 +348,30 @@ def _arrangement_problems(plain: Mapping[str, Any]) -> list[str]:
         problems += [f"{key}.{name}: should be called by letters, digits, - and _ only" for name in odd]
     if arrangement.FIRST in members:
         problems.append("teachers.teacher: that is what the one of `teacher=` is called; choose another name")
-    teacher = plain["teacher"] or {}
-    if teacher.get("mutual") and not teacher.get("joint"):
-        problems.append(
-            "teacher.mutual: only a teacher that is trained along can learn from the student: teacher.joint=true"
-        )
-    if len({bool(node.get("joint")) for node in (teacher, *members.values()) if "joint" in node}) > 1:
+    problems += [problem for name, node in members.items() for problem in _member_problems(node, f"teachers.{name}")]
+    if problems:
+        return problems
+    everyone = arrangement.teachers(plain)
+    for name in members:
+        problems += _problems(everyone[name], Teacher, f"teachers.{name}.")
+        problems += _teacher_problems(everyone[name], f"teachers.{name}")
+    if len({node["joint"] for node in everyone.values()}) > 1:
         problems.append("teachers: some are trained along and some are not (joint); let all be one or the other")
     return problems
+
+
+def _member_problems(node: Mapping[str, Any], key: str) -> Iterator[str]:
+    """What a further teacher says that it cannot, or that would have no effect."""
+    fit, known = node.get("fit", {}), [f.name for f in dataclasses.fields(Fit)]
+    if not isinstance(fit, Mapping):
+        yield f"{key}.fit: should be a mapping of keys, got {shown(fit)}"
+        return
+    for name in fit:
+        if name not in known:
+            guess = did_you_mean(name, known, f"{key}.fit.")
+            yield f"{key}.fit.{name}: there is no such key. {guess}keys: {', '.join(known)}"
+    if "choose" in node:
+        yield f"{key}.choose: belongs to the first teacher: teacher.choose={node['choose']}"
 
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")

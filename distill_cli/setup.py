@@ -191,7 +191,7 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
     if job.plain["teacher"]["joint"]:
         along = [key for key in typed if key in ("teacher.fit.epochs", "teacher.fit.batch_size")]
         found += [f"{key} has no effect: the teacher is trained along, on the student's batches" for key in along]
-    elif not teacher_epochs:
+    elif not teacher_epochs and not job.plain["chain"]:
         fitting = [key for key in typed if key.startswith("teacher.fit.") and key != "teacher.fit.epochs"]
         found += [f"{key} has no effect: the teacher is not fitted" for key in fitting]
     return found

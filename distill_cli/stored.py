@@ -13,6 +13,7 @@ from distill_cli import config, overrides
 from distill_cli.errors import CheckpointError, ConfigError
 
 PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
+PLACE = re.compile(r"(chain|teachers)\.[A-Za-z0-9_-]+")  # where a further model may be put
 RESOLVER = re.compile(r"\$\{[^}]*[:$]")  # ${name:...}, or one inside another
 
 # The settings of Hydra's own that a sweep's folder may bring: which preset, and how much of it.
@@ -35,10 +36,10 @@ def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = Fals
     trust = [word for word in typed if word.startswith("trust=")]
     names = overrides.value_of(overrides.parse(trust, multirun=False), "trust") if trust else []
     texts = [overrides.quoted(word, multirun) for word in typed if word not in trust]
-    anew = {override.key_or_group for override in overrides.parse(texts, multirun)}
+    anew = {(o.key_or_group, o.package) for o in overrides.parse(texts, multirun)}
     if not PLAIN.fullmatch(known["name"]):
         raise CheckpointError(f"it was started with --config-name {known['name']!r}, which is not a name")
-    kept = [o for o in overrides.parse(known["overrides"], multirun) if o.key_or_group not in anew]
+    kept = [o for o in overrides.parse(known["overrides"], multirun) if (o.key_or_group, o.package) not in anew]
     groups = {group.name for folder in (config.conf_dir(), *config.user_conf_dirs()) for group in folder.iterdir()}
     for override in kept:
         _vet(override, groups | set(config.SHARED_FOLDERS), [str(name) for name in _listed(names)])
@@ -56,7 +57,10 @@ def _vet(override: Override, groups: set[str], trust: Sequence[str]) -> None:
     parts = key.split(".")
     whole = any(isinstance(item, Mapping) for value in values for item in _listed(value))
     sent = parts[0] == "logger" and (whole or (len(parts) > 1 and parts[-1] not in OF_LOGGERS))
-    if sent or (root == "hydra" and key not in OF_HYDRA) or override.package is not None:
+    packed = override.package is not None and not (
+        root in config.SHARED_FOLDERS.values() and PLACE.fullmatch(override.package)
+    )
+    if sent or (root == "hydra" and key not in OF_HYDRA) or packed:
         raise CheckpointError(f"it was started with {text}, which is not taken from a folder", "type that again")
     if RESOLVER.search(str(text)):
         raise CheckpointError(f"it was started with {text}, which works out its value elsewhere")
