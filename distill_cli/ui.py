@@ -96,7 +96,7 @@ def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], num
     """A plain table; the first column is text, the others are numbers unless `numbers` is false."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
-        made.add_column(name, justify="right" if number and numbers else "left", no_wrap=not number)
+        made.add_column(name, justify="right" if number and numbers else "left", no_wrap=not number, overflow="fold")
     for row in rows:
         made.add_row(*(escaped(cell) for cell in row))
     return made

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, distill, only_run, read_json, rows
 
-from distill_cli import compose, config
+from distill_cli import compose, config, kinds
 from distill_cli.objectives import Objective
 from distill_cli.optim import Recipe
 from distill_cli.pages import command_names, page_of
@@ -94,7 +94,7 @@ def test_every_choice_composes_and_is_valid(line: str) -> None:
         cfg = compose.compose(engine, "train", "train", words)
         group, name = words[0].split("=")
         assert compose.choice(group) == name
-        for key, node in cfg.objective.items():
+        for key, node in kinds.plain(cfg.objective).items():
             assert isinstance(config.build(node, Objective, f"objective.{key}"), Objective)
         assert Recipe.read(cfg.optimizer).lr > 0
 

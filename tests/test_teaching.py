@@ -101,8 +101,9 @@ def logit_objectives() -> list[str]:
     """The shipped objectives that ask the teacher for logits and nothing else."""
     found = []
     for name, path in config.group_files("objective").items():
-        for key, node in OmegaConf.load(path).items():
-            objective = config.build(node, Objective, str(key))
+        for key, node in OmegaConf.to_container(OmegaConf.load(path), resolve=False).items():
+            target = config.check({"_target_": node["_target_"]}, Objective, str(key))
+            objective = target()
             if objective.needs_teacher and not objective.teacher_layers:
                 found.append(name)
     return found

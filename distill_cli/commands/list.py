@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from distill_cli import ui, yamls
 from distill_cli.config import check, conf_dir, group_files
 from distill_cli.errors import ConfigError, did_you_mean
-from distill_cli.kinds import plain
 
 KINDS = {
     "models": ("student", "teacher=NAME student=NAME"),
@@ -54,8 +55,9 @@ def _formula(name: str) -> tuple[str, str]:
     from distill_cli.objectives import Objective
 
     path = group_files("objective")[name]
-    node = plain(yamls.parsed(yamls.read(path), path)).get(name, {})
-    target = check({"_target_": node.get("_target_")}, Objective, f"objective.{name}")
+    node = OmegaConf.to_container(yamls.parsed(yamls.read(path), path), resolve=False)
+    named = node.get(name) if isinstance(node, dict) else None
+    target = check({"_target_": (named or {}).get("_target_")}, Objective, f"objective.{name}")
     return getattr(target, "formula", ""), getattr(target, "source", "")
 
 

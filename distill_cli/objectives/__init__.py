@@ -7,8 +7,31 @@ on features take student_features and teacher_features, lists of tensors; each g
 from __future__ import annotations
 
 from distill_cli.objectives.base import Objective
+from distill_cli.objectives.correlation import dist, lskd, mlld
+from distill_cli.objectives.decoupled import dkd, nkd
 from distill_cli.objectives.features import hint
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
 from distill_cli.objectives.loss import Loss, build, influence
+from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
 
-__all__ = ["Loss", "Objective", "build", "ce", "hint", "influence", "kd", "logit_mse", "logit_sse"]
+__all__ = [
+    "Loss",
+    "Objective",
+    "annealed",
+    "build",
+    "ce",
+    "dist",
+    "dkd",
+    "hard",
+    "hint",
+    "influence",
+    "jsd",
+    "kd",
+    "logit_mse",
+    "logit_sse",
+    "lskd",
+    "mlld",
+    "nkd",
+    "reverse_kl",
+    "virtual",
+]

@@ -44,7 +44,7 @@ def lskd(
 ) -> Tensor:
     """kd on standardised logits, (z - mean) / (std + 1e-7) of each sample: their order and spacing, not their size.
 
-    Sun et al., 2024 (LSKD), arXiv 2403.01427, algorithm 1.
+    Sun et al., 2024 (LSKD), arXiv 2403.01427.
 
     Args:
         student_logits, teacher_logits: (N, K).
@@ -64,7 +64,7 @@ def dist(
     """T^2 [beta (1 - mean Pearson of rows) + gamma (1 - mean Pearson of columns)] of p_s^T and p_t^T.
 
     Rows relate a sample's classes, columns a class's samples, so the value depends on how batches are cut. A constant
-    row or column counts as uncorrelated. Huang et al., 2022 (DIST), arXiv 2205.10536, equations 6 to 10.
+    row or column counts as uncorrelated. Huang et al., 2022 (DIST), arXiv 2205.10536.
 
     Args:
         student_logits, teacher_logits: (N, K).
@@ -89,7 +89,7 @@ def mlld(
 
     P are the batch's probabilities (N, K) at T, norms are Frobenius'. The Gram matrices relate samples and classes of
     one batch, so the value depends on how batches are cut. The authors' confidence masks are left out.
-    Jin et al., 2023, "Multi-Level Logit Distillation", CVPR, equations 3 to 9.
+    Jin et al., 2023, "Multi-Level Logit Distillation", CVPR.
 
     Args:
         student_logits, teacher_logits: (N, K). temperature: not looked at.

@@ -43,14 +43,18 @@ def dkd(
     """
     if student_logits.shape[1] == 1:
         return wide(student_logits).sum() * 0.0
-    binary, others = [], []
-    for logits in (student_logits, teacher_logits):
-        target, rest = split(wide(logits) / temperature, labels)
-        binary.append(F.log_softmax(torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1), dim=1))
-        others.append(F.log_softmax(rest, dim=1))
-    target_term = F.kl_div(*binary, reduction="batchmean", log_target=True)
-    rest_term = F.kl_div(*others, reduction="batchmean", log_target=True)
+    b_s, q_s = _decoupled(student_logits, labels, temperature)
+    b_t, q_t = _decoupled(teacher_logits, labels, temperature)
+    target_term = F.kl_div(b_s, b_t, reduction="batchmean", log_target=True)
+    rest_term = F.kl_div(q_s, q_t, reduction="batchmean", log_target=True)
     return temperature**2 * (alpha * target_term + beta * rest_term)
+
+
+def _decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """log b (N, 2) and log q (N, K - 1) of `dkd`."""
+    target, rest = split(wide(logits) / temperature, labels)
+    binary = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
+    return F.log_softmax(binary, dim=1), F.log_softmax(rest, dim=1)
 
 
 def nkd(
@@ -64,7 +68,7 @@ def nkd(
     """-t_y log s_y - gamma l^2 sum over i != y of t'_i log s'_i, averaged over the batch.
 
     t and s are teacher's and student's probabilities at T = 1; t' and s' those over the classes other than y, softened
-    at l. Yang et al., 2023 (NKD), arXiv 2303.13005, equation 6.
+    at l. Yang et al., 2023 (NKD), arXiv 2303.13005.
 
     Args:
         student_logits, teacher_logits: (N, K). labels: (N,). temperature: not looked at.

@@ -40,7 +40,7 @@ def jsd(
     """T^2 [beta KL(p_t || m) + (1 - beta) KL(p_s || m)] at T, with m = beta p_t + (1 - beta) p_s; averaged over the batch.
 
     beta 0 is T^2 KL(p_t || p_s) and beta 1 is T^2 KL(p_s || p_t): what it tends to there, once divided by beta or
-    by 1 - beta. Agarwal et al., 2024 (GKD), arXiv 2306.13649, equation 1.
+    by 1 - beta. Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
 
     Args:
         student_logits, teacher_logits: (N, K).
@@ -103,7 +103,7 @@ def virtual(
     """T^2 KL(p_d^T || p_s^T), summed over classes, averaged over the batch: a made-up teacher that is always right.
 
     p_d is `correct` on the label and the rest spread evenly; p_d^T = softmax(log p_d / T).
-    Yuan et al., 2020 (Tf-KD), arXiv 1909.11723, section 4.2.
+    Yuan et al., 2020 (Tf-KD), arXiv 1909.11723.
 
     Args:
         student_logits: (N, K). labels: (N,). teacher_logits: not looked at.
