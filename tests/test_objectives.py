@@ -10,19 +10,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import models, objectives
-from distill_cli.data import Batch, Data, InputSpec, Split
+from distill_cli import objectives
+from distill_cli.data import Batch
 from distill_cli.errors import ConfigError
-from distill_cli.models import Classifier
-from distill_cli.models.features import Output, Tap
+from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
-from distill_cli.objectives.features import Hint
 from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE, kd, logit_mse, logit_sse
 
 LOGITS = "distill_cli.objectives.logits."
-SPEC = InputSpec(3, (16, 16), (0.5,) * 3, (0.25,) * 3)
-_SPLIT = Split(torch.zeros(8, 3, 16, 16, dtype=torch.uint8), torch.arange(8) % 4, torch.zeros(1), torch.ones(1))
-DATA = Data(_SPLIT, _SPLIT, _SPLIT, ("a", "b", "c", "d"), SPEC, "", "")
 
 
 def pair(n: int = 6, k: int = 5, scale: float = 3.0, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -260,65 +255,3 @@ def test_objectives_are_built_with_their_weight() -> None:
     assert (built["kd"].weight, built["sse"].weight) == (2, 0.1)
     with pytest.raises(ConfigError, match=r"did you mean objective\.kd\.weight"):
         objectives.build({"kd": {"_target_": f"{LOGITS}KD", "wieght": 2}})
-
-
-def small(widths: list[int], spec: InputSpec = SPEC) -> Classifier:
-    node = {"_target_": "distill_cli.models.smallcnn.SmallCNN", "widths": widths}
-    return models.build(node, "student", spec, 4)
-
-
-def resnet() -> Classifier:
-    node = {"_target_": "distill_cli.models.resnet.SmallResNet", "depth": 8, "widths": [4, 4, 8, 16]}
-    return models.build(node, "teacher", SPEC, 4)
-
-
-def test_hint_picks_the_deepest_map_and_the_teachers_nearest_in_size() -> None:
-    student, teacher = small([4, 6]), resnet()
-    hint = Hint()
-    label, text = hint.connect(student, teacher, DATA)
-    # The student's last map is 6 channels of 4x4; the teacher's deepest one of that size is layer3.
-    assert (hint.student_layer, hint.teacher_layer) == ("features", "layer3")
-    assert (label, text) == ("hint", "student features 6x4x4 → teacher layer3 16x4x4")
-
-
-def hint_loss(hint: Hint, student: Classifier, teacher: Classifier) -> Tensor:
-    inputs = torch.randn(5, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    ours = Tap(student.net, hint.student_layers)(student, inputs)
-    with torch.no_grad():
-        theirs = Tap(teacher.net, hint.teacher_layers)(teacher, inputs)
-    return hint(ours, theirs, batch_of(torch.zeros(5, dtype=torch.int64)), 3.0)
-
-
-@pytest.mark.parametrize("teacher_layer", ["layer1", "layer2", "layer3"])
-def test_hint_compares_maps_of_any_size_and_trains_both_sides(teacher_layer: str) -> None:
-    student, teacher = small([4, 6]), resnet()
-    hint = Hint(student_layer="features.3", teacher_layer=teacher_layer)
-    assert list(hint.parameters()) == []
-    hint.connect(student, teacher, DATA)
-    loss = hint_loss(hint, student, teacher)
-    assert loss.ndim == 0 and loss.item() > 0
-    loss.backward()
-    own = dict(hint.named_parameters())
-    assert own["regressor.0.weight"].shape[:2] == ({"layer1": 4, "layer2": 8, "layer3": 16}[teacher_layer], 6)
-    for parameter in (*own.values(), student.net.features[0].weight):
-        assert parameter.grad is not None and parameter.grad.abs().max().item() > 0
-
-
-def test_hint_is_the_mean_squared_difference_after_the_regressor() -> None:
-    student = teacher = small([4])
-    hint = Hint()
-    hint.connect(student, teacher, DATA)
-    maps = torch.randn(3, 4, 8, 8, generator=torch.Generator().manual_seed(2))
-    output = Output(torch.zeros(3, 4), {hint.student_layer: maps})
-    hint.eval()
-    with torch.no_grad():
-        found = hint(output, output, batch_of(torch.zeros(3, dtype=torch.int64)), 1.0).item()
-        expected = ((hint.regressor(maps) - maps).double().numpy() ** 2).mean()
-    assert found == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_wrong_layer_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(ConfigError, match=r"objective\.hint\.teacher_layer.*'layer33'\ndid you mean layer3\?"):
-        Hint(teacher_layer="layer33").connect(small([4]), resnet(), DATA)
-    with pytest.raises(ConfigError, match=r"objective\.hint\.student_layer: fc gives .* not a feature map"):
-        Hint(student_layer="fc").connect(small([4]), resnet(), DATA)

@@ -50,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
         ui.show(f"no pairs: {error.message}")
         return found
     rows = [[ours, _size(found["student"][ours]), theirs, _size(found["teacher"][theirs])] for ours, theirs in pairs]
-    ui.show(ui.table("pairs for objectives on features, the deepest last; they are what `auto` takes",
+    ui.show(ui.table("feature maps to pair, the deepest last: what attention, vid and review take, and hint of the deepest",
                      ["student", "shape", "teacher", "shape"], rows, numbers=False))  # fmt: skip
     return found
 

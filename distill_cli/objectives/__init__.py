@@ -7,19 +7,24 @@ on features take student_features and teacher_features, lists of tensors; each g
 from __future__ import annotations
 
 from distill_cli.objectives.base import Objective
+from distill_cli.objectives.contrastive import crd
 from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
-from distill_cli.objectives.features import hint
+from distill_cli.objectives.features import attention, hint, vid
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
 from distill_cli.objectives.loss import Loss, build, influence
+from distill_cli.objectives.relations import rkd, similarity
+from distill_cli.objectives.review import review
 from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
 
 __all__ = [
     "Loss",
     "Objective",
     "annealed",
+    "attention",
     "build",
     "ce",
+    "crd",
     "dist",
     "dkd",
     "hard",
@@ -33,5 +38,9 @@ __all__ = [
     "mlld",
     "nkd",
     "reverse_kl",
+    "review",
+    "rkd",
+    "similarity",
+    "vid",
     "virtual",
 ]

@@ -1,7 +1,12 @@
-"""Objectives on feature maps taken by hook; their adapters are trained and checkpointed with the student."""
+"""Objectives on feature maps, layer by layer: hints, attention maps and variational information.
+
+Review, which fuses layers, is in review.py; those on how samples lie to each other are in relations.py and contrastive.py.
+Adapters are trained and checkpointed with the student.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -9,9 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.data import Batch, Data
+from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output, deepest_map, feature_map, shapes
+from distill_cli.models.features import Output, Shapes, deepest_map, feature_map, pairs, shapes, sized
 from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.constants import require
+
+AUTO = ("auto",)
 
 
 def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -26,7 +35,116 @@ def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor])
     return torch.stack([F.mse_loss(wide(ours), wide(theirs)) for ours, theirs in pairs]).sum()
 
 
-class Hint(Objective):
+def attention(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
+    """Sum over layers of mean (Q_s - Q_t)^2, Q (N, H W) the channel mean of f^2, each row divided by its L2 norm.
+
+    Zagoruyko & Komodakis, 2017 (AT), arXiv 1612.03928, equation 2 with p = 2, squared and averaged as in their code.
+
+    Args:
+        student_features, teacher_features: maps (N, C, H, W), in pairs; channels may differ, and where sizes do the
+            larger map is average-pooled to the smaller.
+    """
+    total = []
+    for ours, theirs in zip(student_features, teacher_features, strict=True):
+        maps = same_size(wide(ours), wide(theirs))
+        q_s, q_t = (F.normalize(each.square().mean(1).flatten(1), dim=1) for each in maps)
+        total.append(F.mse_loss(q_s, q_t))
+    return torch.stack(total).sum()
+
+
+def vid(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], variances: Sequence[Tensor] | None = None
+) -> Tensor:
+    """Mean of ((mu - f_t)^2 / v + log v) / 2, summed over layers: the teacher's features as normal around a guess.
+
+    Ahn et al., 2019 (VID), arXiv 1904.05835, equation 5; the variance is one a channel.
+
+    Args:
+        student_features: mu(f_s), (N, C, ...), of its pair's shape. teacher_features: (N, C, ...).
+        variances: v > 0, (C,), for each pair; None: 5, at which training starts.
+    """
+    total = []
+    for number, (mu, theirs) in enumerate(zip(student_features, teacher_features, strict=True)):
+        mu, theirs = wide(mu), wide(theirs)
+        v = mu.new_full((mu.shape[1],), 5.0) if variances is None else variances[number]
+        v = v.reshape(-1, *[1] * (mu.dim() - 2))
+        total.append(((mu - theirs).square() / v + v.log()).mean() / 2)
+    return torch.stack(total).sum()
+
+
+def same_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
+    """Two maps (N, C, H, W), the larger one average-pooled to the smaller."""
+    if ours.shape[2:] == theirs.shape[2:]:
+        return ours, theirs
+    height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
+    return F.adaptive_avg_pool2d(ours, (height, width)), F.adaptive_avg_pool2d(theirs, (height, width))
+
+
+class OnFeatures(Objective):
+    """An objective on features: the modules it was told, in pairs; `auto` until it is connected."""
+
+    student_layers: tuple[str, ...] = AUTO
+    teacher_layers: tuple[str, ...] = AUTO
+
+    def __init__(
+        self, weight: float, warmup: float, student_layers: str | Sequence[str], teacher_layers: str | Sequence[str]
+    ) -> None:
+        super().__init__(weight, warmup)
+        self.student_layers, self.teacher_layers = (
+            (layers,) if isinstance(layers, str) else tuple(layers) for layers in (student_layers, teacher_layers)
+        )
+        if not self.student_layers or not self.teacher_layers:
+            raise ConfigError("student_layers and teacher_layers: name at least one module each, or write auto")
+
+    @property
+    def name(self) -> str:
+        """What the objective is called in keys and in the header."""
+        return type(self).__name__.lower()
+
+    def taken(self, student: Output, teacher: Output) -> tuple[list[Tensor], list[Tensor]]:
+        """The features of its layers, fp32 at least."""
+        ours = [wide(student.features[path]) for path in self.student_layers]
+        return ours, [wide(teacher.features[path]) for path in self.teacher_layers]
+
+    def settle(self, ours: Shapes, theirs: Shapes, found: Sequence[tuple[str, str]]) -> tuple[str, str]:
+        """Keep the layers found, and say so in the header."""
+        self.student_layers, self.teacher_layers = tuple(a for a, _ in found), tuple(b for _, b in found)
+        words = [(sized(ours, a), sized(theirs, b)) for a, b in found]
+        first = f"student {words[0][0]} → teacher {words[0][1]}"
+        return self.name, ", ".join([first, *(f"{a} → {b}" for a, b in words[1:])])
+
+    def pair_maps(
+        self, student: Classifier, teacher: Classifier, data: Data
+    ) -> tuple[tuple[str, str], list[tuple[int, int]]]:
+        """Choose feature maps in pairs: where neither side is named by `pairs`, where one is the other's nearest in size.
+
+        Returns:
+            The header's label and text, and each pair's channels.
+
+        Raises:
+            ConfigError: a layer is missing or gives no feature map, or the numbers of layers differ.
+        """
+        ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
+        mine, guide = (f"objective.{self.name}.{role}_layers" for role in ("student", "teacher"))
+        named, guides = self.student_layers, self.teacher_layers
+        if named == guides == AUTO:
+            found = pairs(ours, theirs)
+        elif guides == AUTO:
+            found = [(path, deepest_map(theirs, guide, feature_map(ours, path, mine)[2:])) for path in named]
+        elif named == AUTO:
+            found = [(deepest_map(ours, mine, feature_map(theirs, path, guide)[2:]), path) for path in guides]
+        elif len(named) != len(guides):
+            raise ConfigError(
+                f"{mine}: has {len(named)} layer(s), but teacher_layers has {len(guides)}; they are compared in pairs",
+                "name as many of each, or leave one at auto",
+            )
+        else:
+            found = list(zip(named, guides, strict=True))
+        channels = [(feature_map(ours, a, mine)[1], feature_map(theirs, b, guide)[1]) for a, b in found]
+        return self.settle(ours, theirs, found), channels
+
+
+class Hint(OnFeatures):
     """MSE(r(f_s), f_t) with r a 1x1 convolution and batch normalisation; the larger map is average-pooled to the smaller.
 
     Args:
@@ -41,32 +159,90 @@ class Hint(Objective):
     def __init__(
         self, weight: float = 100.0, warmup: float = 0.0, student_layer: str = "auto", teacher_layer: str = "auto"
     ) -> None:
-        super().__init__(weight, warmup)
-        self.student_layer, self.teacher_layer = student_layer, teacher_layer
+        super().__init__(weight, warmup, student_layer, teacher_layer)
 
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
-        if self.student_layer == "auto":
-            self.student_layer = deepest_map(ours)
-        source = feature_map(ours, self.student_layer, "objective.hint.student_layer")
-        if self.teacher_layer == "auto":
-            self.teacher_layer = deepest_map(theirs, near=source[2])
-        target = feature_map(theirs, self.teacher_layer, "objective.hint.teacher_layer")
+        mine, guide = (f"objective.hint.{role}_layer" for role in ("student", "teacher"))
+        layer = deepest_map(ours, mine) if self.student_layers == AUTO else self.student_layers[0]
+        source = feature_map(ours, layer, mine)
+        other = deepest_map(theirs, guide, source[2:]) if self.teacher_layers == AUTO else self.teacher_layers[0]
+        target = feature_map(theirs, other, guide)
         self.regressor = nn.Sequential(nn.Conv2d(source[1], target[1], 1, bias=False), nn.BatchNorm2d(target[1]))
-        sizes = [f"{path} {shape[1]}x{shape[2]}x{shape[3]}" for path, shape in
-                 ((self.student_layer, source), (self.teacher_layer, target))]  # fmt: skip
-        return "hint", f"student {sizes[0]} → teacher {sizes[1]}"
-
-    @property
-    def student_layers(self) -> tuple[str, ...]:
-        return (self.student_layer,)
-
-    @property
-    def teacher_layers(self) -> tuple[str, ...]:
-        return (self.teacher_layer,)
+        return self.settle(ours, theirs, [(layer, other)])
 
     def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        ours, theirs = student.features[self.student_layer], teacher.features[self.teacher_layer]
-        height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
-        ours, theirs = (F.adaptive_avg_pool2d(maps, (height, width)) for maps in (ours, theirs))
-        return hint([self.regressor(wide(ours))], [theirs])
+        (ours,), (theirs,) = self.taken(student, teacher)
+        ours, theirs = same_size(ours, theirs)
+        return hint([self.regressor(ours)], [theirs])
+
+
+class Attention(OnFeatures):
+    """Where in the picture each layer is active; nothing is added to train. See `attention`.
+
+    Args:
+        student_layers, teacher_layers: module paths in pairs, or auto: the ends of stages of like size.
+    """
+
+    formula = "Σ‖Q_s-Q_t‖²/n"
+    source = "Zagoruyko & Komodakis, 2017, arXiv 1612.03928"
+
+    def __init__(
+        self,
+        weight: float = 1000.0,
+        warmup: float = 0.0,
+        student_layers: str | list[str] = "auto",
+        teacher_layers: str | list[str] = "auto",
+    ) -> None:
+        super().__init__(weight, warmup, student_layers, teacher_layers)
+
+    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
+        return self.pair_maps(student, teacher, data)[0]
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        return attention(*self.taken(student, teacher))
+
+
+class VID(OnFeatures):
+    """The teacher's features as normal around mu(f_s), with a variance v = softplus(c) + 1e-5 learnt a channel. See `vid`.
+
+    mu is a 1x1 convolution, batch normalisation, ReLU and a 1x1 convolution; the larger map is average-pooled to the smaller.
+
+    Args:
+        student_layers, teacher_layers: module paths in pairs, or auto: the ends of stages of like size.
+        variance: v at the start.
+    """
+
+    formula = "[(μ(f_s)-f_t)²/v+log v]/2"
+    source = "Ahn et al., 2019, arXiv 1904.05835"
+    smallest = 1e-5
+
+    def __init__(
+        self,
+        weight: float = 1.0,
+        warmup: float = 0.0,
+        student_layers: str | list[str] = "auto",
+        teacher_layers: str | list[str] = "auto",
+        variance: float = 5.0,
+    ) -> None:
+        super().__init__(weight, warmup, student_layers, teacher_layers)
+        self.variance = require("variance", variance, gt=self.smallest)
+
+    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
+        header, channels = self.pair_maps(student, teacher, data)
+        start = self.variance - self.smallest
+        c = start + math.log(-math.expm1(-start))  # softplus's inverse
+        self.mu = nn.ModuleList(_guess(a, b) for a, b in channels)
+        self.c = nn.ParameterList(torch.full((b,), c) for _, b in channels)
+        return header
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        found = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]
+        means = [mu(ours) for mu, (ours, _) in zip(self.mu, found, strict=True)]
+        return vid(means, [theirs for _, theirs in found], [F.softplus(c) + self.smallest for c in self.c])
+
+
+def _guess(before: int, after: int) -> nn.Module:
+    """VID's mu."""
+    first = nn.Conv2d(before, after, 1, bias=False)
+    return nn.Sequential(first, nn.BatchNorm2d(after), nn.ReLU(), nn.Conv2d(after, after, 1))

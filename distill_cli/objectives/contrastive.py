@@ -1,0 +1,149 @@
+"""Contrastive distillation: tell a sample's own pair of embeddings from pairs of different samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from distill_cli.data import Batch, Data
+from distill_cli.models import Classifier
+from distill_cli.models.features import Output
+from distill_cli.objectives.base import wide
+from distill_cli.objectives.constants import require
+from distill_cli.objectives.relations import OnSamples, embedded
+
+
+def crd(
+    student_features: Sequence[Tensor],
+    teacher_features: Sequence[Tensor],
+    negatives: Sequence[tuple[Tensor, Tensor]] | None = None,
+    tau: float = 0.07,
+) -> Tensor:
+    """-log h(s_i, t_i) - sum over j of log(1 - h(s_i, t_j)), averaged over i, plus the same with s and t exchanged; summed over
+    layers. h(s, t) = e^(s't/tau) / (e^(s't/tau) + N/M), s and t of length 1, N negatives of M = N + 1 samples.
+
+    Tian et al., 2020 (CRD), arXiv 1910.10699, equations 17-19.
+
+    Args:
+        student_features, teacher_features: embeddings (N, D), in pairs of the same D; maps (N, C, H, W) are averaged over
+            space, tokens (N, L, D) over L.
+        negatives: for each pair, other samples' embeddings by student and teacher, (N', D); None: the others of the batch.
+        tau: the temperature of h; the schedule's has no part.
+    """
+    total = []
+    for number, features in enumerate(zip(student_features, teacher_features, strict=True)):
+        s, t = (F.normalize(embedded(wide(each)), dim=1) for each in features)
+        if negatives is None:
+            others, mask = (s, t), ~torch.eye(len(s), dtype=torch.bool, device=s.device)
+        else:
+            given = negatives[number]
+            others = (F.normalize(wide(given[0]), dim=1), F.normalize(wide(given[1]), dim=1))
+            mask = torch.ones(len(s), len(given[0]), dtype=torch.bool, device=s.device)
+        counted = mask.sum(1).to(s.dtype)
+        odds = (counted.clamp(min=1) / (counted + 1)).log()
+        positive = (s * t).sum(1) / tau
+        for anchors, rows in ((s, others[1]), (t, others[0])):
+            total.append(_told_apart(positive, anchors @ rows.T / tau, mask, odds))
+    return torch.stack(total).sum()
+
+
+def _told_apart(positive: Tensor, negative: Tensor, mask: Tensor, log_odds: Tensor) -> Tensor:
+    """Mean over rows of -log h of the positive minus the sum of log(1 - h) of the masked negatives.
+
+    Args:
+        positive: (N,), s't/tau. negative, mask: (N, N'). log_odds: (N,), so that h = sigmoid(s't/tau - log_odds).
+    """
+    kept = F.logsigmoid(positive - log_odds)
+    refused = torch.where(mask, F.logsigmoid(log_odds[:, None] - negative), 0)
+    return -(kept + refused.sum(1)).mean()
+
+
+class CRD(OnSamples):
+    """Contrast against a memory of all training samples, kept by index: see `crd`.
+
+    Linear layers embed what the two classifiers are given in `dim` numbers of length 1. Each model's memory holds a row a
+    sample, random at first, of which a step moves the batch's own after use: m <- normalised (momentum m + (1 - momentum) f).
+    N/M of h is multiplied with Z, the mean of e^(s't/tau) times M, estimated once on the first batch, as in the authors' code.
+
+    It differs from the paper and its code in two ways. Negatives are drawn once a step for the whole batch, with those of
+    the anchor's own class left out, rather than anew for each anchor: one matrix product in place of N gathers. And the
+    positive is the other model's embedding of the same input, held constant, rather than its memory's older row.
+
+    Args:
+        student_layer, teacher_layer: module paths, or auto: what the classifier is given, averaged over space.
+        num_negatives: drawn a step; where there are no more samples than that, all are taken.
+        tau: the temperature of h; the schedule's has no part.
+        momentum: share of a memory's row that stays.
+        dim: size of the embeddings.
+    """
+
+    formula = "-[log h(s,t)+Σlog(1-h(s,t_j))]"
+    source = "Tian et al., 2020, arXiv 1910.10699"
+    labels: Tensor
+    student_bank: Tensor
+    teacher_bank: Tensor
+    log_z: Tensor
+
+    def __init__(
+        self,
+        weight: float = 0.8,
+        warmup: float = 0.0,
+        student_layer: str = "auto",
+        teacher_layer: str = "auto",
+        num_negatives: int = 16384,
+        tau: float = 0.07,
+        momentum: float = 0.5,
+        dim: int = 128,
+    ) -> None:
+        super().__init__(weight, warmup, student_layer, teacher_layer)
+        self.num_negatives, self.dim = (
+            int(require(name, number, ge=1)) for name, number in (("num_negatives", num_negatives), ("dim", dim))
+        )
+        self.tau, self.momentum = require("tau", tau, gt=0), require("momentum", momentum, ge=0, lt=1)
+
+    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
+        (label, text), ours, theirs = self.pair_outputs(student, teacher, data)
+        sizes = [embedded(torch.empty(shapes[path])).shape[1] for shapes, path in
+                 ((ours, self.student_layers[0]), (theirs, self.teacher_layers[0]))]  # fmt: skip
+        self.student_embed, self.teacher_embed = (nn.Linear(size, self.dim) for size in sizes)
+        for name in ("student_bank", "teacher_bank"):
+            self.register_buffer(name, F.normalize(torch.randn(len(data.train), self.dim), dim=1))
+        self.register_buffer("log_z", torch.full((2,), math.inf))  # of Z / M by direction, until it is known
+        self.register_buffer("labels", data.train.labels, persistent=False)
+        return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
+
+    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+        (ours,), (theirs,) = self.taken(student, teacher)
+        s = F.normalize(self.student_embed(embedded(ours)), dim=1)
+        t = F.normalize(self.teacher_embed(embedded(theirs)), dim=1)
+        drawn = self._drawn()
+        mask = self.labels[drawn] != batch.labels[:, None]
+        scores = [s @ self.teacher_bank[drawn].T / self.tau, t @ self.student_bank[drawn].T / self.tau]
+        log_z = self._log_z(scores)
+        log_count = mask.sum(1).clamp(min=1).to(s.dtype).log()
+        pairs = ((s * t.detach()).sum(1) / self.tau, (t * s.detach()).sum(1) / self.tau)
+        terms = [_told_apart(p, n, mask, log_count + z) for p, n, z in zip(pairs, scores, log_z, strict=True)]
+        if self.training:
+            with torch.no_grad():
+                for bank, rows in ((self.student_bank, s), (self.teacher_bank, t)):
+                    mixed = self.momentum * bank[batch.index] + (1 - self.momentum) * rows
+                    bank[batch.index] = F.normalize(mixed, dim=1)
+                self.log_z.copy_(log_z)
+        return terms[0] + terms[1]
+
+    def _drawn(self) -> Tensor:
+        """Positions of this step's negatives in the memories, from torch's global stream, which is seeded by the step."""
+        total, device = len(self.labels), self.labels.device
+        if total <= self.num_negatives:
+            return torch.arange(total, device=device)
+        return torch.randint(total, (self.num_negatives,)).to(device)
+
+    @torch.no_grad()
+    def _log_z(self, scores: Sequence[Tensor]) -> Tensor:
+        """log of the mean of e^score by direction: what is known, or else what this batch says."""
+        now = torch.stack([each.flatten().logsumexp(0) - math.log(each.numel()) for each in scores])
+        return torch.where(self.log_z.isinf(), now, self.log_z)
