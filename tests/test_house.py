@@ -6,7 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, distill, only_run, read_json, rows
+from helpers import ROOT, distill, read_json, rows
 
 from distill_cli import compose, config, kinds
 from distill_cli.objectives import Objective
@@ -137,11 +137,12 @@ def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, t
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)
     (tmp_path / "tiny.py").write_text(TINY_CODE)
-    words = [f"experiment={name}", "dataset=tiny", "teacher.fit.epochs=1", "teacher=smallcnn"]
+    words = [f"experiment={name}", "dataset=tiny", "report=false", "run_dir=run"]
+    words += ["teacher.fit.epochs=1", "teacher=smallcnn", "teacher.widths=[8,8]"]
     with compose.session("train") as engine:
         stages = list(compose.compose(engine, "train", "train", words).schedule)
     assert distill("train", *words, *(f"schedule.{stage}.epochs=1" for stage in stages)) == 0
-    run = only_run(tmp_path)
+    run = tmp_path / "run"
     assert [row["step"] for row in rows(run)] == [2 * (number + 1) for number in range(len(stages))]
     assert 0 <= read_json(run / "summary.json")["test"]["student"]["accuracy"] <= 1
 
