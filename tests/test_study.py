@@ -78,14 +78,14 @@ def test_every_row_tries_as_much_the_default_first_and_the_same_draws_each_time(
         assert len(set(settings)) == 4, f"{row.name} tries a setting twice"
         assert settings == rows.settings(row, 4) and settings[:3] == rows.settings(row, 3)
         assert settings[0].lr == rows.DATASETS[row.dataset].lr
-        for (T, alpha, weight, lr), setting in zip(rows.draws(3), settings[1:], strict=True):
+        for (T, alpha, weight, lr), setting in zip(rows.TRIALS[:3], settings[1:], strict=True):
             assert setting.lr == pytest.approx(lr * settings[0].lr)
             assert setting.T in (None, T) and setting.alpha in (None, alpha)
             assert setting.weight is None or setting.weight == pytest.approx(weight * settings[0].weight)
     lr = rows.DATASETS["fashion"].lr
-    assert rows.settings(named("fashion", "ce"), 2)[0] == rows.Setting(None, None, None, 2e-3)
-    assert rows.settings(named("fashion", "kd"), 1) == [rows.Setting(3.0, 0.7, 1.0, 2e-3)]
-    assert rows.settings(named("fashion", "virtual_teacher"), 1) == [rows.Setting(20.0, 0.1, 1.0, 2e-3)]
+    assert rows.settings(named("fashion", "ce"), 2)[0] == rows.Setting(None, None, None, 4e-3)
+    assert rows.settings(named("fashion", "kd"), 1) == [rows.Setting(3.0, 0.7, 1.0, 4e-3)]
+    assert rows.settings(named("fashion", "virtual_teacher"), 1) == [rows.Setting(20.0, 0.1, 1.0, 4e-3)]
 
 
 def test_what_a_row_tunes_is_what_has_an_effect_on_it() -> None:
@@ -144,7 +144,7 @@ def test_the_table_comes_from_the_raw_rows_alone_and_marks_what_is_missing(
         writer = csv.DictWriter(stream, table.FIELDS)
         writer.writeheader()
         writer.writerows(made)
-    monkeypatch.setattr(sys, "argv", ["study.py", "--table", "--results", str(tmp_path)])
+    monkeypatch.setattr(sys, "argv", ["study.py", "--table", "--trials", "3", "--results", str(tmp_path)])
     assert study.main() == 0
     said = capsys.readouterr().out
     assert (
@@ -152,7 +152,7 @@ def test_the_table_comes_from_the_raw_rows_alone_and_marks_what_is_missing(
     )
     assert (tmp_path / "study.png").stat().st_size > 10_000
     mean, spread = 100 * np.mean(KD), 100 * np.std(KD, ddof=1)
-    assert f"| kd | 1 | 0.3 | 1 | 0.001 | {mean:.2f} ± {spread:.2f} | **+0.96 ±" in said
+    assert f"| kd | 2 | 0.4 | 0.3 | 0.002 | {mean:.2f} ± {spread:.2f} | **+0.96 ±" in said
     assert "| logit_mse, unfinished (5 of 8) |" in said and "88.20 ± 0.14 (2)" in said
     assert "| dkd, not run |" in said and "Fashion-MNIST: objectives (teacher 94.0 %, labels 88.1 %)" in said
 

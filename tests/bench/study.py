@@ -323,7 +323,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
     parser.add_argument(
-        "--trials", type=int, default=3, help="settings that each row tries, the default one among them"
+        "--trials", type=int, default=4, help="settings that each row tries, the default one among them"
     )
     parser.add_argument("--seeds", type=int, default=5, help="runs of the setting that validation chose")
     parser.add_argument(
@@ -338,8 +338,10 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--table", action="store_true", help="run nothing, show what study.csv says")
     args = parser.parse_args()
-    if min(args.jobs, args.trials, args.seeds) < 1:
-        parser.error("--jobs, --trials and --seeds start at 1")
+    if min(args.jobs, args.trials, args.seeds) < 1 or args.trials > len(study_rows.TRIALS) + 1:
+        parser.error(
+            f"--jobs, --trials and --seeds start at 1, and there are {len(study_rows.TRIALS) + 1} trials at most"
+        )
     if args.more and args.results == RESULTS:
         parser.error("--more makes other runs than the study's: choose another --results for them")
     named = [
