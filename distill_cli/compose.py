@@ -36,6 +36,7 @@ from distill_cli.files import read_json
 from distill_cli.kinds import short
 from distill_cli.names import overrides_slug, slug
 from distill_cli.overrides import ALIASES
+from distill_cli.validation import validate
 
 Task = Callable[[DictConfig], Any]
 
@@ -134,7 +135,7 @@ def compose(
     unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
     if unknown:
         raise ConfigError("\n".join(_unknown_key(key, _all_keys(engine, config_name)) for key in unknown))
-    schema.validate(without_hydra(cfg), shape)
+    validate(without_hydra(cfg), shape)
     return cfg
 
 

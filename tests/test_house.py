@@ -40,7 +40,7 @@ ROOMS = [
     ["schedule", "runtime", "ui"],
     ["stored", "plugins"],
     ["compose"],
-    ["overrides"],
+    ["overrides", "validation"],
     ["config"],
     ["schema", "files", "stopping", "yamls", "completion"],
     ["arrangement", "kinds", "names", "errors", "pages", "sources"],
