@@ -125,7 +125,7 @@ def compose(
     Raises:
         ConfigError: for anything wrong in it.
     """
-    with _explained(engine, config_name):
+    with _explained(engine, config_name, overrides):
         cfg = engine.compose_config(
             config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
         )
@@ -134,7 +134,8 @@ def compose(
     known = {field.name for field in dataclasses.fields(shape)}
     unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
     if unknown:
-        raise ConfigError("\n".join(_unknown_key(key, _all_keys(engine, config_name)) for key in unknown))
+        keys = _all_keys(engine, config_name, overrides)
+        raise ConfigError("\n".join(_unknown_key(key, keys) for key in unknown))
     validate(without_hydra(cfg), shape)
     return cfg
 
@@ -184,7 +185,7 @@ def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
     name, given = args.config_name, list(overrides)
     handlers, level = logging.root.handlers[:], logging.root.level
     try:
-        with _explained(engine, name):
+        with _explained(engine, name, given):
             if args.cfg:
                 engine.show_cfg(name, given, args.cfg, args.package, resolve=args.resolve)
             else:
@@ -239,7 +240,7 @@ def _stored_dataset(checkpoint: str) -> Any:
 
 
 @contextmanager
-def _explained(engine: Any, config_name: str) -> Iterator[None]:
+def _explained(engine: Any, config_name: str, overrides: Sequence[str]) -> Iterator[None]:
     """Hydra's and OmegaConf's exceptions as one ConfigError in our words."""
     try:
         yield
@@ -256,7 +257,7 @@ def _explained(engine: Any, config_name: str) -> Iterator[None]:
         key = getattr(cause, "full_key", None)
         first = str(cause).splitlines()[0]
         if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
-            raise ConfigError(_unknown_key(key, _all_keys(engine, config_name))) from error
+            raise ConfigError(_unknown_key(key, _all_keys(engine, config_name, overrides))) from error
         raise ConfigError(f"{key}: {_plainly(key, first)}" if key else first) from error
     except (HydraException, YAMLError, ValueError, TypeError, ArithmeticError, RecursionError) as error:
         lines = " ".join(line.strip() for line in str(error).splitlines() if line.strip())
@@ -283,8 +284,14 @@ def _plainly(key: str, complaint: str) -> str:
     return complaint
 
 
-def _all_keys(engine: Any, config_name: str) -> list[str]:
-    cfg = engine.compose_config(config_name, [], run_mode=RunMode.RUN, with_log_configuration=False)
+def _all_keys(engine: Any, config_name: str, overrides: Sequence[str]) -> list[str]:
+    """Every key there is under the groups' choices among the overrides; the rest of these may be wrong."""
+    groups = {*SHARED_FOLDERS, "objective", "schedule", "optimizer", "dataset", "experiment", "logger"}
+    chosen = [text for text in overrides if text.partition("=")[0] in groups and "${" not in text]
+    try:
+        cfg = engine.compose_config(config_name, chosen, run_mode=RunMode.RUN, with_log_configuration=False)
+    except (HydraException, OmegaConfBaseException):
+        cfg = engine.compose_config(config_name, [], run_mode=RunMode.RUN, with_log_configuration=False)
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         for key in node if OmegaConf.is_dict(node) else []:
