@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from distill_cli.data import Batch, Data, InputSpec, Part, Split, assemble
+from distill_cli.data import Batch, Data, InputSpec, Part, Split, assemble, load
 from distill_cli.data.digits import digits
 from distill_cli.data.folder import image_folder
 from distill_cli.data.vision import torchvision
-from distill_cli.errors import DataError
+from distill_cli.errors import ConfigError, DataError
 
 SPLITS = ("train", "val", "test")
 
@@ -537,3 +537,39 @@ def test_an_empty_file_of_a_set_is_called_damaged(tmp_path: Path) -> None:
     (raw / "t10k-images-idx3-ubyte").write_bytes(b"")
     with pytest.raises(DataError, match=rf"the files of MNIST in {tmp_path} are damaged"):
         torchvision("MNIST", str(tmp_path), download=False)
+
+
+# --- made harder on purpose
+
+
+def hardened(**how: Any) -> Data:
+    node = {"_target_": "distill_cli.data.digits.digits", "size": 8, "mean": None, "std": None, "split_seed": 0}
+    return load({**node, "val_fraction": 0.1, **how}, workers=0)
+
+
+def test_a_limit_keeps_so_many_of_each_class_in_the_order_of_the_data_and_leaves_the_rest_alone() -> None:
+    whole, few = hardened(), hardened(limit=200)
+    assert len(few.train) == 200 and "train limited to 200 of 1,293" in few.note
+    shares = [torch.bincount(data.train.labels, minlength=10) / len(data.train) for data in (whole, few)]
+    assert torch.allclose(*shares, atol=0.01)
+    places = [pictures_of(whole.train).index(picture) for picture in pictures_of(few.train)]
+    assert places == sorted(places)
+    assert few.train.labels.tolist() == whole.train.labels[places].tolist()
+    assert pictures_of(few.val) == pictures_of(whole.val) and pictures_of(few.test) == pictures_of(whole.test)
+    assert pictures_of(hardened(limit=200).train) == pictures_of(few.train)
+    assert hardened(limit=5000).digest == whole.digest != few.digest
+
+
+def test_label_noise_makes_that_share_of_the_training_labels_wrong_and_no_other() -> None:
+    whole, noisy = hardened(), hardened(label_noise=0.25)
+    wrong = whole.train.labels != noisy.train.labels
+    assert wrong.sum().item() == round(0.25 * 1293)
+    assert sorted(set(noisy.train.labels.tolist())) == list(range(10))
+    assert noisy.val.labels.equal(whole.val.labels) and noisy.test.labels.equal(whole.test.labels)
+    assert pictures_of(noisy.train) == pictures_of(whole.train)
+    assert noisy.digest != whole.digest and hardened(label_noise=0.25).digest == noisy.digest
+
+
+def test_fewer_samples_than_classes_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"dataset\.limit: 9 samples are fewer than the 10 classes"):
+        hardened(limit=9)
