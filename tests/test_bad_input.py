@@ -57,7 +57,7 @@ def no_results(place: Path) -> None:
         (["-m", "T=1,2", "alpha=0.5,3"], "alpha: must be at most 1, got 3"),
         (["-m", "T=1,2", "run_dir=x"], "run_dir: names one folder"),
         (["-cn", "nope"], "there is no nope.yaml"),
-        (["experiment=nope"], "choices: fitnets, seed_example"),
+        (["experiment=nope"], "choices: annealing_kd, born_again, fitnets, joint_teacher"),
         # these need the classes themselves
         (["student.widths=abc"], "student.widths: should be a list"),
         (["student.widths=[0]"], "widths must be positive"),
@@ -257,7 +257,7 @@ def test_batches_too_small_to_train_on_are_exit_2_everywhere(tmp_path: Path) -> 
 def test_numbers_that_are_not_finite_are_exit_5(
     words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    weights = SmallCNN([64, 128], 1, 10, (28, 28)).state_dict()
+    weights = SmallCNN([16, 32], 1, 10, (28, 28)).state_dict()
     weights["fc.bias"][0] = float("nan")
     torch.save(weights, tmp_path / "nan.pt")
     quick = [word for word in QUICK if not word.startswith("teacher.fit")]

@@ -107,17 +107,19 @@ class Conf:
         """
         package, content = self._read(group, name)
         defaults = [_default(entry, group) for entry in content.pop("defaults", None) or []]
-        for kind, place, names in defaults:
+        for kind, place, _, names in defaults:
             if kind == "override":
                 picked.setdefault(place, names)
-        if SELF not in [names for _, _, names in defaults]:
-            defaults.append(("file", group, SELF))
-        for kind, place, names in reversed(defaults):
+        if SELF not in [names for *_, names in defaults]:
+            defaults.append(("file", group, "", SELF))
+        for kind, place, put, names in reversed(defaults):
             if names == SELF:
                 yield package, content
             elif kind != "override":
-                for chosen in reversed(picked.get(place, names) if kind == "group" else names):
-                    yield from self._layers(place, chosen, picked)
+                picks = picked.get(f"{place}@{put}" if put else place, names)
+                for chosen in reversed(picks if kind == "group" else names):
+                    for where, keys in self._layers(place, chosen, picked):
+                        yield put or where, keys
 
     def _read(self, group: str, name: str) -> tuple[str, dict[str, Any]]:
         """The package of a group's file and what it holds, which is nothing where it cannot be read."""
@@ -136,15 +138,18 @@ class Conf:
         return [folder / name for folder in self.folders for name in (group, self.shared.get(group, group))]
 
 
-def _default(entry: Any, group: str) -> tuple[str, str, list[str]]:
-    """An entry of a defaults list in a file of `group`: its kind, the group it is about, and the names it gives."""
+def _default(entry: Any, group: str) -> tuple[str, str, str, list[str]]:
+    """An entry of a defaults list in a file of `group`: its kind, the group it is about, the package where that is said, and
+    the names it gives.
+    """
     if isinstance(entry, Mapping):
         ((key, names),) = entry.items()
-        *words, place = str(key).partition("@")[0].split()
+        about, _, package = str(key).partition("@")
+        *words, place = about.split()
         kind = "override" if "override" in words else "group"
-        return kind, posixpath.join(group, place).strip("/"), _names(names)
+        return kind, posixpath.join(group, place).strip("/"), package, _names(names)
     folder, name = posixpath.split(str(entry))
-    return "file", posixpath.join(group, folder).strip("/"), [name]
+    return "file", posixpath.join(group, folder).strip("/"), "", [name]
 
 
 def _names(value: Any) -> list[str]:

@@ -28,7 +28,8 @@ def flags(command: str, configured: bool) -> dict[str, Flag]:
             flag = Flag(max(names, key=len), "action" not in rules, choices)
             found.update({name: flag for name in names if name.startswith("-")})
     if command != "train":
-        found.pop("--from", None)  # dispatch adds it for train alone
+        for name in ("--from", "--debug"):  # dispatch adds them for train alone
+            found.pop(name, None)
     return found
 
 
