@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from distill_cli import arrangement, distillation, identity, kinds, ui
+from distill_cli import arrangement, distillation, identity, kinds, setup, ui
 from distill_cli.errors import CheckpointError, ConfigError
 from distill_cli.run import Run
 
@@ -34,6 +34,7 @@ def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
                 "distill resume RUN/chain/NAME goes on with one; without link= the whole chain is run",
             )
         return _link(cfg, run, plain, link, run.folder.parent.parent)
+    setup.check(plain)  # of every link at once, before the first is trained
     for place, name in enumerate(names):
         folder = arrangement.folder_of(name, run.folder)
         folder.parent.mkdir(exist_ok=True)
