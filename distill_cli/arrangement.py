@@ -16,13 +16,11 @@ def teachers(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     on, so that two of one architecture differ.
     """
     first = plain[FIRST]
-    shared = {key: first.get(key) for key in ("fit", "joint", "mutual", "choose", "cache", "cache_limit")}
+    shared = {key: first[key] for key in ("joint", "mutual", "choose", "cache", "cache_limit")}
     own = {"checkpoint": None, "mean": None, "std": None, "weight": 1.0}
     found = {FIRST: dict(first)}
-    for place, (name, node) in enumerate((plain.get("teachers") or {}).items(), start=1):
-        fit = {**(shared["fit"] or {}), **(node.get("fit") or {})}
-        if "seed" in fit and "seed" not in (node.get("fit") or {}):
-            fit["seed"] += place
+    for place, (name, node) in enumerate(plain["teachers"].items(), start=1):
+        fit = {**first["fit"], "seed": first["fit"]["seed"] + place, **node.get("fit", {})}
         found[name] = {**shared, **own, **node, "fit": fit}
     return found
 

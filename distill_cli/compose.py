@@ -30,7 +30,16 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill_cli import schema, yamls
-from distill_cli.config import SHARED_FOLDERS, conf_dir, group_files, unknown_choice, use_conf_dir, user_conf_dirs
+from distill_cli.config import (
+    OPTIONAL_GROUPS,
+    SHARED_FOLDERS,
+    conf_dir,
+    group_files,
+    group_names,
+    unknown_choice,
+    use_conf_dir,
+    user_conf_dirs,
+)
 from distill_cli.errors import CheckpointError, ConfigError, DistillError, nearest
 from distill_cli.files import read_json
 from distill_cli.kinds import short
@@ -286,7 +295,7 @@ def _plainly(key: str, complaint: str) -> str:
 
 def _all_keys(engine: Any, config_name: str, overrides: Sequence[str]) -> list[str]:
     """Every key there is under the groups' choices among the overrides; the rest of these may be wrong."""
-    groups = {*SHARED_FOLDERS, "objective", "schedule", "optimizer", "dataset", "experiment", "logger"}
+    groups = {*group_names(), *OPTIONAL_GROUPS}
     chosen = [text for text in overrides if text.partition("=")[0] in groups and "${" not in text]
     try:
         cfg = engine.compose_config(config_name, chosen, run_mode=RunMode.RUN, with_log_configuration=False)

@@ -22,7 +22,6 @@ from distill_cli import (
     evaluation,
     files,
     metrics,
-    models,
     setup,
     teaching,
     training,
@@ -212,10 +211,7 @@ def summarise(job: Setup, state: engine.State, logits: Mapping[str, Mapping[str,
         }
         for name, everyone, split in ((n, logits[n], getattr(job.data, n)) for n in ("test", "val"))
     }
-    sizes = {
-        "teacher": sum(models.num_parameters(own.teacher) for own in job.teachers.values()),
-        "student": models.num_parameters(job.student),
-    }
+    sizes = job.sizes
     rates = [row["images_per_second"] for row in state.rows]
     assert state.best is not None
     summary = {

@@ -59,6 +59,13 @@ class Setup:
         return found
 
     @property
+    def sizes(self) -> dict[str, int]:
+        """How many parameters the teachers have together, and the student."""
+        everyone = [self.teacher, *self.others.values()]
+        taught_by = sum(models.num_parameters(model) for model in everyone)
+        return {"teacher": taught_by, "student": models.num_parameters(self.student)}
+
+    @property
     def root(self) -> Path:
         return Path(self.plain["output_dir"])
 
@@ -116,13 +123,11 @@ def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None =
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
     data = load(plain["dataset"], plain["workers"]).to(device)
-    with runtime.seeded("teacher", plain["teacher"]["fit"]["seed"]):
-        teacher = models.build(plain["teacher"], "teacher", data.input, len(data.classes))
     others = {}
     for name, node in arrangement.teachers(plain).items():
-        if name != arrangement.FIRST:
-            with runtime.seeded("teacher", node["fit"]["seed"]):
-                others[name] = models.build(node, "teacher", data.input, len(data.classes))
+        with runtime.seeded("teacher", node["fit"]["seed"]):
+            others[name] = models.build(node, "teacher", data.input, len(data.classes))
+    teacher = others.pop(arrangement.FIRST)
     with runtime.seeded("student", plain["seed"]):
         student = models.build(plain["student"], "student", data.input, len(data.classes))
         remarks = dict(objective.connect(student, teacher, data) for objective in terms.values())

@@ -51,10 +51,7 @@ def header(job: Setup, teaching: str) -> Table:
         teaching: how the teacher answers.
     """
     data, plain = job.data, job.plain
-    sizes = {
-        "teacher": sum(num_parameters(own.teacher) for own in job.teachers.values()),
-        "student": num_parameters(job.student),
-    }
+    sizes = job.sizes
     smaller = sizes["teacher"] / sizes["student"]
     shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
     rows = [

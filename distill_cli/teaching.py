@@ -66,7 +66,7 @@ def way_of(job: Setup) -> Way:
         way = Way("live", layers, "runs live: teacher.cache=off")
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
-        sizes = shapes(job.teacher, job.data.input)
+        sizes = shapes(job.teacher, job.data.input) if layers else {}
         features = 4 * len(train) * views * sum(math.prod(sizes[path]) for path in layers)
         needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers) + features)
         if features <= job.plain["teacher"]["cache_limit"] * 2**30:
@@ -101,11 +101,13 @@ def start(job: Setup, way: Way, prepared: Mapping[str, Prepared]) -> Teacher:
 
 
 def mixture(logits: Sequence[Tensor], weights: Tensor, T: float = 1.0) -> Tensor:
-    """What several teachers say together: logits z, (N, K), with softmax(z / T) = sum_m w_m softmax(z_m / T).
+    """What teachers say together: logits z, (N, K), with softmax(z / T) = sum_m w_m softmax(z_m / T); one's are its own.
 
     Args:
         logits: of each teacher, (N, K). weights: (M,) for all samples, or (M, N) for each; they are normalised.
     """
+    if len(logits) == 1:
+        return logits[0]
     log_p = torch.stack([F.log_softmax(z.float() / T, dim=1) for z in logits])
     shares = (weights / weights.sum(0)).to(log_p.device).view(len(logits), -1, 1)
     return T * torch.logsumexp(log_p + shares.log(), dim=0)
@@ -116,7 +118,17 @@ def weights_of(job: Setup) -> Tensor:
     return torch.tensor([float(own.plain["teacher"]["weight"]) for own in job.teachers.values()])
 
 
-class Frozen:
+class _Still:
+    """A teacher of which nothing moves, so that a checkpoint need hold nothing of it."""
+
+    def snapshot(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing was kept."""
+
+
+class Frozen(_Still):
     """A teacher that does not change: answers by view and sample index from its cache, or by running live."""
 
     def __init__(self, job: Setup, way: Way, weights: str) -> None:
@@ -147,14 +159,8 @@ class Frozen:
     def logits(self, split: str) -> Tensor:
         return self._measured[split]
 
-    def snapshot(self) -> dict[str, Any]:
-        return {}
 
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Nothing of it moves."""
-
-
-class Several:
+class Several(_Still):
     """Frozen teachers that answer as one, by their weights; or, for each sample, the one that is surest of its label.
 
     On validation and test, where labels are for measuring alone, it is always by their weights.
@@ -174,12 +180,6 @@ class Several:
 
     def logits(self, split: str) -> Tensor:
         return mixture([member.logits(split) for member in self.members], self.weights)
-
-    def snapshot(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Nothing of them moves."""
 
 
 class Joint:
@@ -207,12 +207,11 @@ class Joint:
             learner.step(terms, self.steps)
         self.steps += 1
         features = {path: maps.detach() for path, maps in outputs[0].features.items()}
-        return Output(said[0] if len(said) == 1 else mixture(said, self.weights, T), features)
+        return Output(mixture(said, self.weights, T), features)
 
     def logits(self, split: str) -> Tensor:
         on = getattr(self.data, split)
-        answers = [metrics.logits_of(learner.model, on) for learner in self.learners]
-        return answers[0] if len(answers) == 1 else mixture(answers, self.weights)
+        return mixture([metrics.logits_of(learner.model, on) for learner in self.learners], self.weights)
 
     def snapshot(self) -> dict[str, Any]:
         return {"steps": self.steps, "learners": [learner.snapshot() for learner in self.learners]}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,9 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 
 from distill_cli.cli import main
+from distill_cli.engine import State
 
 ROOT = Path(__file__).parent.parent
 
@@ -62,6 +66,44 @@ def distill_process(*words: str, cwd: Path, **env: str) -> subprocess.CompletedP
     """Type `distill ...` in a process of its own."""
     command = [sys.executable, "-m", "distill_cli", *words]
     return subprocess.run(command, cwd=cwd, env={**os.environ, **env}, capture_output=True, text=True, timeout=300)
+
+
+def killed(*words: str, saves: int, folder: str = "run") -> str:
+    """Type `distill ...` in a process that is killed in its save number `saves` + 1 of a run in a folder so called; returns
+    what it said.
+
+    The process is a fork of this one: it dies as by kill -9 all the same, and need not import torch first.
+    """
+    child = os.fork()
+    if not child:
+        replace, done = Path.replace, []
+
+        def dying(path: Path, target: Path) -> Path:
+            if target.name == "last.pt" and target.parent.parent.name == folder:
+                done.append(target)
+                if len(done) > saves:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            return replace(path, target)
+
+        Path.replace = dying  # type: ignore[method-assign, assignment]
+        with Path("said").open("w", buffering=1) as file:
+            sys.stdout = sys.stderr = file
+            code = distill(*words)
+            file.flush()
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    said = Path("said").read_text()
+    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, said
+    return said
+
+
+def stored(state: State) -> dict[str, Any]:
+    """The state's snapshot as a checkpoint brings it back, loaded without running any code in it."""
+    content = io.BytesIO()
+    torch.save(state.snapshot(), content)
+    content.seek(0)
+    loaded: dict[str, Any] = torch.load(content, weights_only=True)
+    return loaded
 
 
 def until(happened: Callable[[], object], process: subprocess.Popen[Any], seconds: float = 120) -> None:

@@ -5,10 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import csv
-import os
 import shutil
-import signal
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import distill, make_pictures, read_json, rows, without_times
+from helpers import distill, killed, make_pictures, read_json, rows, without_times
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -55,30 +52,13 @@ def pictures(tmp_path: Path) -> Path:
     return make_pictures(tmp_path / "pictures", classes="abc")
 
 
+def typed(*words: str, run: str = "run") -> list[str]:
+    return ["train", *SMALL, *words, f"run_dir={run}"]
+
+
 def train(*words: str, run: str = "run") -> int:
     """Type `distill train` on the small data."""
-    return distill("train", *SMALL, *words, f"run_dir={run}")
-
-
-def killed(*words: str, folder: str, saves: int, run: str = "run") -> None:
-    """Train in a forked process that dies, as by kill -9, in the save number `saves` + 1 of a run in a folder so called."""
-    child = os.fork()
-    if not child:
-        replace, done = Path.replace, []
-
-        def dying(path: Path, target: Path) -> Path:
-            if target.name == "last.pt" and target.parent.parent.name == folder:
-                done.append(target)
-                if len(done) > saves:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return replace(path, target)
-
-        Path.replace = dying  # type: ignore[method-assign, assignment]
-        with Path("said").open("w", buffering=1) as file:
-            sys.stdout = sys.stderr = file
-            os._exit(train(*words, run=run))
-    _, status = os.waitpid(child, 0)
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, Path("said").read_text()
+    return distill(*typed(*words, run=run))
 
 
 def kept(folder: Path) -> dict[str, tuple[bytes, int]]:
@@ -327,7 +307,7 @@ def test_a_peers_step_is_the_one_computed_by_hand(mutual: bool, pictures: Path) 
 )
 def test_peers_that_were_killed_go_on_as_if_nothing_had_been(words: list[str], tmp_path: Path) -> None:
     assert train(*words, run="whole") == 0
-    killed(*words, folder="run", saves=1)
+    killed(*typed(*words), folder="run", saves=1)
     assert status(tmp_path / "run") == "running"
     assert train(*words) == 0
     found = outcome(tmp_path / "run")
@@ -385,7 +365,7 @@ def test_a_link_is_evaluated_like_any_run(born_again: Path, monkeypatch: pytest.
 
 def test_a_chain_killed_in_its_second_link_is_gone_on_with_from_there(born_again: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    killed(*BORN_AGAIN, folder="second", saves=1)
+    killed(*typed(*BORN_AGAIN), folder="second", saves=1)
     assert status(run / "chain" / "first") == "finished" and not (run / "chain" / "second" / "summary.json").exists()
     before = kept(run / "chain" / "first")
     assert distill("resume", "run") == 0
@@ -396,7 +376,7 @@ def test_a_chain_killed_in_its_second_link_is_gone_on_with_from_there(born_again
 
 def test_a_link_is_gone_on_with_alone_and_then_the_chain(tmp_path: Path) -> None:
     assert train(*ASSISTANT, run="whole") == 0
-    killed(*ASSISTANT, folder="assistant", saves=1)
+    killed(*typed(*ASSISTANT), folder="assistant", saves=1)
     link = tmp_path / "run" / "chain" / "assistant"
     assert distill("resume", "run/chain/assistant") == 0
     assert status(link) == "finished" and not (tmp_path / "run" / "summary.json").exists()
@@ -501,7 +481,7 @@ def test_values_of_another_kind_are_no_traceback(word: str, capsys: pytest.Captu
 
 
 def test_a_changed_setting_is_refused_in_the_middle_of_a_chain_and_nothing_is_touched(tmp_path: Path) -> None:
-    killed(*BORN_AGAIN, folder="second", saves=1)
+    killed(*typed(*BORN_AGAIN), folder="second", saves=1)
     before = (tmp_path / "run" / "run.json").read_bytes()
     assert distill("resume", "run", "T=5") == 4
     assert (tmp_path / "run" / "run.json").read_bytes() == before

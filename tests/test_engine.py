@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import io
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import stored
 from torch import Tensor, nn
 
 from distill_cli import engine, metrics, models, schedule
@@ -330,15 +330,6 @@ def test_a_hints_regressor_is_trained_while_its_stage_lasts(data: Data) -> None:
 
 
 # --- the state
-
-
-def stored(state: State) -> dict[str, Any]:
-    """The snapshot as a checkpoint brings it back, loaded without running any code in it."""
-    content = io.BytesIO()
-    torch.save(state.snapshot(), content)
-    content.seek(0)
-    loaded: dict[str, Any] = torch.load(content, weights_only=True)
-    return loaded
 
 
 @pytest.mark.parametrize("kind", ["SGD", "Adam"])

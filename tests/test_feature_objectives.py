@@ -5,7 +5,6 @@ Each class is connected to real pairs of models, so which layers `auto` takes is
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import stored
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -522,14 +522,6 @@ def train(state: State, data: Data, objective: OnFeatures, stop: int | None = No
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
-
-
-def stored(state: State) -> dict[str, Any]:
-    content = io.BytesIO()
-    torch.save(state.snapshot(), content)
-    content.seek(0)
-    loaded: dict[str, Any] = torch.load(content, weights_only=True)
-    return loaded
 
 
 KEPT: dict[str, Callable[[], OnFeatures]] = {

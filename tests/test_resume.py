@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICK, distill, distill_process, make_pictures, read_json, rows, without_times
+from helpers import QUICK, distill, distill_process, killed, make_pictures, read_json, rows, without_times
 
 from distill_cli import files, identity
 from distill_cli.checkpoints import Checkpoints
@@ -85,34 +85,6 @@ def test_killed_and_gone_on_with_a_run_ends_as_if_nothing_had_been(kind: str, tm
     assert result(tmp_path / "run") == result(tmp_path / "whole")
     assert read_json(tmp_path / "run" / "status.json")["status"] == "finished"
     assert not list((tmp_path / "run").rglob("*.tmp")) and not list((tmp_path / "run").rglob(".*.tmp"))
-
-
-def killed(*words: str, saves: int) -> str:
-    """Type `distill ...` in a process that is killed in its save number `saves` + 1 of run/; returns what it said.
-
-    The process is a fork of this one: it dies as by kill -9 all the same, and need not import torch first.
-    """
-    child = os.fork()
-    if not child:
-        replace, done = Path.replace, []
-
-        def dying(path: Path, target: Path) -> Path:
-            if target.name == "last.pt" and target.parent.parent.name == "run":
-                done.append(target)
-                if len(done) > saves:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            return replace(path, target)
-
-        Path.replace = dying  # type: ignore[method-assign, assignment]
-        with Path("said").open("w", buffering=1) as file:
-            sys.stdout = sys.stderr = file
-            code = distill(*words)
-            file.flush()
-            os._exit(code)
-    _, status = os.waitpid(child, 0)
-    said = Path("said").read_text()
-    assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, said
-    return said
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -64,8 +64,8 @@ def run(cfg: DictConfig) -> dict[str, float]:
     split = getattr(data, cfg.split)
     logits = metrics.logits_of(student, split, cfg.batch_size)
     teachers = load_teachers(found, spec, trust)
-    theirs = [metrics.logits_of(model.to(device), split, cfg.batch_size) for model in teachers]
-    together = combined(theirs, found) if theirs else None
+    theirs = [metrics.logits_of(model.to(device), split, cfg.batch_size) for model, _ in teachers]
+    together = mixture(theirs, torch.tensor([share for _, share in teachers])) if theirs else None
     scores = metrics.measure(logits, split.labels, together)
     dataset = found.card["names"]["dataset"] if choice("dataset") == "stored" else choice("dataset")
     of_teacher = None if together is None else metrics.measure(together, split.labels)
@@ -142,8 +142,8 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
     return data.normalised(spec)
 
 
-def load_teachers(found: Found, spec: InputSpec, trust: list[str]) -> list[Classifier]:
-    """The teachers the card names, when they are all still there; else none, and a word about it."""
+def load_teachers(found: Found, spec: InputSpec, trust: list[str]) -> list[tuple[Classifier, float]]:
+    """The teachers the card names, each with its share, when they are all still there; else none, and a word about it."""
     named = _named(found)
     folders = [found.home / one["path"] for one in named]
     if not folders or not all(folder.is_dir() for folder in folders):
@@ -155,15 +155,9 @@ def load_teachers(found: Found, spec: InputSpec, trust: list[str]) -> list[Class
         if card["sha256"] != one.get("sha256"):
             raise CheckpointError(f"{folder} holds another teacher than this student's")
         state = weights.read_weights(weights.kept_file(folder, card))
-        models.append(rebuild(card, "teacher", spec, state, str(folder), trust))
+        model = rebuild(card, "teacher", spec, state, str(folder), trust)
+        models.append((model, float(one.get("weight", 1.0))))
     return models
-
-
-def combined(logits: list[Tensor], found: Found) -> Tensor:
-    """What the teachers say together, each by its share."""
-    if len(logits) == 1:
-        return logits[0]
-    return mixture(logits, torch.tensor([float(one["weight"]) for one in _named(found)]))
 
 
 def _named(found: Found) -> list[dict[str, Any]]:

@@ -20,8 +20,7 @@ from distill_cli.compose import choice
 from distill_cli.data import InputSpec, load
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier, features
-
-Shapes = dict[str, tuple[int, ...]]
+from distill_cli.models.features import Shapes
 
 
 def run(cfg: DictConfig) -> dict[str, Shapes]:

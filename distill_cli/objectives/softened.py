@@ -12,6 +12,7 @@ from distill_cli.data import Batch
 from distill_cli.models.features import Output
 from distill_cli.objectives.base import Objective, wide
 from distill_cli.objectives.constants import require
+from distill_cli.objectives.logits import kd, logit_mse
 
 
 def reverse_kl(
@@ -25,9 +26,7 @@ def reverse_kl(
         student_logits, teacher_logits: (N, K).
         temperature: T > 0.
     """
-    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
-    return temperature**2 * F.kl_div(teacher, student, reduction="batchmean", log_target=True)
+    return kd(teacher_logits, student_logits, temperature=temperature)
 
 
 def jsd(
@@ -47,15 +46,13 @@ def jsd(
         temperature: T > 0.
         beta: the teacher's share of m, 0 to 1.
     """
+    if beta in (0, 1):
+        return (kd if beta == 0 else reverse_kl)(student_logits, teacher_logits, temperature=temperature)
     student = F.log_softmax(wide(student_logits) / temperature, dim=1)
     teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
-    if beta in (0, 1):
-        first, second = (teacher, student) if beta == 0 else (student, teacher)
-        divergence = F.kl_div(second, first, reduction="batchmean", log_target=True)
-    else:
-        mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
-        divergence = beta * F.kl_div(mixed, teacher, reduction="batchmean", log_target=True)
-        divergence = divergence + (1 - beta) * F.kl_div(mixed, student, reduction="batchmean", log_target=True)
+    mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
+    divergence = beta * F.kl_div(mixed, teacher, reduction="batchmean", log_target=True)
+    divergence = divergence + (1 - beta) * F.kl_div(mixed, student, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
 
 
@@ -90,7 +87,7 @@ def annealed(
         max_temperature: T_max, where the schedule starts.
     """
     phi = max(0.0, 1 - (temperature - 1) / max_temperature)
-    return (wide(student_logits) - phi * wide(teacher_logits)).square().sum(dim=1).mean()
+    return logit_mse(student_logits, phi * wide(teacher_logits))
 
 
 def virtual(
@@ -110,12 +107,9 @@ def virtual(
         temperature: T > 0.
         correct: the label's probability, between 0 and 1; the paper has it at 0.9 or more.
     """
-    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    others = max(1, student.shape[1] - 1)
-    design = torch.full_like(student, math.log1p(-correct) - math.log(others)).detach()
-    design = design.scatter(1, labels[:, None], math.log(correct))
-    teacher = F.log_softmax(design / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    others = max(1, student_logits.shape[1] - 1)
+    design = torch.full_like(wide(student_logits), math.log1p(-correct) - math.log(others)).detach()
+    return kd(student_logits, design.scatter(1, labels[:, None], math.log(correct)), temperature=temperature)
 
 
 class ReverseKL(Objective):

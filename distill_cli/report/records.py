@@ -116,9 +116,8 @@ def _folders(paths: Sequence[Path]) -> Iterator[Path]:
             what = "is a file" if path.exists() else "there is no such folder"
             raise CheckpointError(f"{path}: {what}", "give the folder of a run or a sweep, or one above")
         for place, inner, names in os.walk(path):  # which follows no links
-            own = (
-                {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
-            )  # a chain's links count as one run
+            # A chain's links are counted as the run that they lie in.
+            own = {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
             inner[:] = sorted(name for name in inner if name[0] != "." and name not in own)
             folder = Path(place)
             if identity.FILE in names and folder.resolve() not in seen:
