@@ -185,18 +185,16 @@ class Bench:
         found = given or before
         if found is None:
             print(f"{name}: preparing its teacher", file=sys.stderr)
-            for words in DATASETS[name].prepare:
-                found = self.fitted(name, words, note)
-                if found is None:
-                    return
-                self.teachers[name] = found
+            found = self.fitted(name, note)
+            if found is None:
+                return
         note.parent.mkdir(parents=True, exist_ok=True)
         note.write_text(f"{found}")
         self.teachers[name] = found
 
-    def fitted(self, name: str, words: str, note: Path) -> Path | None:
-        """The folder of a teacher after one of the fits that prepare it; None where that failed, and why."""
-        all_words = self.placed([*DATASETS[name].words.split(), *words.split()], name)
+    def fitted(self, name: str, note: Path) -> Path | None:
+        """Fit a teacher; returns its folder, or None where that failed, and prints why."""
+        all_words = self.placed([*DATASETS[name].words.split(), *DATASETS[name].prepare.split()], name)
         child = self.begin(["teacher", *all_words, f"threads={self.args.jobs}"], note, self.args.jobs, subprocess.PIPE)
         try:
             said = child.communicate()[0].decode()
@@ -313,7 +311,9 @@ def numbers_of(folder: Path, summary: dict[str, Any], test: bool) -> Line:
         student, teacher = (summary["test"].get(who, {}) for who in ("student", "teacher"))
         found |= {f"test_{key}": student.get(key) for key in ("accuracy", "f1", "nll", "ece", "kl", "agreement")}
         found["teacher_test_accuracy"] = teacher.get("accuracy")
-    return {key: told(value) for key, value in found.items()} | {"parameters": f"{summary['params']['student']}"}
+    device = read_json(folder / "run.json")["machine"]["device"]
+    facts = {"parameters": f"{summary['params']['student']}", "device": device}
+    return {key: told(value) for key, value in found.items()} | facts
 
 
 def parsed() -> argparse.Namespace:

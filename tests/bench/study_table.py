@@ -20,7 +20,7 @@ SETTING = ("T", "alpha", "weight", "lr")
 FIELDS = (
     "part", "dataset", "row", "phase", "number", "seed", *SETTING, "epochs", "val_accuracy", "val_nll", "test_accuracy",
     "test_f1", "test_nll", "test_ece", "test_kl", "test_agreement", "teacher_test_accuracy", "seconds_per_epoch",
-    "parameters", "overrides",
+    "parameters", "device", "overrides",
 )  # fmt: skip
 HEAD = ("", *SETTING, "test accuracy", "against labels", "against kd", "KL", "agreement", "s an epoch")
 BETTER, WORSE, NEITHER = "#2f6fb0", "#b5533c", "#80868d"
