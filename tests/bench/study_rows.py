@@ -112,6 +112,8 @@ TUNED = {
 COSTS = {"hint": 2, "attention": 3, "similarity": 2, "rkd": 2, "vid": 3, "crd": 3, "review": 4}
 # Of the 16,384 negatives of the paper a CPU cannot take so many at every step.
 MORE = {"crd": "objective.crd.num_negatives=1024"}
+# T, alpha, and whether 12 epochs are tried as well; the first is the tool's default
+DEFAULTS = ((3, 0.7, True), (2, 0.7, False), (2, 0.9, True), (1, 0.7, False), (1, 0.9, True), (4, 0.9, False))
 TINY, SMALL_TEACHER = "student=tinycnn ", "teacher=tinycnn teacher.fit.batch_size=128 "
 
 
@@ -136,6 +138,17 @@ def arrangement(name: str, stages: str, more: str = "", tune: str = SOFT, object
     return Row("arrangements", "fashion", name, f"experiment={name} {TINY}{more}", stages, tune, objective, **other)
 
 
+def defaults() -> Iterator[Row]:
+    """Two stages from a fixed T and alpha, the learning rate alone tuned, as for labels: is the tool's default right?"""
+    for T, alpha, long in DEFAULTS:
+        words, label = f"{TINY}objective=kd schedule=two_stage T={T} alpha={alpha}", f"T={T} alpha={alpha}"
+        name = f"from-{T}-{alpha}"
+        yield Row("defaults", "fashion", name, words, "imitate=3 refine=1", "lr", "kd", label=label)
+        if long:
+            yield Row("defaults", "fashion", f"{name}-long", words, "imitate=9 refine=3", "lr", "kd",
+                      against=("ce-long", "kd-long"), label=f"{label}, 12 epochs")  # fmt: skip
+
+
 def condition(name: str, label: str, more: str, epochs: int, cost: float = 1.0) -> Iterator[Row]:
     """ce and kd under one condition, compared with each other."""
     for objective in ("ce", "kd"):
@@ -149,6 +162,7 @@ ROWS = (
     *objectives("cifar", " ".join(TUNED)),
     *schedules("fashion", 3, 1),
     *schedules("cifar", 7, 3),
+    *defaults(),
     arrangement("annealing_kd", "anneal=3 labels=1", tune="T weight lr", objective="annealed"),
     arrangement("virtual_teacher", "train=4", objective="virtual"),
     arrangement("fitnets", "hint=1 imitate=2 refine=1", objective="hint", cost=2),
@@ -175,11 +189,12 @@ ROWS = (
 # What is run first, and the order of all outputs.
 ORDER = (
     ("fashion", "ce kd two_stage anneal"),
+    ("fashion", "from-3-0.7 from-2-0.7 from-2-0.9 from-1-0.7 from-1-0.9 from-4-0.9"),
     ("fashion", "ce-noisy kd-noisy ce-few kd-few"),
     ("fashion", "logit_mse logit_sse dkd nkd dist lskd mlld hard reverse_kl jsd"),
     ("fashion", "hint rkd attention similarity vid crd review"),
     ("fashion", "annealing_kd virtual_teacher several_teachers teacher_assistant mutual born_again joint_teacher fitnets"),
-    ("fashion", "kd-weak ce-larger kd-larger ce-long kd-long"),
+    ("fashion", "kd-weak ce-larger kd-larger ce-long kd-long from-3-0.7-long from-2-0.9-long from-1-0.9-long"),
     ("cifar", "ce kd two_stage anneal dkd dist hint rkd"),
     ("cifar", "logit_mse logit_sse nkd lskd mlld hard reverse_kl jsd attention similarity vid crd review"),
 )  # fmt: skip

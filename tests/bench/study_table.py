@@ -15,7 +15,7 @@ import numpy as np
 from scipy import stats
 from study_rows import DATASETS, Row, ordered
 
-PARTS = ("objectives", "schedules", "arrangements", "conditions")
+PARTS = ("objectives", "schedules", "defaults", "arrangements", "conditions")
 SETTING = ("T", "alpha", "weight", "lr")
 FIELDS = (
     "part", "dataset", "row", "phase", "number", "seed", *SETTING, "epochs", "val_accuracy", "val_nll", "test_accuracy",
@@ -112,7 +112,7 @@ class Study:
 
     def cells(self, row: Row) -> list[str]:
         """The row as its table shows it."""
-        name = f"{row.name} ({row.label})" if row.label and row.name.startswith("kd-") else row.name
+        name = f"{row.name} ({row.label})" if row.label else row.name
         state, best = self.state(row), self.chosen.get(row.key)
         name += f", {state}" if state else ""
         if best is None:
