@@ -133,10 +133,12 @@ class Study:
         return 100 * float(np.mean(values)) if values else None
 
     def standing(self, dataset: str) -> str:
-        """Where the data set's teacher and its student on labels alone stand on test."""
+        """Where the data set's teacher and its student on labels alone stand on test, and on what kd ran."""
         found = {"teacher": self.mean((dataset, "kd"), "teacher_test_accuracy"),
                  "labels": self.mean((dataset, "ce"), "test_accuracy")}  # fmt: skip
-        return ", ".join(f"{name} {value:.1f} %" for name, value in found.items() if value is not None)
+        devices = sorted({line["device"] for line in self.repeats.get((dataset, "kd"), []) if line["device"]})
+        figures = [f"{name} {value:.1f} %" for name, value in found.items() if value is not None]
+        return ", ".join(figures + [f"on {' and '.join(devices)}"] * bool(devices))
 
 
 def panels() -> list[tuple[str, str, list[Row]]]:
