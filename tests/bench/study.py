@@ -3,7 +3,7 @@
     python tests/bench/study.py --root .data --out outputs/study --hours 2     # goes on where it stopped
     python tests/bench/study.py --table                                        # tables and picture from the raw rows
 
-Each row of study_rows.py is tried under --trials settings with seed 0, the default one first; the best on validation is run
+Each row of study_rows.py is tried under --trials settings with seed 0; the best on validation is run
 again with seeds 1, 2, ... (--seeds), and test is read from these alone. Every run is a `distill train` of its own on one
 thread, in OUT/<dataset>/<row>/<trial-0|seed-1>; its raw numbers go to results/study.csv as it ends. DIR of --root holds
 FashionMNIST/raw, and for CIFAR-10 cifar10-jpeg/{train,test} and cifar10-resnet-weights.
@@ -322,9 +322,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("outputs/study"), help="the folder of the runs")
     parser.add_argument("--hours", type=float, default=float("inf"), help="start no run after so many")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once")
-    parser.add_argument(
-        "--trials", type=int, default=4, help="settings that each row tries, the default one among them"
-    )
+    parser.add_argument("--trials", type=int, default=4, help="settings that each row tries")
     parser.add_argument("--seeds", type=int, default=5, help="runs of the setting that validation chose")
     parser.add_argument(
         "--only", nargs="+", default=["*"], metavar="PATTERN", help="rows: kd*, cifar/*, a part, a data set"
@@ -338,10 +336,8 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--table", action="store_true", help="run nothing, show what study.csv says")
     args = parser.parse_args()
-    if min(args.jobs, args.trials, args.seeds) < 1 or args.trials > len(study_rows.TRIALS) + 1:
-        parser.error(
-            f"--jobs, --trials and --seeds start at 1, and there are {len(study_rows.TRIALS) + 1} trials at most"
-        )
+    if min(args.jobs, args.trials, args.seeds) < 1 or args.trials > len(study_rows.TRIALS):
+        parser.error(f"--jobs, --trials and --seeds start at 1, and there are {len(study_rows.TRIALS)} trials at most")
     if args.more and args.results == RESULTS:
         parser.error("--more makes other runs than the study's: choose another --results for them")
     named = [

@@ -15,9 +15,11 @@ from typing import Any
 import yaml
 
 CONF = Path(__file__).parents[2] / "conf"
-# After the default setting: T, alpha, and what the objective's weight and the data set's learning rate are multiplied with. No
-# two have the same learning rate, so that a row which tunes nothing else tries no setting twice.
+# T, alpha, and what the objective's weight and the data set's learning rate are multiplied with; the first is the textbook's,
+# but for recipes that bring a T or alpha of their own. No two have the same learning rate, so that a row which tunes nothing
+# else tries no setting twice.
 TRIALS = (
+    (3.0, 0.7, 1.0, 1.0),
     (1.0, 0.9, 1.0, 2.0),
     (2.0, 0.4, 0.3, 0.5),
     (4.0, 0.5, 3.0, 1.5),
@@ -112,7 +114,7 @@ TUNED = {
 COSTS = {"hint": 2, "attention": 3, "similarity": 2, "rkd": 2, "vid": 3, "crd": 3, "review": 4}
 # Of the 16,384 negatives of the paper a CPU cannot take so many at every step.
 MORE = {"crd": "objective.crd.num_negatives=1024"}
-# T, alpha, and whether 12 epochs are tried as well; the first is the tool's default
+# T, alpha, and whether 12 epochs are tried as well
 DEFAULTS = ((3, 0.7, True), (2, 0.7, False), (2, 0.9, True), (1, 0.7, False), (1, 0.9, True), (4, 0.9, False))
 TINY, SMALL_TEACHER = "student=tinycnn ", "teacher=tinycnn teacher.fit.batch_size=128 "
 
@@ -212,15 +214,16 @@ def _conf(file: str) -> dict[str, Any]:
 
 
 def settings(row: Row, trials: int) -> list[Setting]:
-    """What the row's trials are run with, the default first.
+    """What the row's trials are run with, the textbook's setting or the recipe's own first.
 
     Raises:
         FileNotFoundError: there is no such objective or recipe.
     """
     recipes = [word.partition("=")[2] for word in row.words.split() if word.startswith("experiment=")]
-    start = _conf("train.yaml") | (_conf(f"experiment/{recipes[0]}.yaml") if recipes else {})
+    own = _conf(f"experiment/{recipes[0]}.yaml") if recipes else {}
     weight, lr = float(_conf(f"objective/{row.objective}.yaml")[row.objective]["weight"]), DATASETS[row.dataset].lr
-    every = [(float(start["T"]), float(start["alpha"]), 1.0, 1.0), *TRIALS[: trials - 1]]
+    first_T, first_alpha, *first = TRIALS[0]
+    every = [(float(own.get("T", first_T)), float(own.get("alpha", first_alpha)), *first), *TRIALS[1:trials]]
     found = [{"T": t, "alpha": a, "weight": heavier * weight, "lr": faster * lr} for t, a, heavier, faster in every]
     return [
         Setting(**{k: float(f"{v:.4g}") if k in row.tune.split() else None for k, v in each.items()}) for each in found
