@@ -178,6 +178,8 @@ def _arrangement_problems(plain: Mapping[str, Any]) -> list[str]:
         problems += _teacher_problems(everyone[name], f"teachers.{name}")
     if len({node["joint"] for node in everyone.values()}) > 1:
         problems.append("teachers: some are trained along and some are not (joint); let all be one or the other")
+    if plain["teacher"]["joint"] and plain["teacher"]["choose"] == "best":
+        problems.append("teacher.choose: best is for teachers that are not trained along; those answer by their mean")
     return problems
 
 

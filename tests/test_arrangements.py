@@ -440,6 +440,7 @@ def test_the_assistant_is_another_network_when_it_is_told_so(tmp_path: Path) -> 
         ([*SEVERAL, "teacher.joint=true", "+teachers.second.joint=false"], "teachers: some are trained along"),
         ([*SEVERAL, "teachers.second.weight=0"], "teachers.second.weight: must be greater than 0, got 0"),
         ([*SEVERAL, "+teachers.second.fit.seed=-1"], "teachers.second.fit.seed: must be at least 0, got -1"),
+        ([*PEERS, "teacher.choose=best"], "teacher.choose: best is for teachers that are not trained along"),
         ([*SEVERAL, "teacher.choose=worst"], "teacher.choose: no choice called 'worst'; choices: mean, best"),
         (["+chain.a=3"], "chain.a: should be a mapping of keys, got 3"),
         (["link=first"], "link: there is no link 'first' in the chain; there is no chain"),
@@ -496,6 +497,12 @@ def test_a_changed_setting_is_refused_in_the_middle_of_a_chain_and_nothing_is_to
 def test_what_was_started_with_another_model_of_ours_is_resumed(words: list[str]) -> None:
     assert train(*words, "schedule.train.epochs=1") == 0
     assert distill("resume", "run") == 0
+
+
+def test_several_teachers_are_mixed_at_T_whatever_the_objective(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, idle in ((SEVERAL, False), ([*SEVERAL, "teacher.choose=best"], True)):
+        assert train(*words, "objective=logit_mse", "T=5", run=f"{idle}") == 0
+        assert ("T has no effect" in capsys.readouterr().err) == idle
 
 
 def test_how_the_first_teacher_is_fitted_is_not_called_idle(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,8 @@ usage: distill inspect student=NAME [teacher=NAME] [key=value ...] [options]
   distill inspect student=smallcnn teacher=resnet18     both, and pairs for objectives on features
   distill inspect student=resnet20 dataset=cifar10      as it is for that data's pictures and classes
 
-The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained or written.
+The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained;
+data that are not there are downloaded.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
         ui.show(f"no pairs: {error.message}")
         return found
     rows = [[ours, _size(found["student"][ours]), theirs, _size(found["teacher"][theirs])] for ours, theirs in pairs]
-    ui.show(ui.table("feature maps to pair, the deepest last: what attention, vid and review take, and hint of the deepest",
+    ui.show(ui.table("feature maps to pair, the deepest last: what attention, vid and review take",
                      ["student", "shape", "teacher", "shape"], rows, numbers=False))  # fmt: skip
     return found
 

@@ -2,8 +2,8 @@
 
     L = (1 - alpha) * CE + alpha * sum_i weight_i * L_i
 
-alpha weighs the teacher. An objective that is not `alpha_weighted` stands beside the whole label term instead:
-L = CE + weight * L_i. T and alpha come from the schedule at every step; an objective stores neither.
+alpha weighs the teacher. An objective that is not `alpha_weighted` is added with its weight alone; where all are so, alpha
+weighs nothing: L = CE + weight * L_i. T and alpha come from the schedule at every step; an objective stores neither.
 """
 
 from __future__ import annotations

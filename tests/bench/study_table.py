@@ -133,12 +133,14 @@ class Study:
         return 100 * float(np.mean(values)) if values else None
 
     def standing(self, dataset: str) -> str:
-        """Where the data set's teacher and its student on labels alone stand on test, and on what kd ran."""
+        """Where the data set's teacher and its student on labels alone stand on test."""
         found = {"teacher": self.mean((dataset, "kd"), "teacher_test_accuracy"),
                  "labels": self.mean((dataset, "ce"), "test_accuracy")}  # fmt: skip
-        devices = sorted({line["device"] for line in self.repeats.get((dataset, "kd"), []) if line["device"]})
-        figures = [f"{name} {value:.1f} %" for name, value in found.items() if value is not None]
-        return ", ".join(figures + [f"on {' and '.join(devices)}"] * bool(devices))
+        return ", ".join(f"{name} {value:.1f} %" for name, value in found.items() if value is not None)
+
+    def devices(self, rows: Iterable[Row]) -> str:
+        """What the rows' seeds ran on."""
+        return ", ".join(sorted({line["device"] for row in rows for line in self.repeats.get(row.key, [])}))
 
 
 def panels() -> list[tuple[str, str, list[Row]]]:
@@ -163,8 +165,8 @@ def markdown(study: Study, trials: int, seeds: int) -> str:
         "change nothing, one would be bold by chance. Seconds are those of a machine that ran other things beside.",
     ]
     for dataset, part, rows in panels():
-        standing = study.standing(dataset)
-        title = f"### {DATASETS[dataset].title}: {part}" + (f" ({standing})" if standing else "")
+        facts = "; ".join(filter(None, [study.standing(dataset), study.devices(rows)]))
+        title = f"### {DATASETS[dataset].title}: {part}" + (f" ({facts})" if facts else "")
         lines += ["", title, "", row_of(HEAD), row_of(["---", *["---:"] * (len(HEAD) - 1)])]
         lines += [row_of(study.cells(row)) for row in rows]
     return "\n".join(lines) + "\n"
