@@ -25,7 +25,7 @@ class Objective(nn.Module):
         source: the paper, for `distill list objectives`.
         labels_only: whether it is no term of its own but says that the labels alone are learnt from.
         needs_teacher: whether the teacher is asked at all.
-        alpha_weighted: whether alpha weighs it against the labels; if not, it is added as it is, and alone it leaves the label term whole.
+        alpha_weighted: whether alpha weighs it against the labels; if not, it is added as it is; alone, labels keep all weight.
         summed: whether it is a sum over the batch's samples rather than a mean, which matters when a batch is cut.
         uses_T: whether the temperature has an effect on it.
 

@@ -4,7 +4,8 @@
     python tests/bench/study.py --table                                        # tables and picture from the raw rows
 
 Each row of study_rows.py is tried under --trials settings with seed 0; the best on validation is run again with seeds 1, 2, ...
-(--seeds), and test is read from these alone. Every run is a `distill train` of its own on one thread, in OUT/<dataset>/<row>/<trial-0|seed-1>; its raw numbers go to results/study.csv as it ends. DIR of --root holds
+(--seeds), and test is read from these alone. Every run is a `distill train` of its own on one thread, in
+OUT/<dataset>/<row>/<trial-0|seed-1>; its raw numbers go to results/study.csv as it ends. DIR of --root holds
 FashionMNIST/raw, and for CIFAR-10 cifar10-jpeg/{train,test} and cifar10-resnet-weights. What is in results/ was run with the
 teacher beside it: --teacher fashion=tests/bench/results/teacher-fashion --only fashion goes on from there. CIFAR-10 wants a GPU.
 
