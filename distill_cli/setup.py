@@ -177,8 +177,9 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
     by_stage = str(OmegaConf.to_container(cfg.schedule, resolve=False))
     names, terms = ", ".join(job.objectives), job.objectives.values()
     found = []
-    at_T = any(o.uses_T for o in terms) or (len(job.teachers) > 1 and job.plain["teacher"]["choose"] == "mean")
-    for key, used in (("T", at_T), ("alpha", any(o.alpha_weighted for o in terms))):
+    mixed = len(job.teachers) > 1 and job.plain["teacher"]["choose"] == "mean"
+    asks_T = mixed or any(own.plain["teacher"]["mutual"] for own in job.teachers.values())
+    for key, used in (("T", asks_T or any(o.uses_T for o in terms)), ("alpha", any(o.alpha_weighted for o in terms))):
         if key in typed and not used:
             found.append(f"{key} has no effect with objective={names}")
         elif key in typed and f"${{{key}}}" not in by_stage:

@@ -499,11 +499,12 @@ def test_what_was_started_with_another_model_of_ours_is_resumed(words: list[str]
     assert distill("resume", "run") == 0
 
 
-def test_several_teachers_are_mixed_at_their_temperature_whatever_the_objective(
+def test_teachers_that_are_mixed_or_learn_from_the_student_use_the_temperature_whatever_the_objective(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for words, idle in ((SEVERAL, False), ([*SEVERAL, "teacher.choose=best"], True)):
-        assert train(*words, "objective=logit_mse", "T=5", run=f"{idle}") == 0
+    mutual = ["teacher.joint=true", "teacher.mutual=true"]
+    for words, idle in ((SEVERAL, False), ([*SEVERAL, "teacher.choose=best"], True), (mutual, False)):
+        assert train(*words, "objective=logit_mse", "T=5", run=words[-1].replace("=", "-")) == 0
         assert ("T has no effect" in capsys.readouterr().err) == idle
 
 
