@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -33,19 +34,46 @@ def test_every_module_is_shown_with_its_shape_and_parameters(capsys: pytest.Capt
     assert "teacher=NAME beside it" in shown
 
 
-def test_with_a_teacher_pairs_are_suggested_and_they_are_what_attention_takes(
+def test_with_a_teacher_it_is_shown_what_every_objective_on_features_compares_in_training(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     models = ["student=tinycnn", "teacher=resnet20", "teacher.depth=8", "teacher.widths=[4,4,8,16]"]
     assert distill("inspect", *models) == 0
-    shown = capsys.readouterr().out.partition("feature maps to pair")[2]
-    pairs = [(line.split()[0], line.split()[6]) for line in shown.splitlines() if "layer" in line and " x " in line]
-    assert pairs == [("features.1", "layer1"), ("features.4", "layer2"), ("features", "layer3")]
+    shown = capsys.readouterr().out.partition("what objectives on features compare")[2]
+    compared, group = dict[str, list[tuple[str, str]]](), list[str]()
+    for line in (line for line in shown.splitlines() if " x " in line):
+        *names, ours, theirs = re.sub(r"\d+ x \d+ x \d+", "", line).replace(",", "").split()
+        compared |= {name: [] for name in names}
+        group = names or group
+        for name in group:
+            compared[name].append((ours, theirs))
+    three = [("features.1", "layer1"), ("features.4", "layer2"), ("features", "layer3")]
+    assert [compared[name] for name in ("attention", "review", "vid")] == [three] * 3
     assert not (tmp_path / "outputs").exists()
-    words = ["objective=attention", "dataset.limit=60", "teacher.fit.epochs=0", "report=false"]
-    assert distill("train", *models, *words, "schedule=constant", "schedule.train.epochs=1") == 0
+    words = ["dataset.limit=60", "teacher.fit.epochs=0", "report=false", "schedule=constant", "schedule.train.epochs=1"]
+    chosen = ["objective=[attention,crd,hint,review,rkd,similarity,vid]", "baseline=false"]
+    assert distill("train", *models, *words, *chosen) == 0
     header = " ".join(capsys.readouterr().out.split())
-    assert all(f"{ours} " in header and f"→ {theirs} " in header.replace("teacher ", "") for ours, theirs in pairs)
+    for name, pairs in compared.items():
+        told = header.partition(f" {name} student ")[2].replace("teacher ", "")
+        for ours, theirs in pairs:
+            mine, _, told = told.partition(" → ")
+            assert mine.split()[0] == ours and told.split()[0] == theirs
+            told = told.partition(" ")[2].partition(" ")[2]
+
+
+def test_inspect_tells_why_an_objective_cannot_be_and_keeps_to_the_modules_that_were_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "conf" / "objective").mkdir(parents=True)
+    (tmp_path / "conf" / "objective" / "mine.yaml").write_text(
+        "mine:\n  _target_: distill_cli.objectives.features.Hint\n  weight: ${T}\n  student_layer: nowhere\n"
+    )
+    words = ["objective=rkd", "objective.rkd.student_layer=features.1", "objective.rkd.teacher_layer=layer2"]
+    assert distill("inspect", "student=tinycnn", "teacher=resnet20", *words) == 0
+    shown = capsys.readouterr().out.partition("what objectives on features compare")[2]
+    assert re.search(r"rkd +features.1 +8 x 28 x 28 +layer2", shown)
+    assert "mine: objective.hint.student_layer: there is no module 'nowhere'" in shown
 
 
 def test_a_model_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,9 +1,9 @@
-"""Show a model's modules: paths, output shapes, parameters; and which of student and teacher to pair.
+"""Show a model's modules: paths, output shapes, parameters; and what of student and teacher objectives compare.
 
 usage: distill inspect student=NAME [teacher=NAME] [key=value ...] [options]
 
   distill inspect student=smallcnn                      every module that gives a tensor
-  distill inspect student=smallcnn teacher=resnet18     both, and pairs for objectives on features
+  distill inspect student=smallcnn teacher=resnet18     both, and the pairs that objectives on features choose
   distill inspect student=resnet20 dataset=cifar10      as it is for that data's pictures and classes
 
 The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained;
@@ -13,15 +13,18 @@ data that are not there are downloaded.
 from __future__ import annotations
 
 from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
-from distill_cli import kinds, models, setup, ui
+from distill_cli import kinds, models, objectives, setup, ui
 from distill_cli.compose import choice
-from distill_cli.data import InputSpec, load
+from distill_cli.config import group_files, group_node
+from distill_cli.data import Data, InputSpec, load
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier, features
 from distill_cli.models.features import Shapes
+
+Pairs = tuple[tuple[str, str], ...]  # paths in student and teacher
 
 
 def run(cfg: DictConfig) -> dict[str, Shapes]:
@@ -35,24 +38,47 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
     typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in HydraConfig.get().overrides.task}
     roles = ["student", *(["teacher"] if "teacher" in typed else [])]
     data = load(plain["dataset"], plain["workers"])
-    found: dict[str, Shapes] = {}
+    found, built = dict[str, Shapes](), dict[str, Classifier]()
     for role in roles:
-        model = models.build(plain[role], role, data.input, len(data.classes))
+        model = built[role] = models.build(plain[role], role, data.input, len(data.classes))
         found[role] = features.shapes(model, data.input)
         name = plain[role].get("name") or choice(role)
         ui.show(_table(f"{role} {name}, {models.num_parameters(model):,} parameters", model, found[role], data.input))
     if len(roles) == 1:
-        ui.show("teacher=NAME beside it suggests which modules to pair")
+        ui.show("teacher=NAME beside it shows what objectives on features compare")
         return found
-    try:
-        pairs = features.pairs(found["student"], found["teacher"])
-    except ConfigError as error:
-        ui.show(f"no pairs: {error.message}")
-        return found
-    rows = [[ours, _size(found["student"][ours]), theirs, _size(found["teacher"][theirs])] for ours, theirs in pairs]
-    ui.show(ui.table("feature maps to pair, the deepest last: what attention, vid and review take",
-                     ["student", "shape", "teacher", "shape"], rows, numbers=False))  # fmt: skip
+    compared, refused = _compared(cfg, built["student"], built["teacher"], data)
+    rows = [
+        ["" if number else ", ".join(names), *sides]
+        for pairs, names in compared.items()
+        for number, sides in enumerate(
+            [ours, _size(found["student"][ours]), theirs, _size(found["teacher"][theirs])] for ours, theirs in pairs
+        )
+    ]
+    title = "what objectives on features compare unless they are told otherwise"
+    ui.show(ui.table(title, ["objective", "student", "shape", "teacher", "shape"], rows, numbers=False))
+    for why, names in refused.items():
+        ui.show(f"{', '.join(names)}: {why}")
     return found
+
+
+def _compared(
+    cfg: DictConfig, student: Classifier, teacher: Classifier, data: Data
+) -> tuple[dict[Pairs, list[str]], dict[str, list[str]]]:
+    """The names of objectives on features by what they would compare, and by why they cannot."""
+    compared, refused = dict[Pairs, list[str]](), dict[str, list[str]]()
+    for name in sorted(group_files("objective")):
+        node = cfg.objective if name in cfg.objective else group_node("objective", name)
+        objective = objectives.build(kinds.plain(OmegaConf.create({**cfg, "objective": node}))["objective"])[name]
+        try:
+            objective.connect(student, teacher, data)
+        except ConfigError as error:
+            refused.setdefault(error.message, []).append(name)
+            continue
+        if objective.student_layers:
+            pairs = tuple(zip(objective.student_layers, objective.teacher_layers, strict=True))
+            compared.setdefault(pairs, []).append(name)
+    return compared, refused
 
 
 def _table(title: str, model: Classifier, shapes: Shapes, spec: InputSpec) -> Table:

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill_cli import ui, yamls
-from distill_cli.config import check, conf_dir, group_files
+from distill_cli import ui
+from distill_cli.config import check, conf_dir, group_files, group_node
 from distill_cli.errors import ConfigError, did_you_mean
 
 KINDS = {
@@ -54,8 +54,7 @@ def _formula(name: str) -> tuple[str, str]:
     """An objective's formula and source, as its class has them; this is what imports torch."""
     from distill_cli.objectives import Objective
 
-    path = group_files("objective")[name]
-    node = OmegaConf.to_container(yamls.parsed(yamls.read(path), path), resolve=False)
+    node = OmegaConf.to_container(group_node("objective", name), resolve=False)
     named = node.get(name) if isinstance(node, dict) else None
     target = check({"_target_": (named or {}).get("_target_")}, Objective, f"objective.{name}")
     return getattr(target, "formula", ""), getattr(target, "source", "")
