@@ -261,7 +261,9 @@ def _check_arguments(arguments: Mapping[str, Any], target: Callable[..., Any], w
     for name, value in arguments.items():
         if name not in names and not takes_any:
             guess = did_you_mean(name, names, f"{where}.")
-            problems.append(f"{where}.{name}: {target.__name__} takes no such key; {guess}it takes: {', '.join(names)}")
+            problems.append(
+                f"{where}.{name}: {target.__name__} takes no such key; {guess}it takes: {', '.join(names) or 'none'}"
+            )
         elif name in hints and value is not None and not fits(value, hints[name]):
             problems.append(f"{where}.{name}: should be {describe(hints[name])}, got {value!r}")
     if problems:

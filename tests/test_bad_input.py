@@ -78,6 +78,7 @@ def no_results(place: Path) -> None:
         (["schedule.refine.objective=3"], "should be an objective's name"),
         (["+schedule.polish={epochs:1}"], "write a schedule of your own"),
         (["+optimizer.foo=1"], "optimizer.foo: Adam takes no such key"),
+        (["objective=ce", "+objective.ce.weight=2"], "objective.ce.weight: CE takes no such key; it takes: none"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov"),
         (["+student.checkpoint=x"], "SmallCNN takes no such key"),
         (["teacher.joint=true", "objective=ce"], "no stage asks the teacher"),

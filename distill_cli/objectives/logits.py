@@ -67,12 +67,15 @@ def logit_sse(
 
 
 class CE(Objective):
-    """Labels only: the label term is the whole loss and the teacher is not asked."""
+    """Labels only: the label term is the whole loss and the teacher is not asked. There is nothing to weigh it against."""
 
     formula = "CE"
     labels_only = True
     needs_teacher = False
     alpha_weighted = False
+
+    def __init__(self) -> None:
+        super().__init__()
 
 
 class KD(Objective):
