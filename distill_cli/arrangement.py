@@ -39,7 +39,7 @@ def linked(plain: Mapping[str, Any], link: str | None, run: Path) -> dict[str, A
     """
     names = list(plain["chain"])
     at = names.index(link) if link is not None else len(names)
-    changed: dict[str, Any] = {}
+    changed: dict[str, Any] = {"link": link}
     if link is not None:
         changed |= {"student": plain["chain"][link], "baseline": False}
     if at:

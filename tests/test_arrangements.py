@@ -417,7 +417,19 @@ def test_a_generation_is_taken_out(born_again: Path, tmp_path: Path) -> None:
     run, whole = tmp_path / "run", born_again / "outputs" / "train" / "run"
     assert [path.name for path in (run / "chain").iterdir()] == ["first"]
     assert taught_by(run) == taught_by(whole / "chain" / "second") != taught_by(whole)
-    assert (run / "student.safetensors").read_bytes() == (whole / "chain/second/student.safetensors").read_bytes()
+
+
+def test_generations_start_from_weights_of_their_own_and_the_student_from_those_of_its_seed(tmp_path: Path) -> None:
+    untrained = ["schedule.train.epochs=1", "optimizer.lr=1e-30"]
+    assert train(*BORN_AGAIN, *untrained) == 0
+    assert train(*untrained, run="alone") == 0
+    chain = Path("run", "chain")
+    first, second, student, alone = (
+        weights.read_weights(run / "student.safetensors")["fc.weight"]
+        for run in (chain / "first", chain / "second", Path("run"), Path("alone"))
+    )
+    assert torch.equal(student, alone)
+    assert not any(torch.equal(a, b) for a, b in ((first, second), (first, student), (second, student)))
 
 
 def test_the_assistant_is_another_network_when_it_is_told_so(tmp_path: Path) -> None:
