@@ -69,11 +69,20 @@ def test_inspect_tells_why_an_objective_cannot_be_and_keeps_to_the_modules_that_
     (tmp_path / "conf" / "objective" / "mine.yaml").write_text(
         "mine:\n  _target_: distill_cli.objectives.features.Hint\n  weight: ${T}\n  student_layer: nowhere\n"
     )
+    (tmp_path / "conf" / "objective" / "gone.yaml").write_text("gone:\n  _target_: nowhere.Gone\n")
+    (tmp_path / "conf" / "objective" / "loose.yaml").write_text(
+        "loose:\n  _target_: distill_cli.objectives.logits.KD\n  weight: ${nothing.there}\n"
+    )
     words = ["objective=rkd", "objective.rkd.student_layer=features.1", "objective.rkd.teacher_layer=layer2"]
     assert distill("inspect", "student=tinycnn", "teacher=resnet20", *words) == 0
     shown = capsys.readouterr().out.partition("what objectives on features compare")[2]
     assert re.search(r"rkd +features.1 +8 x 28 x 28 +layer2", shown)
-    assert "mine: objective.hint.student_layer: there is no module 'nowhere'" in shown
+    for told in (
+        "mine: objective.hint.student_layer: there is no module 'nowhere'",
+        "gone: objective.gone",
+        "loose: Inter",
+    ):
+        assert told in shown
 
 
 def test_a_model_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:

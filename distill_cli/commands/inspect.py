@@ -12,8 +12,11 @@ data that are not there are downloaded.
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from distill_cli import kinds, models, objectives, setup, ui
@@ -52,7 +55,8 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
         ["" if number else ", ".join(names), *sides]
         for pairs, names in compared.items()
         for number, sides in enumerate(
-            [ours, _size(found["student"][ours]), theirs, _size(found["teacher"][theirs])] for ours, theirs in pairs
+            [ours, _size(found["student"].get(ours, ())), theirs, _size(found["teacher"].get(theirs, ()))]
+            for ours, theirs in pairs
         )
     ]
     title = "what objectives on features compare unless they are told otherwise"
@@ -68,16 +72,16 @@ def _compared(
     """The names of objectives on features by what they would compare, and by why they cannot."""
     compared, refused = dict[Pairs, list[str]](), dict[str, list[str]]()
     for name in sorted(group_files("objective")):
-        node = cfg.objective if name in cfg.objective else group_node("objective", name)
-        objective = objectives.build(kinds.plain(OmegaConf.create({**cfg, "objective": node}))["objective"])[name]
         try:
-            objective.connect(student, teacher, data)
-        except ConfigError as error:
-            refused.setdefault(error.message, []).append(name)
-            continue
-        if objective.student_layers:
-            pairs = tuple(zip(objective.student_layers, objective.teacher_layers, strict=True))
-            compared.setdefault(pairs, []).append(name)
+            node = {name: cfg.objective[name]} if name in cfg.objective else group_node("objective", name)
+            for objective in objectives.build(
+                kinds.plain(OmegaConf.create({**cfg, "objective": node}))["objective"]
+            ).values():
+                objective.connect(student, teacher, data)
+                if pairs := tuple(zip_longest(objective.student_layers, objective.teacher_layers, fillvalue="")):
+                    compared.setdefault(pairs, []).append(name)
+        except (ConfigError, OmegaConfBaseException) as error:
+            refused.setdefault(str(error).splitlines()[0], []).append(name)
     return compared, refused
 
 
