@@ -74,9 +74,8 @@ def _compared(
     for name in sorted(group_files("objective")):
         try:
             node = {name: cfg.objective[name]} if name in cfg.objective else group_node("objective", name)
-            for objective in objectives.build(
-                kinds.plain(OmegaConf.create({**cfg, "objective": node}))["objective"]
-            ).values():
+            plain = kinds.plain(OmegaConf.create({**cfg, "objective": node}))
+            for objective in objectives.build(plain["objective"]).values():
                 objective.connect(student, teacher, data)
                 if pairs := tuple(zip_longest(objective.student_layers, objective.teacher_layers, fillvalue="")):
                     compared.setdefault(pairs, []).append(name)
