@@ -95,10 +95,17 @@ def exit_code_of(error: BaseException) -> int:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors."""
+    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors.
+
+    An extension module that is stopped while it is imported says that it could not be: what stopped it is raised instead.
+    """
     try:
         yield
     except DistillError:
+        raise
+    except ImportError as error:
+        if isinstance(error.__cause__, KeyboardInterrupt):
+            raise error.__cause__ from None
         raise
     except MemoryError as error:
         raise OutOfMemory("out of memory", "try a smaller batch_size") from error

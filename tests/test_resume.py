@@ -19,7 +19,7 @@ from helpers import QUICK, distill, distill_process, killed, make_pictures, read
 
 from distill_cli import files, identity
 from distill_cli.checkpoints import Checkpoints
-from distill_cli.errors import CheckpointError
+from distill_cli.errors import CheckpointError, Terminated
 
 LONGER = [*QUICK, "teacher.widths=[8,16]", "schedule.imitate.epochs=3", "schedule.refine.epochs=3", "threads=1"]
 KINDS = {
@@ -537,3 +537,18 @@ def test_stopped_while_it_is_measured_the_teacher_keeps_its_training(tmp_path: P
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("distill_cli.engine.Guard.step", stopped)  # no step is left to take
         assert distill("teacher", *QUICK) == 0
+
+
+def test_a_stop_that_an_extension_module_turned_into_an_import_error_is_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(folder: Path) -> Path:
+        raise ImportError("initialization failed") from Terminated()
+
+    words = [word for word in QUICK if word != "report=false"]
+    with monkeypatch.context() as patch:
+        patch.setattr("distill_cli.report.write.of_run", stopped)
+        assert distill("train", *words, "run_dir=run") == 143
+    assert read_json(tmp_path / "run" / "status.json")["status"] == "interrupted"
+    assert distill("resume", "run") == 0
+    assert read_json(tmp_path / "run" / "status.json")["status"] == "finished"
