@@ -74,19 +74,13 @@ def group_names() -> list[str]:
     return sorted(folders - OPTIONAL_GROUPS)
 
 
-def group_node(group: str, name: str) -> Any:
-    """What a group's file holds, its interpolations as they are written."""
-    path = group_files(group)[name]
-    return yamls.parsed(yamls.read(path), path)
-
-
 def optimizer_node(name: str) -> dict[str, Any]:
     """The optimizer group's file `name` as a mapping: what teacher.fit.optimizer names."""
     files = group_files("optimizer")
     if name not in files:
         raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
     try:
-        return plain(group_node("optimizer", name))
+        return plain(yamls.load(files[name]))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{files[name]}: cannot be used as teacher.fit.optimizer: {error}") from error
 

@@ -128,8 +128,8 @@ def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None =
         with runtime.seeded("teacher", node["fit"]["seed"]):
             others[name] = models.build(node, "teacher", data.input, len(data.classes))
     teacher = others.pop(arrangement.FIRST)
-    link = plain.get("link")  # no two links of a chain start from the same weights
-    with runtime.seeded("student", plain["seed"], *([link] if link else [])):
+    link = plain["link"]  # no two links of a chain start from the same weights
+    with runtime.seeded("student", plain["seed"], *filter(None, [link])):
         student = models.build(plain["student"], "student", data.input, len(data.classes))
         remarks = dict(objective.connect(student, teacher, data) for objective in terms.values())
     for module in (teacher, *others.values(), student, *terms.values()):

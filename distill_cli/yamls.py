@@ -53,6 +53,15 @@ def read(path: Path) -> str:
         ) from error
 
 
+def load(path: Path) -> DictConfig:
+    """The mapping that a file holds, its interpolations as they are written.
+
+    Raises:
+        ConfigError: as `read` and `parsed`.
+    """
+    return parsed(read(path), path)
+
+
 def parsed(text: str, path: Path) -> DictConfig:
     """The mapping that the text of the file `path` holds; an empty file holds an empty one.
 

@@ -13,6 +13,14 @@ from distill_cli import config
 from distill_cli.models.resnet import SmallResNet
 
 
+def write_objectives(place: Path, **nodes: str) -> None:
+    """Objectives of the user's own in ./conf, by name: a class, and what stands below it."""
+    folder = place / "conf" / "objective"
+    folder.mkdir(parents=True)
+    for name, node in nodes.items():
+        (folder / f"{name}.yaml").write_text(f"# mine\n{name}:\n  _target_: {node}\n")
+
+
 def table(shown: str) -> dict[str, list[str]]:
     """Cells of every line by the first of them."""
     lines = (line.split() for line in shown.splitlines() if line.strip())
@@ -65,13 +73,11 @@ def test_with_a_teacher_it_is_shown_what_every_objective_on_features_compares_in
 def test_inspect_tells_why_an_objective_cannot_be_and_keeps_to_the_modules_that_were_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "conf" / "objective").mkdir(parents=True)
-    (tmp_path / "conf" / "objective" / "mine.yaml").write_text(
-        "mine:\n  _target_: distill_cli.objectives.features.Hint\n  weight: ${T}\n  student_layer: nowhere\n"
-    )
-    (tmp_path / "conf" / "objective" / "gone.yaml").write_text("gone:\n  _target_: nowhere.Gone\n")
-    (tmp_path / "conf" / "objective" / "loose.yaml").write_text(
-        "loose:\n  _target_: distill_cli.objectives.logits.KD\n  weight: ${nothing.there}\n"
+    write_objectives(
+        tmp_path,
+        mine="distill_cli.objectives.features.Hint\n  weight: ${T}\n  student_layer: nowhere",
+        gone="nowhere.Gone",
+        loose="distill_cli.objectives.logits.KD\n  weight: ${nothing.there}",
     )
     words = ["objective=rkd", "objective.rkd.student_layer=features.1", "objective.rkd.teacher_layer=layer2"]
     assert distill("inspect", "student=tinycnn", "teacher=resnet20", *words) == 0
@@ -103,10 +109,7 @@ def test_objectives_are_listed_with_formula_and_source(capsys: pytest.CaptureFix
 def test_an_objective_of_the_users_with_an_interpolation_is_listed(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "conf" / "objective").mkdir(parents=True)
-    (tmp_path / "conf" / "objective" / "mine.yaml").write_text(
-        "# mine\nmine:\n  _target_: distill_cli.objectives.logits.KD\n  weight: ${T}\n"
-    )
+    write_objectives(tmp_path, mine="distill_cli.objectives.logits.KD\n  weight: ${T}")
     assert distill("list", "objectives") == 0
     assert " mine " in capsys.readouterr().out
 

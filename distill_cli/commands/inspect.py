@@ -19,9 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
-from distill_cli import kinds, models, objectives, setup, ui
+from distill_cli import kinds, models, objectives, setup, ui, yamls
 from distill_cli.compose import choice
-from distill_cli.config import group_files, group_node
+from distill_cli.config import group_files
 from distill_cli.data import Data, InputSpec, load
 from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier, features
@@ -71,9 +71,9 @@ def _compared(
 ) -> tuple[dict[Pairs, list[str]], dict[str, list[str]]]:
     """The names of objectives on features by what they would compare, and by why they cannot."""
     compared, refused = dict[Pairs, list[str]](), dict[str, list[str]]()
-    for name in sorted(group_files("objective")):
+    for name, path in sorted(group_files("objective").items()):
         try:
-            node = {name: cfg.objective[name]} if name in cfg.objective else group_node("objective", name)
+            node = {name: cfg.objective[name]} if name in cfg.objective else yamls.load(path)
             plain = kinds.plain(OmegaConf.create({**cfg, "objective": node}))
             for objective in objectives.build(plain["objective"]).values():
                 objective.connect(student, teacher, data)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from omegaconf import OmegaConf
 
-from distill_cli import ui
-from distill_cli.config import check, conf_dir, group_files, group_node
+from distill_cli import ui, yamls
+from distill_cli.config import check, conf_dir, group_files
 from distill_cli.errors import ConfigError, did_you_mean
 
 KINDS = {
@@ -43,18 +43,19 @@ def run(words: Sequence[str]) -> None:
             raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
     for kind, (group, usage) in KINDS.items():
         if not words or kind in words or kind.removesuffix("s") in words:
-            rows = [[name, _about(path)] for name, path in sorted(group_files(group).items())]
-            columns = ["name", "what"]
+            files = sorted(group_files(group).items())
+            rows, columns = [[name, _about(path)] for name, path in files], ["name", "what"]
             if kind == "objectives" and words:
-                rows, columns = [[*row, *_formula(row[0])] for row in rows], [*columns, "L_i", "source"]
+                rows = [[*row, *_formula(*file)] for row, file in zip(rows, files, strict=True)]
+                columns += ["L_i", "source"]
             ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
 
 
-def _formula(name: str) -> tuple[str, str]:
+def _formula(name: str, path: Path) -> tuple[str, str]:
     """An objective's formula and source, as its class has them; this is what imports torch."""
     from distill_cli.objectives import Objective
 
-    node = OmegaConf.to_container(group_node("objective", name), resolve=False)
+    node = OmegaConf.to_container(yamls.load(path), resolve=False)
     named = node.get(name) if isinstance(node, dict) else None
     target = check({"_target_": (named or {}).get("_target_")}, Objective, f"objective.{name}")
     return getattr(target, "formula", ""), getattr(target, "source", "")

@@ -221,10 +221,8 @@ def settings(row: Row, trials: int) -> list[Setting]:
     """
     recipes = [word.partition("=")[2] for word in row.words.split() if word.startswith("experiment=")]
     own = _conf(f"experiment/{recipes[0]}.yaml") if recipes else {}
-    weight, lr = (
-        float(_conf(f"objective/{row.objective}.yaml")[row.objective].get("weight", 1)),
-        DATASETS[row.dataset].lr,
-    )
+    weight = float(_conf(f"objective/{row.objective}.yaml")[row.objective].get("weight", 1))
+    lr = DATASETS[row.dataset].lr
     first_T, first_alpha, *first = TRIALS[0]
     every = [(float(own.get("T", first_T)), float(own.get("alpha", first_alpha)), *first), *TRIALS[1:trials]]
     found = [{"T": t, "alpha": a, "weight": heavier * weight, "lr": faster * lr} for t, a, heavier, faster in every]
