@@ -10,8 +10,8 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from distill_cli import compose, schema
-from distill_cli.overrides import PATH_KEYS
+from distill_cli.config import compose, schema
+from distill_cli.config.overrides import PATH_KEYS
 
 HUGE, LARGE = "1" + "0" * 400, "1" + "0" * 12
 NAMED = {"schedule": "refine", "objective": "kd"}  # the entries looked into, of mappings whose names are free

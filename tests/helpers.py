@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from distill_cli.cli import main
-from distill_cli.engine import State
+from distill_cli.training.loop import State
 
 ROOT = Path(__file__).parent.parent
 

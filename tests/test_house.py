@@ -8,45 +8,30 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, distill, read_json, rows
 
-from distill_cli import compose, config, kinds
+from distill_cli.cli.pages import command_names, page_of
+from distill_cli.config import building, compose, kinds, places
 from distill_cli.objectives import Objective
-from distill_cli.optim import Recipe
-from distill_cli.pages import command_names, page_of
+from distill_cli.training.optim import Recipe
 
 # The rooms from the roof to the ground: a room imports only rooms below its own.
 ROOMS = [
-    ["__main__"],
-    ["cli"],
-    ["dispatch"],
-    ["commands"],
-    ["sweep"],
-    ["launcher", "search", "live"],
-    ["jobs"],
-    ["chain"],
-    ["distillation"],
-    ["run", "report"],
-    ["identity", "baseline"],
-    ["teaching"],
-    ["teacher"],
-    ["logits"],
-    ["training", "summary", "evaluation", "cost"],
-    ["setup"],
-    ["engine"],
-    ["metrics", "optim", "guard", "checkpoints"],
-    ["objectives"],
-    ["models"],
-    ["data"],
-    ["cache", "endings", "loggers"],
-    ["schedule", "runtime", "ui"],
-    ["stored", "plugins"],
-    ["compose"],
-    ["overrides", "validation"],
-    ["config"],
-    ["schema", "files", "stopping", "yamls", "completion"],
-    ["arrangement", "kinds", "names", "errors", "pages", "sources"],
-    ["__init__"],
+    "cli",
+    "pipeline",
+    "sweep",
+    "deploy",
+    "teachers",
+    "training",
+    "objectives",
+    "tasks",
+    "models",
+    "report",
+    "data",
+    "trackers",
+    "runs",
+    "config",
+    "base",
 ]
-FLOOR = {name: number for number, names in enumerate(ROOMS) for name in names}
+FLOOR = {name: number for number, name in enumerate(["__main__", *ROOMS, "__init__"])}
 
 
 def room_of(path: Path) -> str:
@@ -79,7 +64,7 @@ def choices() -> list[str]:
     needs = {"image_folder": ["dataset.root=x"], "torchvision": [".name=resnet18"], "timm": [".name=resnet18"]}
     lines = []
     for group in ("teacher", "student", "dataset", "objective", "schedule", "optimizer", "experiment"):
-        for name in config.group_files(group):
+        for name in places.group_files(group):
             more = [word if word.startswith("dataset") else f"{group}{word}" for word in needs.get(name, [])]
             lines.append(" ".join([f"{group}={name}", *more]))
     return lines
@@ -95,13 +80,13 @@ def test_every_choice_composes_and_is_valid(line: str) -> None:
         group, name = words[0].split("=")
         assert compose.choice(group) == name
         for key, node in kinds.plain(cfg.objective).items():
-            assert isinstance(config.build(node, Objective, f"objective.{key}"), Objective)
+            assert isinstance(building.build(node, Objective, f"objective.{key}"), Objective)
         assert Recipe.read(cfg.optimizer).lr > 0
 
 
 def test_every_choice_has_a_line_of_its_own_in_list() -> None:
     for group in ("student", "dataset", "objective", "schedule", "optimizer", "experiment"):
-        for name, path in config.group_files(group).items():
+        for name, path in places.group_files(group).items():
             comments = [
                 line for line in path.read_text().splitlines() if line.startswith("# ") and "@package" not in line
             ]
@@ -132,7 +117,7 @@ def pictures(size: int, mean: list[float] | None, std: list[float] | None) -> Da
 """
 
 
-@pytest.mark.parametrize("name", sorted(config.group_files("experiment")))
+@pytest.mark.parametrize("name", sorted(places.group_files("experiment")))
 def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, tmp_path: Path) -> None:
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)

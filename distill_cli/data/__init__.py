@@ -14,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from distill_cli import config
+from distill_cli.base.errors import DataError
+from distill_cli.base.names import fingerprint
+from distill_cli.config import building
 from distill_cli.data import hardship
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.split import Batch, InputSpec, Split, batch_sizes
-from distill_cli.errors import DataError
-from distill_cli.names import fingerprint
 
 __all__ = [
     "Batch",
@@ -79,7 +79,7 @@ def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = No
         ConfigError: the node is wrong. DataError: the data are, or cannot be read.
     """
     try:
-        data = config.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers)
+        data = building.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
     data = _hardened(data, node)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli import runtime
+from distill_cli.base import runtime
 
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number: the increment of splitmix64
 MIXERS = ((30, -4658895280553007687), (27, -7723592293110705685))  # splitmix64's shifts and factors

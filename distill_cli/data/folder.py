@@ -14,10 +14,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from distill_cli import ui
+from distill_cli.base import ui
+from distill_cli.base.errors import DataError
 from distill_cli.data import Data, Part, assemble, within
 from distill_cli.data.loading import Loader
-from distill_cli.errors import DataError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from sklearn.model_selection import train_test_split
 
+from distill_cli.base.errors import ConfigError
 from distill_cli.data.split import Split
-from distill_cli.errors import ConfigError
 
 
 def limited(train: Split, number: int, num_classes: int, seed: int) -> Split:

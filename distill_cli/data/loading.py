@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
 
-from distill_cli.errors import DataError, DistillError, WorkerError
+from distill_cli.base.errors import DataError, DistillError, WorkerError
 
 POLL = 1.0  # seconds between two looks at the workers while a batch is awaited
 TIMEOUT = 300.0  # seconds after which the worker that was to read the awaited batch counts as hung

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from distill_cli.base.errors import CheckpointError
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.loading import Loader
-from distill_cli.errors import CheckpointError
 
 LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from distill_cli.base.errors import DataError
+from distill_cli.base.files import exclusive
 from distill_cli.data import Data, Part, Resized, assemble, resized, within
-from distill_cli.errors import DataError
-from distill_cli.files import exclusive
 
 
 def torchvision(

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_cli import config, schema
+from distill_cli.base.errors import ConfigError
+from distill_cli.config import building, schema
 from distill_cli.data import InputSpec
-from distill_cli.errors import ConfigError
 
 # Keys of a node that are ours rather than its class's.
 OURS = {"teacher": [f.name for f in dataclasses.fields(schema.Teacher) if f.name != "_target_"], "student": []}
@@ -82,14 +82,14 @@ def check(node: Mapping[str, Any], role: str, where: str | None = None) -> None:
     Raises:
         ConfigError: unknown class or arguments.
     """
-    config.check(node, nn.Module, where or role, leave_out=OURS[role])
+    building.check(node, nn.Module, where or role, leave_out=OURS[role])
 
 
 def network(
     node: Mapping[str, Any], role: str, spec: InputSpec, num_classes: int, trust: Sequence[str] | None = None
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
-    return config.build(
+    return building.build(
         node,
         nn.Module,
         role,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from distill_cli import models
+from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data import InputSpec
-from distill_cli.errors import CheckpointError, ConfigError
 from distill_cli.models import Classifier, weights
 
 LARGEST = 2**16  # no channels, layers or other counts of a network are beyond it

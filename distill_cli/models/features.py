@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.data import InputSpec
-from distill_cli.errors import ConfigError, did_you_mean
 from distill_cli.models import Classifier, evaluating
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import pickle
-import warnings
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from distill_cli import files
-from distill_cli.errors import CheckpointError
+from distill_cli.base import files
+from distill_cli.base.errors import CheckpointError
+from distill_cli.base.tensors import read_tensors
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "student", "teacher")
 PREFIXES = ("module.", "net.", "model.", "_orig_mod.")
@@ -34,53 +31,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """A state dict from a .safetensors file or one that torch.save wrote, out of whatever it is wrapped in.
 
     Raises:
-        CheckpointError: as `read_file`, or it holds no state dict.
+        CheckpointError: as `read_tensors`, or it holds no state dict.
     """
-    return _state_dict(read_file(path), path)
-
-
-def read_file(path: Path) -> Any:
-    """What a .safetensors file, or one that torch.save wrote, holds; loaded without running any code in it.
-
-    Raises:
-        CheckpointError: missing, empty, truncated, damaged, holding anything but tensors and plain values.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint or ckpt")
-    if path.stat().st_size == 0:
-        raise CheckpointError(f"{path} is empty")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        if zipfile.is_zipfile(path):
-            _check_records(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or holds code or objects other than tensors: it was not loaded",
-            "save a plain state dict: torch.save(model.state_dict(), path)",
-        ) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # damage shows as a dozen kinds of error, OSError and AssertionError among them
-        first = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-        raise CheckpointError(f"{path} is damaged or not a checkpoint: {first}") from error
-
-
-def _check_records(path: Path) -> None:
-    """Hold every record of a zip file that torch.save wrote against its CRC-32, which torch.load does not."""
-    with zipfile.ZipFile(path) as archive:
-        if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
-            raise CheckpointError(f"{path} holds compressed records, which torch.save never writes: it was not loaded")
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise CheckpointError(
-            f"{path} is damaged: its record {damaged} fails its CRC-32: it was not loaded",
-            "if it was saved with torch.serialization.set_crc32_options(False), save it again without",
-        )
+    return _state_dict(read_tensors(path), path)
 
 
 def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from urllib.error import URLError
 from torch import nn
 from torchvision import models
 
-from distill_cli.errors import CheckpointError, ConfigError, did_you_mean
+from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.models import REBUILD
 
 AUXILIARY = ("googlenet", "inception_v3")  # in training these would answer with several logits

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from distill_cli.errors import ConfigError
-from distill_cli.kinds import complaint
+from distill_cli.base.errors import ConfigError
+from distill_cli.config.kinds import complaint
 
 
 def require(name: str, number: float, **bounds: float) -> float:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from distill_cli.base.errors import ConfigError
 from distill_cli.data import Batch, Data
-from distill_cli.errors import ConfigError
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Shapes, deepest_map, feature_map, pairs, shapes, sized
 from distill_cli.objectives.base import Objective, wide

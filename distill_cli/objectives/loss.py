@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from distill_cli import config
+from distill_cli.base.errors import ConfigError
+from distill_cli.config import building
 from distill_cli.data import Batch
-from distill_cli.errors import ConfigError
 from distill_cli.models.features import Output
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.logits import ce
@@ -29,7 +29,7 @@ def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
     Raises:
         ConfigError: an unknown class or argument, or labels-only beside a teacher's objective.
     """
-    built = {name: config.build(node, Objective, f"objective.{name}") for name, node in nodes.items()}
+    built = {name: building.build(node, Objective, f"objective.{name}") for name, node in nodes.items()}
     alone = [name for name, objective in built.items() if objective.labels_only]
     if alone and len(built) > 1:
         raise ConfigError(

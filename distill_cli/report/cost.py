@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from distill_cli.names import size
+from distill_cli.base.names import size
 from distill_cli.report.headline import times
 from distill_cli.report.page import Section, key, markup, note, table
 from distill_cli.report.records import Record

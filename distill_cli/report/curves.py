@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from distill_cli.errors import CheckpointError
+from distill_cli.base.errors import CheckpointError
 from distill_cli.report import charts
 from distill_cli.report.charts import NARROW, WIDE, Line
 from distill_cli.report.page import Html, Section, figure, folded, note, table, tag

@@ -13,7 +13,7 @@ from typing import Any
 from rich.table import Table
 from scipy.stats import ttest_rel
 
-from distill_cli import ui
+from distill_cli.base import ui
 from distill_cli.report import settings
 from distill_cli.report.records import Record
 

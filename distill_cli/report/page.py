@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from distill_cli import __version__
-from distill_cli.names import slug
+from distill_cli.base.names import slug
 
 # Nothing may be loaded and nothing may run, whatever a class name or a path contains.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"

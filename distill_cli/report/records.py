@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from distill_cli import files, identity, ui
-from distill_cli.errors import CheckpointError
+from distill_cli.base import files, ui
+from distill_cli.base.errors import CheckpointError
+from distill_cli.runs import identity
 
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (

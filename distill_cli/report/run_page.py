@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from distill_cli import files, identity
+from distill_cli.base import files
 from distill_cli.report import answers, cost, curves, headline, recipe
 from distill_cli.report.headline import Score
 from distill_cli.report.leaderboard import Difference
 from distill_cli.report.page import Html, Section, folded, key, markup, note, page, table, tag
 from distill_cli.report.records import Record
+from distill_cli.runs import identity
 
 METRICS = {"accuracy": "accuracy", "f1": "F1", "nll": "NLL", "ece": "ECE", "kl": "KL", "agreement": "agreement"}
 EVALUATION = "evaluation.json"

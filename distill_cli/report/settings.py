@@ -6,9 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill_cli import identity
-from distill_cli.names import fingerprint
+from distill_cli.base.names import fingerprint
 from distill_cli.report.records import Record, typed
+from distill_cli.runs import identity
 
 # Runs that differ in these alone are the same thing. Which data and whose weights is told by their paths here.
 IGNORED = (identity.FREE - {"dataset.root", "teacher.checkpoint"}) | {"seed", "baseline", "logger"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli import files
+from distill_cli.base import files
 from distill_cli.report import records
 from distill_cli.report.leaderboard import Entry, csv_text, leaderboard
 

@@ -35,13 +35,16 @@ from helpers import make_pictures
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from distill_cli import checkpoints, cli, engine, files
+from distill_cli import cli
+from distill_cli.base import files
+from distill_cli.base.errors import DistillError
 from distill_cli.data import InputSpec
-from distill_cli.errors import DistillError
 from distill_cli.models import Classifier
 from distill_cli.models.smallcnn import SmallCNN
 from distill_cli.models.zoo import torchvision
-from distill_cli.optim import Recipe
+from distill_cli.runs import checkpoints
+from distill_cli.training import loop
+from distill_cli.training.optim import Recipe
 
 for module in ("distillation", "dispatch", "commands.train", "commands.resume", "commands.eval"):
     importlib.import_module(f"distill_cli.{module}")  # so that no forked process has to
@@ -727,7 +730,7 @@ def evil(target: str, place: Path, sentinel: Path) -> dict[str, Any]:
     given: dict[str, dict[str, Any]] = {
         "os.system": {"command": f"touch {sentinel}"},
         "logging.os.system": {"command": f"touch {sentinel}"},
-        "distill_cli.files.os.system": {"command": f"touch {sentinel}"},
+        "distill_cli.base.files.os.system": {"command": f"touch {sentinel}"},
         "builtins.open": {"file": str(sentinel), "mode": "w"},
         "torch.load": {"f": str(place / "payload"), "weights_only": False},
         "shutil.copy": {"src": str(place / "run" / "model.json"), "dst": str(sentinel)},
@@ -735,7 +738,14 @@ def evil(target: str, place: Path, sentinel: Path) -> dict[str, Any]:
     return {"_target_": target, **given[target]}
 
 
-NAMES = ["os.system", "logging.os.system", "distill_cli.files.os.system", "builtins.open", "torch.load", "shutil.copy"]
+NAMES = [
+    "os.system",
+    "logging.os.system",
+    "distill_cli.base.files.os.system",
+    "builtins.open",
+    "torch.load",
+    "shutil.copy",
+]
 HUGE = {"widths": [10**9, 10**9]}, {"widths": [10**5, 10**5]}  # the second fits into 64 bits, and takes 360 GB
 TRAINED = Path("part/checkpoints/last.pt")
 RESUMED = "resume part output_dir=outputs"
@@ -921,7 +931,7 @@ def measured_saves(place: Path, model: str, number: int) -> None:
     size, spec = (32, 32), InputSpec(3, (32, 32), (0.5,), (0.5,))
     net = torchvision("resnet18", 10, size) if model == "resnet18" else SmallCNN([64, 128], 3, 10, size)
     recipe = Recipe.read({"_target_": "torch.optim.Adam", "lr": 1e-3})
-    state = engine.begin(Classifier(net, spec), {}, recipe)
+    state = loop.begin(Classifier(net, spec), {}, recipe)
     F.cross_entropy(state.model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
     state.optimizer.step()
     state.keep_if_best({"epoch": 1, "stage": "x", "val": {"accuracy": 0.5, "nll": 1.0}})

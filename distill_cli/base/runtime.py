@@ -1,0 +1,114 @@
+"""The machine under a run: device, precision, threads and seeds."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import random
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+
+from distill_cli.base.errors import ConfigError
+
+
+def device(name: str) -> torch.device:
+    """The device called `name`; auto takes a GPU where there is one.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present += ["cuda", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if torch.backends.mps.is_available():
+        present.append("mps")
+    if name == "auto":
+        return torch.device(next((kind for kind in ("cuda", "mps") if kind in present), "cpu"))
+    if name not in present:
+        raise ConfigError(f"device: this machine has no {name!r}", f"choices: auto, {', '.join(present)}")
+    return torch.device(name)
+
+
+SHARE = "DISTILL_THREADS"  # environment: CPU threads of a run that shares its machine with others of its sweep
+DEFAULT_THREADS = torch.get_num_threads()
+
+
+def prepare(threads: int | None) -> None:
+    """Set what holds for a whole job: CPU threads, and TF32 for fp32 training on GPUs."""
+    torch.set_num_threads(threads or int(os.environ.get(SHARE, 0)) or DEFAULT_THREADS)
+    _allow_tf32(True)
+
+
+@contextmanager
+def exact() -> Iterator[None]:
+    """Full fp32 arithmetic inside: what is measured must not depend on the batch or the device."""
+    _allow_tf32(False)
+    try:
+        yield
+    finally:
+        _allow_tf32(True)
+
+
+def _allow_tf32(allowed: bool) -> None:
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
+
+
+def dtype(precision: str, where: torch.device) -> torch.dtype:
+    """The type of activations under `precision`; auto is bf16 on GPUs that have it, else fp32."""
+    if precision == "auto":
+        fast = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if fast else torch.float32
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+
+
+def unused_bf16(precision: str, where: torch.device) -> str:
+    """A word about bf16 where `auto` leaves a CPU's own instructions for it unused; else nothing."""
+    if precision != "auto" or where.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return ""
+    has = torch.cpu.get_capabilities()
+    found = any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # the last one on ARM
+    return "this CPU has bf16 instructions: precision=bf16 is faster, with slightly other numbers" if found else ""
+
+
+def autocast(where: torch.device, kind: torch.dtype) -> AbstractContextManager[object]:
+    """A context in which the models compute in `kind`; weights stay fp32."""
+    return nullcontext() if kind == torch.float32 else torch.autocast(where.type, kind)
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from its parts: streams that share a part do not overlap."""
+    return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
+
+
+@contextmanager
+def seeded(*parts: int | str) -> Iterator[None]:
+    """Draw from streams of its own inside, torch's, numpy's and Python's, and leave the global ones as they were."""
+    before = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            _seed(seed_of(*parts))
+            yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def seed_step(seed: int, step: int) -> None:
+    """Start every global stream anew for a step: what is drawn in it, dropout above all, depends on (seed, step) alone."""
+    _seed(seed_of("step", seed, step))
+
+
+def _seed(number: int) -> None:
+    torch.manual_seed(number)
+    np.random.seed(number % 2**32)
+    random.seed(number)
+
+
+def sample_order(size: int, seed: int, epoch: int) -> torch.Tensor:
+    """The order of samples in an epoch: a permutation that depends on (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
+    return torch.randperm(size, generator=generator)

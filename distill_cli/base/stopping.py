@@ -1,0 +1,73 @@
+"""Asked to stop, by Ctrl-C, SIGTERM or a closing terminal: at once, or where what was done so far is whole."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+
+from distill_cli.base.errors import Terminated
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+_asked: list[type[KeyboardInterrupt]] = []
+_deferring = [False]
+
+
+def listen() -> None:
+    """Answer both signals from now on: the first one inside `deferred` waits for `check`, any other stops at once."""
+    _asked.clear()
+    if threading.current_thread() is threading.main_thread():
+        for number in SIGNALS:
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup asks not to hear it
+                signal.signal(number, _answer)
+
+
+def _answer(number: int, frame: FrameType | None) -> None:
+    _asked.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
+    if not _deferring[0] or len(_asked) > 1:
+        raise _asked[-1]
+    with suppress(OSError):  # the terminal may be what is gone
+        os.write(2, b"\nstopping after this step; once more: at once\n")
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, the first signal is only noted: `check` raises it where nothing is half done."""
+    before, _deferring[0] = _deferring[0], True
+    try:
+        yield
+    finally:
+        _deferring[0] = before
+
+
+def check() -> None:
+    """Stop here when asked to.
+
+    Raises:
+        KeyboardInterrupt, Terminated: a signal came.
+    """
+    if _asked:
+        raise _asked[0]
+
+
+def orderly() -> bool:
+    """Whether we were asked to stop once, so that what is being stopped is whole; at a second signal nothing is sure."""
+    return len(_asked) == 1
+
+
+@contextmanager
+def ignored() -> Iterator[None]:
+    """Hear no signals inside: for a few last words on the way out."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, answer in before.items():
+            signal.signal(number, answer)

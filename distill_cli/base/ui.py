@@ -1,0 +1,132 @@
+"""What a person sees: tables and results on stdout, progress and messages on stderr, everything in the run's log."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from rich import box
+from rich.console import Console, RenderableType
+from rich.table import Table
+from tqdm import tqdm
+
+from distill_cli.base import files
+
+Item = TypeVar("Item")
+
+log = logging.getLogger("distill")
+log.setLevel(logging.INFO)
+log.propagate = False
+log.addHandler(logging.NullHandler())
+
+PLAIN_WIDTH = 120  # where stdout is not a terminal
+
+
+def show(content: RenderableType) -> None:
+    """Print to stdout, and keep the plain text in the log."""
+    plain = isinstance(content, str)
+    width = None if sys.stdout.isatty() else PLAIN_WIDTH
+    try:
+        Console(highlight=False, soft_wrap=plain, width=width).print(content, markup=not plain)
+    except (BrokenPipeError, SystemExit):  # whoever read stdout is gone: rich asks to exit, the run goes on
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    text = io.StringIO()
+    Console(file=text, highlight=False, width=PLAIN_WIDTH, soft_wrap=plain).print(content, markup=not plain)
+    for line in text.getvalue().rstrip().splitlines():
+        log.info("%s", line.rstrip())
+
+
+def say(text: str) -> None:
+    """One message on stderr, and in the log."""
+    with contextlib.suppress(OSError):  # a terminal that is gone is no reason to stop
+        tqdm.write(text, file=sys.stderr)
+    log.info("%s", text)
+
+
+def stderr() -> Console:
+    """The console for what a person watches."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """A message the user should not miss, on stderr and in the log."""
+    with contextlib.suppress(OSError):
+        stderr().print(f"[yellow]warning:[/] {escaped(text)}")
+    log.warning("%s", text)
+
+
+def fail(text: str) -> None:
+    """The one message of a failure: its first line on stderr, and what to try under it."""
+    first, *rest = text.splitlines() or [""]
+    console = stderr()
+    with contextlib.suppress(OSError):  # the terminal may be what is gone
+        console.print(f"[bold red]error:[/] {escaped(first)}")
+        for line in rest:
+            console.print(f"  {escaped(line)}")
+
+
+def bar(total: int, label: str, done: int = 0) -> tqdm[Any]:
+    """A progress bar on stderr, silent when that is not a terminal; `total` and `done` count samples."""
+    return tqdm(
+        total=total,
+        initial=done,
+        desc=label,
+        unit=" img",
+        unit_scale=True,
+        leave=False,
+        file=sys.stderr,
+        disable=not sys.stderr.isatty(),
+        dynamic_ncols=True,
+    )
+
+
+def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
+    """Iterate under a progress bar, silent when stderr is not a terminal."""
+    shown: Iterable[Item] = tqdm(items, desc=label, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+    return shown
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> Table:
+    """A plain table; the first column is text, the others are numbers unless `numbers` is false."""
+    made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    for number, name in enumerate(columns):
+        made.add_column(name, justify="right" if number and numbers else "left", no_wrap=not number, overflow="fold")
+    for row in rows:
+        made.add_row(*(escaped(cell) for cell in row))
+    return made
+
+
+class LogFile(logging.FileHandler):
+    """A log whose failure to write is a failure of the run, not a traceback on stderr."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        _, error, _ = sys.exc_info()
+        if isinstance(error, OSError):
+            raise files.explained(error, Path(self.baseFilename), len(record.getMessage())) from error
+        super().handleError(record)
+
+
+def log_to(path: Path) -> logging.Handler:
+    """Write every message and traceback from now on to the file as well; close with `stop_log`."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW, 0o644))  # a link could lead anywhere
+    handler = LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(handler)
+    return handler
+
+
+def stop_log(handler: logging.Handler) -> None:
+    log.removeHandler(handler)
+    with contextlib.suppress(OSError):  # what it could not write was told already
+        handler.close()
+
+
+def escaped(text: str) -> str:
+    """Text in which rich finds no markup."""
+    return text.replace("[", r"\[")

@@ -1,0 +1,142 @@
+"""List, check and prune the teachers' logits kept under outputs/cache/.
+
+usage: distill cache [list|check|prune] [days=N|all] [output_dir=PATH]
+
+  distill cache                       what is kept: of which teacher, on what, how large, when it was last used
+  distill cache check                 read every byte and compare it with what was written
+  distill cache prune                 remove what is damaged, unfinished, or of a teacher that is no longer kept
+  distill cache prune days=30         also what no run has read for 30 days
+  distill cache prune all             everything
+
+A run that misses something makes it again.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_cli.base import files, ui
+from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
+from distill_cli.base.names import size
+from distill_cli.teachers.cache import Entry, entries, unfinished
+from distill_cli.teachers.cache import entry as reread
+
+ACTIONS = ("list", "check", "prune")
+DAY = 24 * 60 * 60
+
+
+def run(words: Sequence[str]) -> None:
+    """Do what the words say.
+
+    Raises:
+        ConfigError: they say nothing we know. CheckpointError: `check` found damage.
+    """
+    action, outputs, days = _read(words)
+    kept = entries(outputs / "cache")
+    if action == "prune":
+        _prune(outputs, kept, days)
+    elif not kept:
+        ui.show(f"nothing is cached in {outputs / 'cache'}")
+    elif action == "check":
+        _check(kept)
+    else:
+        ui.show(ui.table(f"teachers' logits in {outputs / 'cache'}",
+                         ["name", "teacher", "data", "split", "samples", "classes", "precision", "size", "last used"],
+                         [_row(entry) for entry in reversed(kept)]))  # fmt: skip
+        ui.show(f"{len(kept)} kept, {size(sum(_bytes(entry.folder) for entry in kept))}")
+
+
+def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
+    """The action, the folder of outputs, and for how many days what is unused may stay (None: for ever)."""
+    action, outputs, days = "list", Path("outputs"), None
+    choices = [*ACTIONS, "all", "days=N", "output_dir=PATH"]
+    for number, word in enumerate(words):
+        key, _, value = word.partition("=")
+        if number == 0 and word in ACTIONS:
+            action = word
+        elif word == "all" and action == "prune":
+            days = 0.0
+        elif key == "output_dir" and value:
+            outputs = Path(value).expanduser()
+        elif key == "days" and action == "prune":
+            try:
+                days = float(value)
+            except ValueError:
+                days = -1.0
+            if not 0 <= days < float("inf"):
+                raise ConfigError(f"days: should be a number of days, at least 0, got {value!r}")
+        else:
+            raise ConfigError(
+                f"distill cache: {word!r} means nothing here",
+                f"{did_you_mean(word, choices)}distill cache --help shows what can be said",
+            )
+    return action, outputs, days
+
+
+def _row(entry: Entry) -> list[str]:
+    age = max(0.0, time.time() - entry.used)
+    minutes, hours, days = age / 60, age / 3600, age / DAY
+    when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
+    if not entry.card:
+        return [entry.folder.name, "damaged", "", "", "", "", "", size(_bytes(entry.folder)), when]
+    about, (samples, classes) = entry.card["about"], entry.card["shape"]
+    facts = [str(about.get(key, "?")) for key in ("teacher", "dataset", "split")]
+    numbers = [f"{samples:,}", f"{classes:,}", str(about.get("precision", "?"))]
+    return [entry.folder.name, *facts, *numbers, size(_bytes(entry.folder)), when]
+
+
+def _check(kept: Sequence[Entry]) -> None:
+    found = [(entry, entry.damage()) for entry in ui.progress(kept, "checking")]
+    for entry, wrong in found:
+        ui.show(f"{entry.folder.name}  {wrong or 'as it was written'}")
+    damaged = [entry.folder.name for entry, wrong in found if wrong]
+    if damaged:
+        raise CheckpointError(
+            f"{len(damaged)} of {len(kept)} damaged: {', '.join(damaged)}",
+            "distill cache prune removes them; the next run that needs them makes them again",
+        )
+
+
+def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
+    """Each is looked at and goes under its builder's lock: one that a run has just made again stays."""
+    teachers = _teachers(outputs / "teachers")
+    freed = []
+
+    def remove(folder: Path, why: str) -> None:
+        taken = _bytes(folder)
+        shutil.rmtree(folder)
+        freed.append(taken)
+        ui.show(f"removed {folder.name.strip('.').removesuffix('.making')}  {why}")
+
+    for aside in unfinished(outputs / "cache"):
+        remove(aside, "unfinished")
+    for entry in kept:
+        with files.exclusive(files.lock_of(entry.folder)):
+            now = reread(entry.folder)
+            if not now.folder.is_dir():
+                continue  # another prune took it
+            if days is not None and time.time() - now.used >= days * DAY:
+                remove(now.folder, f"not used for {days:g} days" if days else "as asked")
+            elif wrong := now.damage():
+                remove(now.folder, wrong)
+            elif now.card["ingredients"].get("weights") not in teachers:
+                remove(now.folder, f"its teacher is no longer in {outputs / 'teachers'}")
+    ui.show(f"{len(freed)} removed, {size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
+
+
+def _teachers(folder: Path) -> set[str]:
+    """SHA-256 of the weights of every teacher kept there."""
+    found = set()
+    for card in folder.glob("*/model.json"):
+        try:
+            found.add(files.read_json(card)["sha256"])
+        except (CheckpointError, OSError, KeyError):
+            continue
+    return found
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.glob("*") if path.is_file())

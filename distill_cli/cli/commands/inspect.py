@@ -1,0 +1,102 @@
+"""Show a model's modules: paths, output shapes, parameters; and what of student and teacher objectives compare.
+
+usage: distill inspect student=NAME [teacher=NAME] [key=value ...] [options]
+
+  distill inspect student=smallcnn                      every module that gives a tensor
+  distill inspect student=smallcnn teacher=resnet18     both, and the pairs that objectives on features choose
+  distill inspect student=resnet20 dataset=cifar10      as it is for that data's pictures and classes
+
+The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained;
+data that are not there are downloaded.
+"""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from rich.table import Table
+
+from distill_cli import models, objectives
+from distill_cli.base import ui
+from distill_cli.base.errors import ConfigError
+from distill_cli.config import kinds, yamls
+from distill_cli.config.compose import choice
+from distill_cli.config.places import group_files
+from distill_cli.data import Data, InputSpec, load
+from distill_cli.models import Classifier, features
+from distill_cli.models.features import Shapes
+from distill_cli.training import setup
+
+Pairs = tuple[tuple[str, str], ...]  # paths in student and teacher
+
+
+def run(cfg: DictConfig) -> dict[str, Shapes]:
+    """Print the tables; returns every module's output shape for one picture, by role and path.
+
+    Raises:
+        ConfigError: a model cannot be built for these data.
+    """
+    plain = kinds.plain(cfg)
+    setup.check(plain)
+    typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in HydraConfig.get().overrides.task}
+    roles = ["student", *(["teacher"] if "teacher" in typed else [])]
+    data = load(plain["dataset"], plain["workers"])
+    found, built = dict[str, Shapes](), dict[str, Classifier]()
+    for role in roles:
+        model = built[role] = models.build(plain[role], role, data.input, len(data.classes))
+        found[role] = features.shapes(model, data.input)
+        name = plain[role].get("name") or choice(role)
+        ui.show(_table(f"{role} {name}, {models.num_parameters(model):,} parameters", model, found[role], data.input))
+    if len(roles) == 1:
+        ui.show("teacher=NAME beside it shows what objectives on features compare")
+        return found
+    compared, refused = _compared(cfg, built["student"], built["teacher"], data)
+    rows = [
+        ["" if number else ", ".join(names), *sides]
+        for pairs, names in compared.items()
+        for number, sides in enumerate(
+            [ours, _size(found["student"].get(ours, ())), theirs, _size(found["teacher"].get(theirs, ()))]
+            for ours, theirs in pairs
+        )
+    ]
+    title = "what objectives on features compare unless they are told otherwise"
+    ui.show(ui.table(title, ["objective", "student", "shape", "teacher", "shape"], rows, numbers=False))
+    for why, names in refused.items():
+        ui.show(f"{', '.join(names)}: {why}")
+    return found
+
+
+def _compared(
+    cfg: DictConfig, student: Classifier, teacher: Classifier, data: Data
+) -> tuple[dict[Pairs, list[str]], dict[str, list[str]]]:
+    """The names of objectives on features by what they would compare, and by why they cannot."""
+    compared, refused = dict[Pairs, list[str]](), dict[str, list[str]]()
+    for name, path in sorted(group_files("objective").items()):
+        try:
+            node = {name: cfg.objective[name]} if name in cfg.objective else yamls.load(path)
+            plain = kinds.plain(OmegaConf.create({**cfg, "objective": node}))
+            for objective in objectives.build(plain["objective"]).values():
+                objective.connect(student, teacher, data)
+                if pairs := tuple(zip_longest(objective.student_layers, objective.teacher_layers, fillvalue="")):
+                    compared.setdefault(pairs, []).append(name)
+        except (ConfigError, OmegaConfBaseException) as error:
+            refused.setdefault(str(error).splitlines()[0], []).append(name)
+    return compared, refused
+
+
+def _table(title: str, model: Classifier, shapes: Shapes, spec: InputSpec) -> Table:
+    size = f"{spec.channels}x{spec.size[0]}x{spec.size[1]}"
+    modules = dict(model.net.named_modules())
+    rows = [
+        [path, type(modules[path]).__name__, _size(shape), f"{models.num_parameters(modules[path]):,}"]
+        for path, shape in shapes.items()
+    ]
+    return ui.table(f"{title}, input {size}", ["path", "module", "output", "parameters"], rows)
+
+
+def _size(shape: tuple[int, ...]) -> str:
+    """A shape without its batch."""
+    return " x ".join(str(side) for side in shape[1:])

@@ -1,0 +1,71 @@
+"""List what can be chosen: models, datasets, objectives, schedules, optimizers, loggers, experiments.
+
+usage: distill list [what]
+
+  distill list                 everything, one line each
+  distill list datasets        one kind
+  distill list objectives      with formula and source
+
+Your own files in ./conf (or $DISTILL_CONF) are listed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+from distill_cli.base import ui
+from distill_cli.base.errors import ConfigError, did_you_mean
+from distill_cli.config import yamls
+from distill_cli.config.building import check
+from distill_cli.config.places import conf_dir, group_files
+
+KINDS = {
+    "models": ("student", "teacher=NAME student=NAME"),
+    "datasets": ("dataset", "dataset=NAME"),
+    "objectives": ("objective", "objective=NAME or objective=[NAME,NAME]"),
+    "schedules": ("schedule", "schedule=NAME"),
+    "optimizers": ("optimizer", "optimizer=NAME"),
+    "loggers": ("logger", "logger=NAME or logger=[NAME,NAME]"),
+    "experiments": ("experiment", "experiment=NAME"),
+}
+
+
+def run(words: Sequence[str]) -> None:
+    """Print the kinds asked for, or all.
+
+    Raises:
+        ConfigError: there is no such kind.
+    """
+    for word in words:
+        if word not in KINDS and f"{word}s" not in KINDS:
+            guess = did_you_mean(word, KINDS)
+            raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
+    for kind, (group, usage) in KINDS.items():
+        if not words or kind in words or kind.removesuffix("s") in words:
+            files = sorted(group_files(group).items())
+            rows, columns = [[name, _about(path)] for name, path in files], ["name", "what"]
+            if kind == "objectives" and words:
+                rows = [[*row, *_formula(*file)] for row, file in zip(rows, files, strict=True)]
+                columns += ["L_i", "source"]
+            ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
+
+
+def _formula(name: str, path: Path) -> tuple[str, str]:
+    """An objective's formula and source, as its class has them; this is what imports torch."""
+    from distill_cli.objectives import Objective
+
+    node = OmegaConf.to_container(yamls.load(path), resolve=False)
+    named = node.get(name) if isinstance(node, dict) else None
+    target = check({"_target_": (named or {}).get("_target_")}, Objective, f"objective.{name}")
+    return getattr(target, "formula", ""), getattr(target, "source", "")
+
+
+def _about(path: Path) -> str:
+    """The file's first comment that is not Hydra's; files of the user's own show where they are."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line]
+    about = comments[0] if comments else ""
+    return about if path.is_relative_to(conf_dir()) else f"{about} ({path})".strip()

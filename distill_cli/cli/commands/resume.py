@@ -1,0 +1,71 @@
+"""Go on with a run or a sweep where it stopped, to the same result as if it had not.
+
+usage: distill resume PATH [key=value ...] [options]
+
+  distill resume outputs/train/<date>/<run>
+  distill resume outputs/sweeps/<date>/<sweep>          what is done there is left, what is missing is run
+  distill resume RUN workers=4 device=cpu               what does not change the result may be set anew
+  distill resume SWEEP T=1,3,5,10                       a grown axis: the new runs are run as well
+  distill resume RUN trust=[mypackage]                  let its configuration name classes of that package
+  distill resume RUN --config-dir mine                  where it was started so
+
+It is what the line it was started with does, typed again with run_dir=RUN or hydra.sweep.dir=SWEEP. A finished run
+shows its summary.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.cli.commands import train
+from distill_cli.config import compose, overrides
+from distill_cli.runs import identity, stored
+from distill_cli.sweep import sweep
+
+
+def run(words: Sequence[str]) -> int:
+    """Go on with the run or the sweep that the words name; returns the exit code.
+
+    Raises:
+        ConfigError: the words do not name one, or it was started in another folder. CheckpointError: what its folder
+            says cannot be used, names code that is not trusted, or differs from what is there now.
+    """
+    folder, config_dir, typed = _read(words)
+    if (folder / identity.SWEEP).is_file():
+        known = sweep.known(folder)
+        stored.same_directory(known["directory"], known["output_dir"], typed)
+        texts = stored.merged(known, [*typed, overrides.quoted(f"hydra.sweep.dir={folder}")], multirun=True)
+        with compose.session("train", config_dir) as engine:
+            return sweep.run(engine, known["name"], config_dir, texts, train.run)
+    if not (folder / identity.FILE).is_file():
+        raise CheckpointError(
+            f"{folder.absolute()} holds no run ({identity.FILE} is missing) and no sweep", "give the folder of one"
+        )
+    known = identity.read(folder)
+    texts = stored.merged(known, [*typed, f"run_dir={folder}"])
+    stored.same_directory(known["directory"], known["config"]["output_dir"], typed)
+    with compose.session("train", config_dir) as engine:
+        compose.compose(engine, known["name"], "train", texts)
+        compose.run(engine, known["name"], train.run, texts)
+    return 0
+
+
+def _read(words: Sequence[str]) -> tuple[Path, str | None, list[str]]:
+    """The folder, --config-dir, and the settings."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("-cd", "--config-dir")
+    try:
+        found, unknown = parser.parse_known_intermixed_args(words)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error), "distill resume --help shows the options") from error
+    if unknown:
+        raise ConfigError(f"unrecognized arguments: {' '.join(unknown)}", "distill resume --help shows the options")
+    settings = [word for word in found.words if "=" in word and not Path(word).is_dir()]
+    folders = [word for word in found.words if word not in settings]
+    if len(folders) != 1:
+        raise ConfigError("which run?", "distill resume outputs/train/<date>/<run>")
+    return Path(folders[0]).expanduser(), found.config_dir, settings

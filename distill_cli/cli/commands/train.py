@@ -1,0 +1,39 @@
+"""Prepare the teacher, distill, evaluate, and write the run folder.
+
+usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
+
+  distill train                                         digits, ResNet-18 teacher, small CNN student
+  distill train teacher=resnet18 student=smallcnn T=3   pick models and temperature
+  distill train dataset=mnist baseline=true             also train the student on labels only
+  distill train schedule.refine.epochs=8 optimizer.lr=5e-4
+  distill train -m T=1,3 alpha=0.5,0.9 seed=0,1,2       a sweep: twelve runs, one teacher, a leaderboard
+  distill train --from RUN T=5                          an old run's recipe, changed
+  distill train experiment=seed_example dataset=digits  a whole recipe
+  distill train objective=[kd,rkd] --debug              what each term of the loss weighs, epoch by epoch
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from distill_cli.base.errors import translated
+from distill_cli.runs.run import Run
+from distill_cli.sweep import jobs
+
+
+def run(cfg: DictConfig) -> float:
+    """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`.
+
+    torch is imported only once the folder is known to be ours to work in: who is refused is told at once.
+
+    Raises:
+        DistillError: as the parts say; the run folder's status.json then tells what went wrong.
+    """
+    hydra = HydraConfig.get()
+    with Run(cfg, Path(hydra.runtime.output_dir), named=cfg.run_dir is not None) as folder, translated():
+        from distill_cli.pipeline import chain
+
+        return jobs.score_of(chain.distill(cfg, folder), cfg.optimize)

@@ -1,0 +1,68 @@
+"""Help pages and what is found by walking folders; imports next to nothing, because a help page should come at once."""
+
+from __future__ import annotations
+
+import os
+
+from distill_cli.config.shipped import conf_folder
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+OPTIONS = """
+options:
+  -m, --multirun         sweep over every combination of the values given
+  -cn, --config-name X   another root YAML than the command's own
+  -cd, --config-dir DIR  a folder of your own to search first for YAML (./conf is searched anyway)
+  --cfg job|hydra|all    print the composed configuration and stop;  -p PACKAGE: one part;  --resolve
+  -i, --info [WHAT]      searchpath, defaults, config, plugins
+  -h, --help             this page
+"""
+
+
+def command_names() -> list[str]:
+    """The commands: one file each."""
+    names = (name.removesuffix(".py") for name in os.listdir(f"{HERE}/commands") if name.endswith(".py"))
+    return sorted(name for name in names if name != "__init__")
+
+
+def page_of(command: str) -> str:
+    """A command's help: the docstring of its file, read without importing it."""
+    return _read(f"{HERE}/commands/{command}.py").split('"""')[1].strip()
+
+
+def front_page() -> str:
+    """What there is, and what to type first."""
+    lines = [f"  {name:<10} {page_of(name).splitlines()[0]}" for name in command_names()]
+    return "\n".join(
+        [
+            "distill: a large teacher, a small student, honest numbers",
+            "",
+            "usage: distill COMMAND [key=value ...] [options]",
+            "",
+            *lines,
+            "",
+            "try:   distill train                    a first run, no network needed",
+            "       distill train teacher=resnet18 student=smallcnn T=3 baseline=true",
+            "       distill train -m T=1,3 seed=0,1,2    a sweep, its leaderboard and report",
+            "       distill list                     what can be chosen",
+            "       distill COMMAND --help           more on one",
+        ]
+    )
+
+
+def help_page(command: str) -> str:
+    """A command's page, with its options and keys where it takes a configuration."""
+    root = f"{conf_folder()}/{command}.yaml"
+    if not os.path.isfile(root):
+        return page_of(command)
+    documented = _read(root if command == "eval" else f"{conf_folder()}/train.yaml")
+    body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
+    groups = "teacher, student, dataset, objective, schedule, optimizer, logger, experiment: `distill list` shows the choices\n"
+    chosen = "" if command == "eval" else groups
+    keys = "\n".join(f"  {line}" if line else "" for line in body.rstrip().splitlines())
+    return f"{page_of(command)}\n{OPTIONS}\nkeys and their defaults:\n{chosen}{keys}"
+
+
+def _read(path: str) -> str:
+    with open(path, encoding="utf-8") as file:
+        return file.read()

@@ -1,0 +1,1 @@
+"""Where configuration lives, how it is composed and checked, and how what it names is built."""

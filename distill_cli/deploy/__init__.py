@@ -1,0 +1,1 @@
+"""A finished student on its way out."""

@@ -1,0 +1,117 @@
+"""What a model costs to run where it is: size, latency, throughput and memory, measured briefly; of one device only."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd import profiler
+from torch.autograd.profiler_util import MEMORY_EVENT_NAME
+
+from distill_cli.base import runtime
+from distill_cli.data import InputSpec
+from distill_cli.models import Classifier, evaluating, num_parameters
+
+LARGEST_BATCH = 256
+WARM_UP, MOST_LATENCIES = 10, 200  # passes at batch 1, where they are quick
+PASSES = 3  # of the batch that is chosen: one to see that it fits, one timed, one watched
+SECONDS = 2.0
+
+
+def of_models(models: Mapping[str, Classifier], spec: InputSpec, device: torch.device) -> dict[str, Any]:
+    """`measure` of each model by its name, with the device and the CPU threads that the numbers belong to."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
+    measured = {role: measure(model, spec, device) for role, model in models.items()}
+    return {"device": name, "threads": torch.get_num_threads(), **measured}
+
+
+def measure(model: Classifier, spec: InputSpec, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
+    """What the model costs on the device it is on, in fp32 and eval mode; it and the random streams stay as they were.
+
+    parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up; images_per_second at a
+    `batch` of 256, or the largest smaller power of two for which time and memory suffice; peak_bytes: the weights and
+    the most that torch holds at once for a forward of that batch, null on devices that cannot tell.
+
+    Args:
+        budget: seconds that it may take, which the six passes at batch 1 of a very slow model may exceed.
+    """
+    started = time.perf_counter()
+    one = torch.rand(1, spec.channels, *spec.size, generator=torch.Generator().manual_seed(0)).to(device)
+
+    def left() -> float:
+        return budget - (time.perf_counter() - started)
+
+    def inputs(number: int) -> Tensor:
+        return one.repeat(number, 1, 1, 1)
+
+    with evaluating(model), torch.inference_mode(), runtime.exact(), runtime.seeded("cost"):
+        latencies = _latencies(model, one, left, budget)
+        p50, p95 = (float(q) for q in np.percentile(latencies, [50, 95]))
+        batch, seconds = 1, p50
+        while batch < LARGEST_BATCH and PASSES * 2 * seconds < left():
+            try:
+                seconds = _seconds(model, inputs(2 * batch))
+            except torch.OutOfMemoryError:
+                break
+            batch *= 2
+        seconds = min(seconds, _seconds(model, inputs(batch)))
+        peak = _peak(model, inputs(batch))
+    weights = sum(tensor.numel() * tensor.element_size() for tensor in model.net.state_dict().values())
+    return {
+        "parameters": num_parameters(model),
+        "bytes": weights,
+        "latency_ms": {"p50": 1000 * p50, "p95": 1000 * p95},
+        "batch": batch,
+        "images_per_second": batch / seconds,
+        "peak_bytes": None if peak is None else weights + peak,
+    }
+
+
+def _latencies(model: Classifier, one: Tensor, left: Callable[[], float], budget: float) -> list[float]:
+    """Seconds of passes at batch 1: three at least, for less than half the budget if they allow."""
+    for _ in range(WARM_UP):
+        _seconds(model, one)
+        if left() < 0.9 * budget:
+            break
+    times: list[float] = []
+    while len(times) < 3 or (len(times) < MOST_LATENCIES and left() > 0.6 * budget):
+        times.append(_seconds(model, one))
+    return times
+
+
+def _seconds(model: Classifier, inputs: Tensor) -> float:
+    _wait(inputs.device)
+    started = time.perf_counter()
+    model(inputs)
+    _wait(inputs.device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    """Until the device has done what it was asked to."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def _peak(model: Classifier, inputs: Tensor) -> int | None:
+    """The most bytes that torch's allocator holds at once for a forward, beside what it held before."""
+    device = inputs.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        model(inputs)
+        return torch.cuda.max_memory_allocated(device) - before
+    if device.type != "cpu":
+        return None
+    os.environ.setdefault("KINETO_LOG_LEVEL", "6")  # the profiler tells stderr of its own affairs
+    with profiler.profile(profile_memory=True) as watched:
+        model(inputs)
+    steps = [event for event in watched.kineto_results.events() if event.name() == MEMORY_EVENT_NAME]
+    held = itertools.accumulate(event.nbytes() for event in sorted(steps, key=lambda event: event.start_ns()))
+    return max(held, default=0)

@@ -1,0 +1,1 @@
+"""A run's story, from the teacher to the summary."""

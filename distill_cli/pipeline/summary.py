@@ -1,0 +1,170 @@
+"""A run in a person's words: the header before it, the line of an epoch, the closing table and what distillation bought."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from distill_cli.base import ui
+from distill_cli.models import num_parameters
+from distill_cli.training.schedule import Ramp
+from distill_cli.training.setup import Setup
+
+COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
+
+
+class Clock:
+    """Seconds spent where: `with clock("train"): ...` adds to clock.seconds["train"]."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._running: tuple[str, float] | None = None
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        self._running = part, time.perf_counter()
+        yield
+        self.seconds, self._running = self.so_far(), None
+
+    def so_far(self) -> dict[str, float]:
+        """The seconds until now, those of the part under way among them."""
+        if self._running is None:
+            return dict(self.seconds)
+        part, started = self._running
+        return {**self.seconds, part: self.seconds.get(part, 0.0) + time.perf_counter() - started}
+
+    def restore(self, earlier: Mapping[str, float]) -> None:
+        """Count what an earlier try of the same run spent as well."""
+        for part, seconds in earlier.items():
+            self.seconds[part] = self.seconds.get(part, 0.0) + seconds
+
+
+def header(job: Setup, teaching: str) -> Table:
+    """The composed recipe: who teaches whom, on what data, by which loss in each stage.
+
+    Args:
+        teaching: how the teacher answers.
+    """
+    data, plain = job.data, job.plain
+    sizes = job.sizes
+    smaller = sizes["teacher"] / sizes["student"]
+    shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
+    rows = [
+        ("teacher", f"{_taught_by(job)}; {teaching}"),
+        ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
+        ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
+                 f"{len(data.classes)} classes, {shape}  ({data.note})"),
+    ]  # fmt: skip
+    for stage in job.stages:
+        epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
+        rest = Ramp(1 - stage.alpha.start, 1 - stage.alpha.end)
+        loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha), str(rest))
+        rows.append((stage.name, f"{epochs}  L = {loss}" + (f",  lr {stage.lr:g}" if stage.lr else "")))
+    kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
+    precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
+    rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {job.batch_size}, seed {plain['seed']}, "
+                              f"{job.device} {precision}" + _extras(job)))  # fmt: skip
+    rows += job.remarks.items()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    for label, text in rows:
+        table.add_row(label, ui.escaped(text))
+    return table
+
+
+def _extras(job: Setup) -> str:
+    """What is set beyond the usual: label smoothing, weight decay, clipping, accumulation."""
+    extras = {
+        "label smoothing": job.plain["label_smoothing"],
+        "weight decay": job.recipe.node.get("weight_decay"),
+        "clip": job.recipe.clip,
+        "accumulate": job.recipe.accumulate if job.recipe.accumulate > 1 else None,
+    }
+    return "".join(f", {name} {value:g}" for name, value in extras.items() if value)
+
+
+def _named(job: Setup, role: str) -> str:
+    stem = job.card(role)["model"].get("stem")
+    return job.names[role] + (f" ({stem} stem)" if stem else "")
+
+
+def _taught_by(job: Setup) -> str:
+    """Who teaches: a name, its size, where its weights come from; of several each one's share too."""
+    parts = [
+        f"{_named(own, 'teacher')}  {num_parameters(own.teacher):,} parameters  {_origin(own.plain['teacher'])}"
+        for own in job.teachers.values()
+    ]
+    if len(parts) == 1:
+        return parts[0]
+    if job.plain["teacher"]["choose"] == "best":
+        return "  or  ".join(parts) + ", for each sample the one that is surest of its label"
+    shares = (own.plain["teacher"]["weight"] for own in job.teachers.values())
+    return "  +  ".join(f"{share:g} x {part}" for share, part in zip(shares, parts, strict=True))
+
+
+def _origin(node: Mapping[str, Any]) -> str:
+    if node["checkpoint"]:
+        return f"from {Path(node['checkpoint']).name}"
+    return f"from {node['weights']}" if node.get("weights") else "from scratch"
+
+
+def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+    """One epoch in one line; a star marks the best on validation so far."""
+    loss = row["loss"]
+    terms = " ".join(f"{name} {value:.3f}" for name, value in loss.items() if name != "total")
+    fidelity = f"  kl {row['val']['kl']:.3f}" if "kl" in row["val"] else ""
+    return (
+        f"{row['stage']:<8} {row['epoch']:>3}/{epochs}  T {row['T']:.2f}  α {row['alpha']:.2f}  lr {row['lr']:.1e}  "
+        f"loss {loss['total']:.3f} ({terms})  val acc {row['val']['accuracy']:.4f}{fidelity}  "
+        f"{row['images_per_second']:,.0f} img/s{'  *' if row['best'] else ''}"
+    )
+
+
+def debug_line(row: Mapping[str, Any]) -> str:
+    """What each term weighs at the epoch's end: its weighted value, and its gradient against cross-entropy's."""
+    parts = (f"{name} {term['weighted']:.3g} ({term['gradient_ratio']:.2f})" for name, term in row["debug"].items())
+    return "  weighted terms, and |their gradient| / |grad CE|:  " + "   ".join(parts)
+
+
+def results(summary: Mapping[str, Any]) -> Table:
+    """The closing table: who reaches what on test, at T = 1."""
+    best = summary["best"]
+    labels = {
+        "teacher": "teacher",
+        "student": f"student, best on validation (epoch {best['epoch']})",
+        "student_last": "student, last epoch",
+        "baseline": "same student, labels only",
+    }
+    rows = []
+    for who, label in labels.items():
+        if who in summary["test"]:
+            scores = summary["test"][who]
+            size = summary["params"]["teacher" if who == "teacher" else "student"]
+            rows.append([label, f"{size:,}", *(f"{scores[c]:.4f}" if c in scores else "-" for c in COLUMNS)])
+    return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
+
+
+def closing(summary: Mapping[str, Any]) -> str:
+    """What distillation bought, or did not: `difference` in the summary is the student's test accuracy minus the
+    baseline's, and half its 95 % interval over test samples.
+    """
+    teacher, student = (summary["test"][who]["accuracy"] for who in ("teacher", "student"))
+    kept = f"The student reaches {student:.2%} on test, the teacher {teacher:.2%}"
+    kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
+    if "difference" not in summary:
+        return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."
+    delta, half, samples = (summary["difference"][key] for key in ("accuracy", "half_interval", "samples"))
+    verdict = (
+        "no difference shown" if abs(delta) <= half else "distillation helps" if delta > 0 else "distillation hurts"
+    )
+    return (
+        f"{kept}\nAgainst the same student on labels only: {100 * delta:+.2f} points (95 % interval {100 * (delta - half):+.2f} "
+        f"to {100 * (delta + half):+.2f} over {samples:,} test samples): {verdict}.\n"
+        "This is one seed: -m seed=0,1,2 shows the spread."
+    )

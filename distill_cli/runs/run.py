@@ -1,0 +1,220 @@
+"""The folder of one run: worked in by one process at a time, gone on with by who agrees, honest about how it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import time
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from distill_cli import __version__
+from distill_cli.base import files, stopping, ui
+from distill_cli.base.errors import CheckpointError, StorageError, exit_code_of
+from distill_cli.base.names import fingerprint
+from distill_cli.runs import identity
+from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
+
+FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "tensorboard", "wandb")
+
+
+class Run:
+    """A run's folder, used as a context: its lock is held inside, and status.json says how it went after.
+
+    A folder that holds a run of the same configuration is gone on with: nothing in it is written before `begin`, so
+    one that is refused stays as it was.
+
+    Args:
+        cfg: the composed configuration. folder: where; another name is taken when `named` is false and it is taken.
+        named: whether the user chose the folder. more: settings beside those that were typed.
+
+    Raises:
+        BusyError: another process works in it. CheckpointError: it holds another run, or one that says nothing of itself.
+    """
+
+    def __init__(self, cfg: DictConfig, folder: Path, named: bool, more: Sequence[str] = ()) -> None:
+        self.cfg, self.folder, self.named, self.more = cfg, folder, named, more
+        self.known: dict[str, Any] = {}
+        self.since = time.time()
+        self._log: Any = None
+
+    def __enter__(self) -> Run:
+        self.folder, self._lock = files.own(
+            self.folder, LOCK, self.named, lambda place: (place / identity.FILE).exists()
+        )
+        try:
+            self._meet()
+        except BaseException:
+            files.release(self._lock)
+            raise
+        return self
+
+    def _meet(self) -> None:
+        """Read what the folder's run is and hold the configuration against it; a new one is begun."""
+        for name in FOLDERS:
+            if (self.folder / name).is_symlink():
+                raise CheckpointError(f"{self.folder / name} is a link: a run writes in its own folder only")
+        files.sweep(self.folder)
+        typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
+        typed += [text for text in self.more if text not in typed]
+        config = identity.config_of(self.cfg)
+        about = {"config": config, "overrides": typed}
+        if not (self.folder / identity.FILE).exists():
+            if (self.folder / STATUS).exists():
+                raise CheckpointError(
+                    f"{self.folder} holds a run without {identity.FILE}: it cannot be gone on with",
+                    "choose another run_dir, or drop it for a fresh one",
+                )
+            self._introduce(about)
+            return
+        self.known = identity.read(self.folder)
+        if not self.started:
+            self._introduce(about)  # stopped before anything of it was saved: there is nothing to contradict
+            return
+        identity.require_same(
+            self.known["config"],
+            config,
+            f"{self.folder} holds a run of another configuration",
+            f"{self.resume_line} goes on with it as it was; drop run_dir for a new run",
+        )
+
+    def _introduce(self, about: Mapping[str, Any]) -> None:
+        started = {"name": HydraConfig.get().job.config_name, "directory": str(Path.cwd())}
+        self.known = {**about, **started, "prints": {}, "machine": {}}
+        files.write_json(self.folder / identity.FILE, self.known)
+        self.begin()
+
+    @property
+    def started(self) -> bool:
+        """Whether anything of the run, or of a link of its chain, was saved: a checkpoint, or its end."""
+        places = [self.folder, *(self.folder / "chain").glob("*")]
+        return any((p / SUMMARY).exists() or any((p / "checkpoints").glob("*.pt")) for p in places)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that the run is and works on: what its checkpoints belong to."""
+        return fingerprint([self.known["config"], self.known["prints"]])
+
+    @property
+    def resume_line(self) -> str:
+        """What to type to go on with it."""
+        return f"distill resume {shlex.quote(str(self.folder))}"
+
+    def begin(self) -> None:
+        """Write what a running run has: its log, status and configuration."""
+        if self._log is not None:
+            return
+        self._log = ui.log_to(self.folder / "train.log")
+        self.status("running")
+        hydra = HydraConfig.get()
+        (self.folder / ".hydra").mkdir(exist_ok=True)
+        files.write(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.cfg))
+        files.write(self.folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
+        files.write(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(self.known["overrides"]))
+
+    def agree(self, prints: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
+        """Hold the fingerprints of what the run works on against those it was started with, then `begin`.
+
+        Args:
+            machine: what may change, but not without a word: other bits may come out.
+
+        Raises:
+            CheckpointError: something has changed since.
+        """
+        if self.started and self.known["prints"]:
+            identity.require_same(
+                self.known["prints"],
+                prints,
+                f"{self.folder} was started on something else",
+                "put it back as it was, or drop run_dir for a new run",
+            )
+            for key, old, new in identity.differences(self.known["machine"], machine):
+                ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
+        else:
+            self.known |= {"prints": dict(prints), "machine": dict(machine)}
+            files.write_json(self.folder / identity.FILE, self.known)
+        self.begin()
+
+    def summary(self) -> dict[str, Any] | None:
+        """The final numbers of a finished run; None while it is not finished.
+
+        Raises:
+            CheckpointError: they are damaged, and there is no checkpoint to make them again from.
+        """
+        if not (self.folder / SUMMARY).exists():
+            return None
+        try:
+            found = files.read_json(self.folder / SUMMARY)
+            for name in ("model.json", "student.safetensors"):
+                if not (self.folder / name).is_file():
+                    raise CheckpointError(f"{self.folder / name} is missing")
+            return found
+        except CheckpointError as error:
+            if not any((self.folder / "checkpoints").glob("*.pt")):
+                raise
+            ui.warn(f"{error.message}; it is made again from the last checkpoint")
+            return None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            # Not begun again: what the folder says stays as it was, unless it says that a run which was killed is running,
+            # or that one which has all its results has not finished.
+            says = self._says()
+            stale = (
+                says != "finished" if error is None else says == "running" and not isinstance(error, CheckpointError)
+            )
+            if self._log is not None or stale:
+                with stopping.ignored():
+                    self._end(error)
+        finally:
+            if self._log is not None:
+                ui.stop_log(self._log)
+            files.release(self._lock)
+
+    def _says(self) -> str | None:
+        """What status.json says of the run."""
+        try:
+            return str(files.read_json(self.folder / STATUS)["status"])
+        except (CheckpointError, OSError, KeyError):
+            return None
+
+    def _end(self, error: BaseException | None) -> None:
+        """The outcome into status.json and the log, as far as the disk takes them."""
+        code = 0 if error is None else exit_code_of(error)
+        stopped = {130: "interrupted", 143: "terminated"}.get(code)
+        outcome = "finished" if error is None else "interrupted" if stopped else "failed"
+        reason = None if error is None else stopped or str(error) or type(error).__name__
+        try:
+            self.status(outcome, reason, code)
+            if error is not None:
+                ui.log.error("%s", "".join(traceback.format_exception(error)).rstrip())
+        except (OSError, StorageError):
+            if error is None:
+                raise
+            with contextlib.suppress(OSError):  # a full disk may still take the few bytes where the old ones are
+                (self.folder / STATUS).write_text(json.dumps(self._facts(outcome, reason, code)))
+        if stopped:
+            ui.say(f"to go on: {self.resume_line}")
+
+    def status(self, status: str, reason: str | None = None, exit_code: int | None = None) -> None:
+        """Write status.json."""
+        files.write_json(self.folder / STATUS, self._facts(status, reason, exit_code))
+
+    def _facts(self, status: str, reason: str | None, exit_code: int | None) -> dict[str, Any]:
+        facts = {"status": status, "reason": reason, "exit_code": exit_code, "pid": os.getpid(), "distill": __version__}
+        return {**facts, "started": self.since, "updated": time.time()}
+
+    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Make metrics.jsonl hold these rows, one for each epoch."""
+        shown = ({key: value for key, value in row.items() if key != "best"} for row in rows)
+        files.write(self.folder / "metrics.jsonl", "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in shown))

@@ -1,0 +1,211 @@
+"""One run of a sweep: started in a process of its own, which ends when the sweep does, and judged by its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from distill_cli.base import endings, files
+from distill_cli.base.errors import BusyError, CheckpointError, StorageError
+from distill_cli.config import compose, overrides
+from distill_cli.config.kinds import short
+from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
+
+CONSOLE = "console.log"  # what a run printed
+PATIENCE = 15.0  # seconds for a run to save and stop in, once asked
+
+# The server is started once, has imported torch before its first run, and forks each run from there.
+_processes = multiprocessing.get_context("forkserver")
+_processes.set_forkserver_preload(["distill_cli.pipeline.distillation"])
+
+
+@dataclass(frozen=True)
+class Start:
+    """How the runs of a sweep are started; it can be pickled, and is what any launcher of Hydra's calls for each run.
+
+    task: what runs a composed configuration. metric: key of what a run is judged by, see `score`.
+    """
+
+    task: Callable[[DictConfig], Any]
+    config_name: str
+    config_dir: str | None
+    directory: str
+    metric: str
+
+    def process(
+        self, settings: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
+    ) -> BaseProcess:
+        """Start the run with these settings in `folder`; returns its process."""
+        variables = {**os.environ, **(environment or {})}
+        process = _processes.Process(target=_work, args=(self, list(settings), folder, variables))
+        process.start()
+        return process
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        """Start the run that a launcher has composed, and wait for its end; returns its score if it has finished."""
+        hydra = HydraConfig.get()
+        folder = Path(hydra.runtime.output_dir)
+        process = self.process(hydra.overrides.task, folder)
+        try:
+            process.join()
+        except KeyboardInterrupt:
+            end([process])
+            raise
+        settle(folder, process)
+        return score(folder, self.metric)
+
+
+def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
+    """The run's own process."""
+    os.setsid()  # Ctrl-C is the sweep's to hear
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(start.directory)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        console = os.open(folder / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
+    except OSError:  # something else lies in its place, or there is no room: where to say so is what is missing
+        sys.exit(StorageError.exit_code)
+    for stream in (1, 2):
+        os.dup2(console, stream)
+    threading.Thread(target=_end_with_sweep, daemon=True).start()
+
+    def work() -> int:
+        _await_lock(folder)
+        with compose.session("train", start.config_dir) as engine:
+            compose.compose(engine, start.config_name, "train", settings)
+            compose.run(engine, start.config_name, start.task, [*settings, overrides.quoted(f"run_dir={folder}")])
+        return 0
+
+    sys.exit(endings.guarded(work))
+
+
+def _end_with_sweep() -> None:
+    """Stop as if asked to when the process that started this one is gone, however it went."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(PATIENCE)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _await_lock(folder: Path) -> None:
+    """Let a run of an earlier sweep, just killed, finish its last step here."""
+    for _ in range(int(PATIENCE)):
+        with contextlib.suppress(BusyError):
+            files.release(files.claim(folder / LOCK))
+            return
+        time.sleep(1)
+
+
+def end(processes: Sequence[BaseProcess]) -> None:
+    """Ask runs to stop where they are whole, and wait for them; asked again meanwhile, kill them."""
+    for process in processes:
+        process.terminate()
+    try:
+        deadline = time.monotonic() + PATIENCE
+        for process in processes:
+            process.join(max(0.0, deadline - time.monotonic()))
+    except KeyboardInterrupt:
+        pass
+    for process in processes:
+        if process.is_alive():
+            process.kill()
+            process.join()
+
+
+def settle(folder: Path, process: BaseProcess) -> None:
+    """Where a run's process has died without a word, leave one in its status.json."""
+    code = process.exitcode or 0
+    if code >= 0:
+        return
+    name = signal.Signals(-code).name
+    why = f"killed by {name}" + (" (kill -9, or the machine ran out of memory)" if name == "SIGKILL" else "")
+    known: dict[str, Any] = {}
+    with contextlib.suppress(CheckpointError):
+        known = files.read_json(folder / STATUS)
+    if known.get("status", "running") == "running":
+        ended = {"status": "failed", "reason": why, "exit_code": 128 - code, "updated": time.time()}
+        files.write_json(folder / STATUS, {**known, **ended})
+
+
+@dataclass(frozen=True)
+class State:
+    """How a run stands: waiting, running, finished, stopped or failed; why so, and the seconds it took."""
+
+    name: str
+    reason: str = ""
+    seconds: float = 0.0
+
+    @property
+    def why(self) -> str:
+        """The reason in one short line."""
+        return short(" ".join(self.reason.split()))
+
+
+def state(folder: Path, since: float, over: bool = False) -> State:
+    """How the run in `folder` stands, by what lies there.
+
+    Args:
+        since: when the sweep was started: what was not begun after that is waiting, unless it is finished.
+        over: whether the sweep is, so that nothing can be running.
+    """
+    known: dict[str, Any] = {"status": "running", "reason": None, "started": 0.0, "updated": 0.0}
+    with contextlib.suppress(CheckpointError, OSError):
+        known |= files.read_json(folder / STATUS)
+    if known["status"] == "finished" and (folder / SUMMARY).exists():
+        return State("finished", seconds=known["updated"] - known["started"])
+    if not _touched(folder / CONSOLE, since):
+        return State("waiting")
+    if known["status"] == "running" or known["updated"] < since:  # not yet, or never, begun
+        return State("failed", last_words(folder) or "it ended without a word") if over else State("running")
+    stopped = known["status"] == "interrupted"
+    return State("stopped" if stopped else "failed", str(known["reason"]))
+
+
+def _touched(path: Path, since: float) -> bool:
+    try:
+        return path.stat().st_mtime > since - 0.1  # the clock of files ticks more coarsely
+    except OSError:
+        return False
+
+
+def last_words(folder: Path) -> str:
+    """The message a run ended with before it had a status, or nothing."""
+    with contextlib.suppress(OSError):
+        text = (folder / CONSOLE).read_text(encoding="utf-8", errors="replace")
+        return text.rpartition("error: ")[2].strip() if "error: " in text else ""
+    return ""
+
+
+def score(folder: Path, metric: str) -> float | None:
+    """What a finished run reached in `metric`, as in val.accuracy: its best epoch's number. None: it has not finished,
+    or what it says is damaged.
+    """
+    if state(folder, math.inf).name != "finished":
+        return None
+    with contextlib.suppress(CheckpointError, OSError, KeyError):
+        return score_of(files.read_json(folder / SUMMARY), metric)
+    return None
+
+
+def score_of(summary: Mapping[str, Any], metric: str) -> float:
+    """The student's number in a summary that `metric` names, as in val.accuracy: its best epoch's."""
+    split, _, name = metric.partition(".")
+    return float(summary[split]["student"][name])

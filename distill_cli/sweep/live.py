@@ -1,0 +1,156 @@
+"""A sweep while it runs: runs done, running and failed, the best so far and the time left, read from the runs' folders."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from distill_cli.base import ui
+from distill_cli.base.errors import CheckpointError
+from distill_cli.config import schema
+from distill_cli.runs import identity
+from distill_cli.sweep import jobs
+from distill_cli.sweep.jobs import State
+
+EVERY = 0.5  # seconds between two looks
+MOST = 8  # running runs that are shown
+
+
+class View:
+    """What is known of a sweep's runs.
+
+    Args:
+        folders: gives each run's folder by its label, more of them as a search goes on. total: how many there will be.
+        metric: what they are judged by. since: when the sweep was started.
+    """
+
+    def __init__(self, folders: Callable[[], Mapping[str, Path]], total: int, metric: str, since: float) -> None:
+        self.folders, self.total, self.metric, self.since = folders, total, metric, since
+        self.states: dict[str, State] = {}
+        self.places: Mapping[str, Path] = {}  # the folders at the last look
+        self.scores: dict[str, float | None] = {}  # of finished runs
+        self.look()
+        self.before = self.of("finished")  # when the sweep was started
+        self.ended = len(self.before)  # of those that were told
+
+    def of(self, *names: str) -> set[str]:
+        """Labels of the runs that stand so."""
+        return {label for label, state in self.states.items() if state.name in names}
+
+    def look(self) -> list[str]:
+        """Read the folders; returns the labels of runs that have ended since the last look."""
+        news = []
+        self.places = self.folders()
+        for label, folder in self.places.items():
+            old = self.states.get(label)
+            if old is not None and old.name == "finished":
+                continue
+            state = self.states[label] = jobs.state(folder, self.since)
+            if state.name == "finished":
+                self.scores[label] = jobs.score(folder, self.metric)
+            if state != old and state.name in ("finished", "failed", "stopped"):
+                news.append(label)
+        return news
+
+    @property
+    def best(self) -> tuple[float, str] | None:
+        """The best score so far and whose it is, the first of equal ones."""
+        known = [(value, label) for label, value in self.scores.items() if value is not None]
+        sign = 1 if schema.direction(self.metric) == "maximize" else -1
+        return max(known, key=lambda one: sign * one[0], default=None)
+
+    def line(self) -> str:
+        """How the sweep stands, in one line."""
+        done, failed = len(self.of("finished")), len(self.of("failed"))
+        parts = [f"{done}/{self.total} done", f"{len(self.of('running'))} running"]
+        parts += [f"{failed} failed"] if failed else []
+        parts += [f"best {self.metric} {best[0]:.4f} ({best[1]})"] if (best := self.best) else []
+        return ", ".join([*parts, *self._left()])
+
+    def _left(self) -> Iterator[str]:
+        """The time left, by how long the runs of this call have taken so far."""
+        ended = len(self.of("finished", "failed") - self.before)
+        missing = self.total - len(self.of("finished", "failed"))
+        if ended and missing:
+            seconds = (time.time() - self.since) / ended * missing
+            yield f"about {words(seconds)} left"
+
+    def told(self, label: str) -> str:
+        """One line about a run that has ended."""
+        state = self.states[label]
+        self.ended += 1
+        if state.name != "finished":
+            return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.why}"
+        value = self.scores[label]
+        reached = "damaged" if value is None else f"{self.metric} {value:.4f}"
+        return f"[{self.ended}/{self.total}] {label}: {reached}, {words(state.seconds)}"
+
+    def picture(self) -> RenderableType:
+        """The line, and a bar for each running run."""
+        bars = Table.grid(padding=(0, 2))
+        for label in sorted(self.of("running"))[:MOST]:
+            done, epochs = epochs_of(self.places[label])
+            bars.add_row(
+                f"  {label}", ProgressBar(epochs or 1, done, width=24), f"epoch {done}/{epochs}" if epochs else ""
+            )
+        return Group(bars, Text(self.line()))
+
+
+@contextmanager
+def shown(view: View) -> Iterator[None]:
+    """Inside, a line on stderr for each run that ends; on a terminal, a picture of the sweep under them too."""
+    over = threading.Event()
+    console = ui.stderr()
+    live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
+
+    def tell() -> None:
+        for label in view.look():
+            with contextlib.suppress(OSError, CheckpointError):
+                console.print(view.told(label), markup=False)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            if live is not None:
+                live.update(view.picture(), refresh=True)
+
+    def watch() -> None:
+        while not over.wait(EVERY):
+            tell()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    with live or contextlib.nullcontext():
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            tell()
+
+
+def epochs_of(folder: Path) -> tuple[int, int]:
+    """A run's epochs: how many are done, and how many there will be (0 while that is not known)."""
+    try:
+        schedule = identity.read(folder)["config"]["schedule"]
+        total = sum(stage["epochs"] for stage in schedule.values())
+    except (CheckpointError, OSError, KeyError):
+        return 0, 0
+    with contextlib.suppress(OSError):
+        return (folder / "metrics.jsonl").read_bytes().count(b"\n"), total
+    return 0, total
+
+
+def words(seconds: float) -> str:
+    """A duration in a person's words: 12 s, 3 min, 2 h 5 min."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60} min"

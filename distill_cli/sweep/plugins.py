@@ -1,0 +1,91 @@
+"""Hydra's machinery for sweeps, with our sweepers and launchers known to it for as long as it takes to choose them."""
+
+from __future__ import annotations
+
+import sys
+import types
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from hydra._internal.callbacks import Callbacks
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.types import HydraContext, RunMode, TaskFunction
+
+from distill_cli.base.errors import ConfigError, DistillError
+from distill_cli.config.kinds import shown
+
+
+def at_least_one(key: str, value: Any) -> None:
+    """Check a count that a preset takes.
+
+    Raises:
+        ConfigError: it is none.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigError(f"{key}: should be a whole number from 1, got {shown(value)}")
+
+
+def grid() -> type:
+    """Hydra's own sweeper, every combination in turn, which need not compose each once more: they have been checked."""
+    basic = Plugins.instance().class_name_to_class["hydra._internal.core_plugins.basic_sweeper.BasicSweeper"]
+    return type("Grid", (basic,), {"validate_batch_is_legal": lambda self, batch: None})
+
+
+def multirun(
+    engine: Any,
+    config_name: str,
+    task: TaskFunction,
+    overrides: Sequence[str],
+    plugins: Sequence[type],
+    ready: Callable[[], None],
+) -> None:
+    """Run a sweep through Hydra's sweeper and launcher; what these raise, this raises.
+
+    Args:
+        plugins: sweepers and launchers of ours, which a preset's `_target_` names as hydra_plugins.distill.NAME.
+        ready: called once both have taken their settings, before the first run.
+
+    Raises:
+        ConfigError: what was chosen is not installed.
+    """
+    cfg = engine.compose_config(
+        config_name, [*overrides, "hydra.mode=MULTIRUN"], run_mode=RunMode.MULTIRUN, with_log_configuration=False
+    )
+    callbacks = Callbacks(cfg)
+    callbacks.on_multirun_start(config=cfg, config_name=config_name)
+    with _plugged(plugins) as known:
+        for kind in ("sweeper", "launcher"):
+            if cfg.hydra[kind]._target_ not in known.class_name_to_class:
+                name = cfg.hydra.runtime.choices[f"hydra/{kind}"]
+                raise ConfigError(f"hydra/{kind}={name}: it is not installed", "pip install 'distill-cli[sweep]'")
+        context = HydraContext(config_loader=engine.config_loader, callbacks=callbacks)
+        try:
+            sweeper = known.instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
+        except HydraException as error:  # what the constructor of a plugin of ours has to say
+            if isinstance(error.__cause__, DistillError):
+                raise error.__cause__ from None
+            raise
+    ready()
+    sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
+    callbacks.on_multirun_end(config=cfg, config_name=config_name)
+
+
+@contextmanager
+def _plugged(plugins: Sequence[type]) -> Iterator[Plugins]:
+    """Inside, Hydra knows our plugins: no other program in this environment is made to load them, and no launcher that
+    sends Hydra's state to another machine takes them along.
+    """
+    known, place = Plugins.instance(), "hydra_plugins.distill"
+    ours = {plugin.__name__: type(plugin.__name__, (plugin,), {"__module__": place}) for plugin in [grid(), *plugins]}
+    sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
+    sys.modules[place] = types.ModuleType(place)
+    vars(sys.modules[place]).update(ours)
+    before = dict(known.class_name_to_class)
+    known.class_name_to_class |= {f"{place}.{name}": plugin for name, plugin in ours.items()}
+    try:
+        yield known
+    finally:
+        known.class_name_to_class = before
+        del sys.modules[place]

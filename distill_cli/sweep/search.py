@@ -1,0 +1,174 @@
+"""Hydra's sweeper that searches: Optuna suggests the next settings from what was reached so far, and can be gone on with."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from distill_cli.base import ui
+from distill_cli.base.errors import ConfigError
+from distill_cli.sweep import plugins
+
+STUDY = "search.sqlite3"
+DIGITS = 6  # of a suggested number, as the run gets it
+
+
+class Search(Sweeper):
+    """Runs trials that Optuna suggests, in batches, through any launcher.
+
+    Args: as conf/hydra/sweeper/optuna.yaml says.
+
+    Raises:
+        ConfigError: Optuna is not installed, or a setting is not what it can search.
+    """
+
+    def __init__(
+        self, n_trials: int, batch: int, seed: int, storage: str | None, direction: str, params: Mapping[str, str]
+    ) -> None:  # params: sweep.read has put them among the settings
+        for key, value in (("n_trials", n_trials), ("batch", batch)):
+            plugins.at_least_one(f"hydra.sweeper.{key}", value)
+        self.n_trials, self.batch, self.seed, self.storage, self.direction = n_trials, batch, seed, storage, direction
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Open the study, and hold what is searched against what was.
+
+        Raises:
+            ConfigError: the choices of a setting are not those that the study began with.
+        """
+        self.job, self.optuna = config, imported()
+        self.runner = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+        self.fixed = [override.input_line or "" for override in parsed if not override.is_sweep_override()]
+        self.space = {o.key_or_group: distribution(o) for o in parsed if o.is_sweep_override()}
+        self.study = self._study()
+        for trial in self.study.trials:
+            for key, old in trial.distributions.items():
+                if key in self.space and _choices(old) != _choices(self.space[key]):
+                    raise ConfigError(
+                        f"{key}: the choices of a search cannot change once it has begun",
+                        "choose another hydra.sweep.dir",
+                    )
+
+    def sweep(self, arguments: list[str]) -> None:
+        """Run trials until there are `n_trials` with a result or, in this call, a failure."""
+        study, failed = self.study, self.optuna.trial.TrialState.FAIL
+        first = len(study.trials)
+        again(self.optuna, study)
+        while (done := len(ended(study, first))) < self.n_trials:
+            count = min(self.batch, self.n_trials - done)
+            trials = [study.ask(self.space) for _ in range(count)]
+            settings = [[f"{key}={_text(trial.params[key])}" for key in self.space] + self.fixed for trial in trials]
+            results = self.runner.launch(settings, initial_job_idx=done)
+            for trial, result in zip(trials, results, strict=True):
+                value = result.return_value
+                study.tell(trial, value, state=None if value is not None else failed)
+        self._tell(first)
+
+    def _study(self) -> Any:
+        folder = Path(self.job.hydra.sweep.dir).absolute()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            study = self.optuna.create_study(
+                storage=self.optuna.storages.RDBStorage(self.storage or f"sqlite:///{folder / STUDY}"),
+                study_name=folder.name if self.storage else "search",  # a folder of its own may be moved
+                direction=self.direction,
+                load_if_exists=True,
+            )
+            # A sampler that starts again with the same seed would suggest the same again.
+            seed = self.seed + len(study.trials)
+            study.sampler = self.optuna.samplers.TPESampler(seed=seed, constant_liar=self.batch > 1, multivariate=True)
+        return study
+
+    def _tell(self, first: int) -> None:
+        study = self.study
+        complete = [trial for trial in ended(study, first) if trial.value is not None]
+        if complete:
+            found = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
+            ui.show(f"search: {len(complete)} trials, best {self.job.optimize} {study.best_value:.4f}: {found}")
+
+
+def imported() -> Any:
+    """Optuna, quiet.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import optuna
+    except ImportError as error:
+        raise ConfigError(
+            f"hydra/sweeper=optuna: {error.name} is not installed", "pip install 'distill-cli[sweep]'"
+        ) from error
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    return optuna
+
+
+def distribution(override: Override) -> Any:
+    """What Optuna may suggest for a setting: one of several, or a number between two ends.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    key = override.key_or_group
+    try:
+        found = _distribution(override)
+    except ValueError as error:  # Optuna's own words: low above high, a logarithm of 0
+        raise ConfigError(f"{key}: {error}") from error
+    if found is None:
+        raise ConfigError(f"{key}: a search takes a,b,c or interval(low,high), got {override.input_line}")
+    return found
+
+
+def _distribution(override: Override) -> Any:
+    from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+    value = override.value()
+    if isinstance(value, ChoiceSweep):
+        return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
+    if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
+        if isinstance(value.start, int) and isinstance(value.stop, int) and isinstance(value.step, int):
+            return IntDistribution(value.start, value.stop - 1, step=value.step)
+        return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
+    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
+        low, high, log = value.start, value.end, "log" in value.tags
+        if isinstance(low, int) and isinstance(high, int):
+            return IntDistribution(low, high, log=log)
+        return FloatDistribution(low, high, log=log)
+    return None
+
+
+def again(optuna: Any, study: Any) -> None:
+    """Have what earlier calls left without a result tried again: run folders go on where they were."""
+    states = optuna.trial.TrialState
+    for trial in study.get_trials(states=[states.RUNNING]):
+        study.tell(trial.number, state=states.FAIL)
+    settled = [trial.params for trial in study.get_trials(states=[states.COMPLETE])]
+    settled += [trial.system_attrs.get("fixed_params") for trial in study.get_trials(states=[states.WAITING])]
+    for trial in study.get_trials(states=[states.FAIL]):
+        if trial.params and trial.params not in settled:
+            study.enqueue_trial(trial.params)
+            settled.append(trial.params)
+
+
+def ended(study: Any, first: int) -> list[Any]:
+    """The trials with a result, and those from number `first` on that failed."""
+    return [t for t in study.trials if t.state.is_finished() and (t.value is not None or t.number >= first)]
+
+
+def _choices(distribution: Any) -> Any:
+    return getattr(distribution, "choices", None)
+
+
+def _text(value: Any) -> str:
+    return f"{value:.{DIGITS}g}" if isinstance(value, float) else str(value)

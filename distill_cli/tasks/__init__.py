@@ -1,0 +1,1 @@
+"""What a batch asks, and how answers are judged."""

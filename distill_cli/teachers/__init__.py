@@ -1,0 +1,1 @@
+"""Teachers: prepared once, asked live or from what is kept of their answers."""

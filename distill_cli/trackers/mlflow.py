@@ -1,0 +1,92 @@
+"""MLflow: a run on a tracking server, or in a local store beside the runs that `mlflow ui` shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+from distill_cli.base import files
+from distill_cli.trackers import About, Logger, numbers
+
+MOST_PARAMETERS = 100  # that a server takes at once
+TAG = "distill.run"  # by which a run that is gone on with is found again
+ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+
+class MLflow(Logger):
+    """Metrics by optimizer step, the configuration as parameters, the final numbers as metrics, the report as an artifact.
+
+    Args:
+        tracking_uri: null: what MLFLOW_TRACKING_URI says, else the local store.
+        store: the local store's folder, for many runs: a data base and what belongs to it.
+    """
+
+    package: ClassVar[str] = "mlflow"
+
+    def __init__(self, store: str, experiment: str = "distill", tracking_uri: str | None = None) -> None:
+        self.store, self.experiment, self.tracking_uri = Path(store).absolute(), experiment, tracking_uri
+
+    def start(self, run: About, after: int) -> str:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # to its makers; also writes in the user's home
+
+        from mlflow import MlflowClient
+        from mlflow.entities import Param
+
+        self.about, self.step = run, after
+        local = ""
+        if uri := self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
+            self.client = MlflowClient(tracking_uri=uri)
+            experiment = self._experiment(None)
+        else:
+            local = f"sqlite:///{quote(str(self.store / 'mlflow.db'))}"  # today's MLflow refuses a store of plain files
+            self.store.mkdir(parents=True, exist_ok=True)
+            with files.exclusive(self.store / ".lock"):  # two runs must not both lay out a new data base
+                self.client = MlflowClient(tracking_uri=local)
+                experiment = self._experiment((self.store / "artifacts").as_uri())
+        known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'", max_results=1)
+        if known:
+            self.id = known[0].info.run_id
+            self.client.update_run(self.id, status="RUNNING")
+        else:
+            tags = {TAG: run.id, "distill.folder": str(run.folder), "distill.sweep": run.group or ""}
+            self.id = self.client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
+            values = [Param(key, value) for key, value in run.parameters.items()]
+            for first in range(0, len(values), MOST_PARAMETERS):
+                self.client.log_batch(self.id, params=values[first : first + MOST_PARAMETERS])
+        return f"run {self.id}" + (f"; mlflow ui --backend-store-uri {local}" if local else "")
+
+    def epoch(self, row: Mapping[str, Any]) -> None:
+        self.step = row["step"]
+        self._metrics(self.about.metrics(row))
+
+    def finish(self, summary: Mapping[str, Any], report: Path | None) -> None:
+        self._metrics(numbers({"summary": summary}))
+        if report:
+            self.client.log_artifact(self.id, str(report))
+
+    def close(self, status: str) -> None:
+        self.client.set_terminated(self.id, ENDS[status])
+
+    def _experiment(self, artifacts: str | None) -> str:
+        """The experiment's id; it is made when there is none."""
+        from mlflow.exceptions import MlflowException
+
+        found = self.client.get_experiment_by_name(self.experiment)
+        if found is None:
+            try:
+                return str(self.client.create_experiment(self.experiment, artifact_location=artifacts))
+            except MlflowException:  # another run may have made it just now
+                found = self.client.get_experiment_by_name(self.experiment)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _metrics(self, values: Mapping[str, float]) -> None:
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        self.client.log_batch(self.id, metrics=[Metric(key, value, now, self.step) for key, value in values.items()])

@@ -1,0 +1,1 @@
+"""The loop, what it moves, and what drives it."""

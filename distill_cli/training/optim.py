@@ -1,0 +1,103 @@
+"""The optimizer and its learning-rate curve; the curve is a pure function of progress through all stages."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from distill_cli.config import building, places, schema
+
+# Keys of an optimizer's node that are ours rather than its class's.
+OURS = ("curve", "warmup", "milestones", "gamma", "clip", "accumulate")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The learning rate's factor over a run.
+
+    Args:
+        shape: constant, cosine (to 0), or step (times `gamma` at each of `milestones`).
+        warmup: share of all steps over which the factor first rises linearly from near 0.
+        milestones: shares of all steps, for step.
+    """
+
+    shape: str = "constant"
+    warmup: float = 0.0
+    milestones: tuple[float, ...] = ()
+    gamma: float = 0.1
+
+    def at(self, step: int, steps: int) -> float:
+        """The factor at step 0 .. steps - 1."""
+        rising = round(self.warmup * steps)
+        if step < rising:
+            return (step + 1) / rising
+        if self.shape == "cosine":
+            return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+        if self.shape == "step":
+            return self.gamma ** sum(step >= milestone * steps for milestone in self.milestones)
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """An optimizer's node, read: what to build and how the loop is to drive it."""
+
+    node: Mapping[str, Any]
+    lr: float
+    curve: Curve
+    clip: float | None
+    accumulate: int
+
+    @classmethod
+    def read(cls, node: Mapping[str, Any]) -> Recipe:
+        known = {f.name: f.default for f in dataclasses.fields(schema.Optimizer)}
+        get = {key: node.get(key, known[key]) for key in ("lr", "curve", "warmup", "gamma", "clip", "accumulate")}
+        curve = Curve(get["curve"], get["warmup"], tuple(node.get("milestones") or ()), get["gamma"])
+        return cls(node, get["lr"], curve, get["clip"], get["accumulate"])
+
+    def check(self, where: str) -> None:
+        """Raise ConfigError, as `build` would, before there is anything to train."""
+        self.build([nn.Parameter(torch.zeros(1))], where)
+
+    def build(
+        self, parameters: Iterable[nn.Parameter], where: str = "optimizer", dtype: torch.dtype = torch.float32
+    ) -> Optimizer:
+        """The optimizer over `parameters`, fused where its class can be: the same arithmetic in fewer passes.
+
+        Args:
+            dtype: in which the model computes. With fp16 the first step may be left out, after which fused SGD would go
+                on from a momentum that was never written.
+
+        Raises:
+            ConfigError: an unknown class or arguments it does not take.
+        """
+        fused = dtype != torch.float16 or not self.node.get("momentum")
+        return building.build(self.node, Optimizer, where, leave_out=OURS, params=list(parameters), fused=fused)
+
+
+def fit_recipe(fit: Mapping[str, Any]) -> Recipe:
+    """The optimizer of `teacher.fit`: the file it names, with its own lr and weight decay where given."""
+    own = {key: fit[key] for key in ("lr", "weight_decay") if fit[key] is not None}
+    return Recipe.read({**places.optimizer_node(fit["optimizer"]), **own})
+
+
+def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+    """Put back what its `state_dict` gave. Fused kernels write where a tensor of the parameter's shape would be, so it is
+    seen to that there is one.
+
+    Raises:
+        ValueError: it is of another optimizer, or of other parameters.
+    """
+    optimizer.load_state_dict(dict(state))
+    fused = any(group.get("fused") for group in optimizer.param_groups)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if fused and isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+                raise ValueError(f"the optimizer's {name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")

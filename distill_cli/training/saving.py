@@ -1,0 +1,49 @@
+"""The loop under way: its checkpoints as they fall due, and an orderly stop when one is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from typing import Any
+
+from distill_cli.base import stopping, ui
+from distill_cli.runs.checkpoints import Checkpoints
+from distill_cli.training.loop import Row, State
+
+
+def kept(
+    state: State,
+    steps: Generator[Row | None, None, None],
+    checkpoints: Checkpoints,
+    more: Callable[[], Mapping[str, Any]] = dict,
+) -> Iterator[Row]:
+    """Run `steps`, which move `state`; yields each epoch's row once a checkpoint holds it.
+
+    Args:
+        more: what a checkpoint holds beside the state, asked at every save.
+
+    Raises:
+        KeyboardInterrupt, Terminated: asked to stop; all that was done is saved, unless asked twice.
+    """
+    saved = -1
+
+    def save(best: bool = False) -> None:
+        nonlocal saved
+        checkpoints.save({**more(), **state.snapshot()}, best)
+        saved = state.step
+
+    with stopping.deferred(), closing(steps):
+        try:
+            for row in steps:
+                if row is not None:
+                    save(row["best"])
+                    yield row
+                elif checkpoints.due(state.step):
+                    save()
+                stopping.check()
+        except KeyboardInterrupt:
+            if stopping.orderly():
+                if saved != state.step:
+                    save()
+                ui.say(f"stopped after step {state.step}; it is saved")
+            raise

@@ -1,0 +1,90 @@
+"""Stages, and T, alpha and the learning rate as pure functions of progress: nothing about them is ever saved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from distill_cli.config.schema import stage_objectives
+
+
+@dataclass(frozen=True)
+class Ramp:
+    """A value that moves from `start` to `end`, linearly or along half a cosine."""
+
+    start: float
+    end: float
+    shape: str = "linear"
+
+    def at(self, progress: float) -> float:
+        """The value at progress 0 (start) to 1 (end)."""
+        if self.start == self.end:
+            return self.start
+        moved = progress if self.shape == "linear" else (1 - math.cos(math.pi * progress)) / 2
+        return self.start + (self.end - self.start) * moved
+
+    def __str__(self) -> str:
+        return f"{self.start:g}" if self.start == self.end else f"{self.start:g}→{self.end:g}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Some epochs under one pair of ramps; `lr` replaces the optimizer's own while it lasts."""
+
+    name: str
+    epochs: int
+    T: Ramp
+    alpha: Ramp
+    objectives: tuple[str, ...]
+    lr: float | None = None
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One pass over train: its number over the whole run (from 1), its stage, and its place in that stage (from 0)."""
+
+    number: int
+    stage: Stage
+    place: int
+
+
+def stages(schedule: Mapping[str, Mapping[str, Any]], objectives: Mapping[str, Any]) -> list[Stage]:
+    """The stages of a validated `schedule` node, in order; those of 0 epochs are left out."""
+    return [
+        Stage(
+            name,
+            node["epochs"],
+            _ramp(node["T"], node["shape"]),
+            _ramp(node["alpha"], node["shape"]),
+            tuple(stage_objectives(node, objectives)),
+            node["lr"],
+        )
+        for name, node in schedule.items()
+        if node["epochs"]
+    ]
+
+
+def plain(epochs: int, objective: str = "ce") -> list[Stage]:
+    """One stage of labels only: how a teacher is fitted."""
+    return [Stage("fit", epochs, Ramp(1.0, 1.0), Ramp(0.0, 0.0), (objective,))]
+
+
+def epochs(stages: Sequence[Stage]) -> Iterator[Epoch]:
+    """Every epoch of every stage, in order."""
+    number = 0
+    for stage in stages:
+        for place in range(stage.epochs):
+            number += 1
+            yield Epoch(number, stage, place)
+
+
+def progress(step: int, steps: int) -> float:
+    """Where step 0 .. steps - 1 stands between 0 (the first) and 1 (the last)."""
+    return step / (steps - 1) if steps > 1 else 0.0
+
+
+def _ramp(value: float | Sequence[float], shape: str) -> Ramp:
+    ends = [value] if isinstance(value, int | float) else list(value)
+    return Ramp(float(ends[0]), float(ends[-1]), shape)

@@ -1,0 +1,482 @@
+"""Trackers get what metrics.jsonl and summary.json hold, a run gone on with is one run there, and none can harm a run."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from helpers import QUICK, distill, read_json, rows, without_times
+from omegaconf import OmegaConf
+
+from distill_cli import trackers
+from distill_cli.base.errors import CheckpointError, Terminated
+from distill_cli.config import compose
+from distill_cli.config.overrides import quoted
+from distill_cli.runs import identity
+from distill_cli.trackers import About, Loggers, numbers
+
+ALL = ("tensorboard", "wandb", "mlflow")
+
+# A logger that writes down what it is told, and at one place does what it should not.
+MINE = """
+import json, logging, os, random, signal, time
+from pathlib import Path
+from distill_cli.loggers import Logger
+
+
+class Mine(Logger):
+    def __init__(self, at: str = "", does: str = "raises", file: str = "told.jsonl") -> None:
+        self.at, self.does, self.file = at, does, Path(file).absolute()
+
+    def told(self, call, *what):
+        with self.file.open("a") as file:
+            file.write(json.dumps([call, *what]) + "\\n")
+        if call == self.at:
+            getattr(self, self.does)()
+
+    def start(self, run, after):
+        self.told("start", after)
+        return "here"
+
+    def epoch(self, row):
+        self.told("epoch", row)
+
+    def finish(self, summary, report):
+        self.told("finish", summary, str(report))
+
+    def close(self, status):
+        self.told("close", status)
+
+    def raises(self):
+        raise RuntimeError(f"broken at {self.at}\\nand more")
+
+    def dies(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hangs(self):
+        time.sleep(600)
+
+    def meddles(self):
+        print("chatter", flush=True)
+        os.chdir("/")
+        random.seed(1)
+        logging.basicConfig(level=0)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        input("a question? ")
+"""
+
+ROWS = [
+    {
+        "stage": "imitate",
+        "epoch": 1,
+        "step": 10,
+        "T": 3.0,
+        "loss": {"total": 2.5},
+        "val": {"accuracy": 0.25},
+        "best": 1,
+    },
+    {"stage": "refine", "epoch": 2, "step": 20, "T": 1.0, "loss": {"total": 1.5}, "val": {"accuracy": 0.5}, "best": 1},
+    {"stage": "refine", "epoch": 3, "step": 30, "T": 1.0, "loss": {"total": 0.5}, "val": {"accuracy": 0.75}, "best": 1},
+]
+SUMMARY = {"run": "x", "test": {"student": {"accuracy": 0.875}}}
+
+
+@pytest.fixture(autouse=True)
+def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """No network, a home that stays empty, and no process left behind."""
+    surroundings(monkeypatch, tmp_path)
+    monkeypatch.setattr(trackers, "PATIENCE", 60.0)  # a busy machine takes its time over three imports
+    (tmp_path / "mine.py").write_text(MINE)
+    yield
+    assert not list((tmp_path / "home").iterdir())
+    assert not processes_in(tmp_path)
+
+
+def surroundings(monkeypatch: pytest.MonkeyPatch, place: Path) -> None:
+    (place / "home").mkdir()
+    monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+def processes_in(place: Path) -> list[str]:
+    """Command lines of the processes other than this one that work in `place`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            if int(process.name) != os.getpid() and (process / "cwd").readlink().is_relative_to(place):
+                found.append((process / "cmdline").read_text())
+        except OSError:  # it is gone
+            continue
+    return [words for words in found if words]  # a zombie has none
+
+
+def about(folder: Path) -> About:
+    folder.mkdir(exist_ok=True)
+    stages = {"imitate": {"T": "3.0"}, "refine": {"T": ["3.0", 1.0]}}
+    return About(
+        folder, folder.name, "0123456789ab", {"seed": 7, "schedule": stages, "logger": {}}, ["seed=7"], "sweep"
+    )
+
+
+def mine(at: str = "", does: str = "raises") -> dict[str, Any]:
+    return {"mine": {"_target_": "mine.Mine", "at": at, "does": does}}
+
+
+def shipped(*names: str) -> dict[str, Any]:
+    """The shipped loggers' configuration."""
+    with compose.session("train") as engine:
+        cfg = compose.compose(engine, "train", "train", [f"logger=[{','.join(names)}]"])
+    found = OmegaConf.to_container(cfg.logger, resolve=True)
+    assert isinstance(found, dict)
+    return {str(name): node for name, node in found.items()}
+
+
+def told(file: Path = Path("told.jsonl")) -> list[list[Any]]:
+    """What the logger above was told."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def warnings(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("warning:")]
+
+
+def read_tensorboard(run: Path) -> tuple[dict[str, str], dict[int, dict[str, float]]]:
+    """The texts, and the scalars by step, as TensorBoard itself reads the folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(run / "tensorboard"))
+    found.Reload()
+    scalars: dict[int, dict[str, float]] = {}
+    for tag in found.Tags()["scalars"]:
+        for event in found.Scalars(tag):
+            assert tag not in scalars.setdefault(event.step, {}), f"{tag} at {event.step} is there twice"
+            scalars[event.step][tag] = event.value
+    texts = {tag: found.Tensors(tag)[-1].tensor_proto.string_val[0].decode() for tag in found.Tags()["tensors"]}
+    return texts, scalars
+
+
+def read_mlflow(store: Path, name: str) -> tuple[Any, dict[int, dict[str, float]], list[str]]:
+    """The store's only run of that name, its metrics by step, and its artifacts' names, as MLflow's client gives them."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=f"sqlite:///{store / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("distill").experiment_id
+    (run,) = client.search_runs([experiment], f"run_name = '{name}'")
+    metrics: dict[int, dict[str, float]] = {}
+    for name in run.data.metrics:
+        for metric in client.get_metric_history(run.info.run_id, name):
+            assert name not in metrics.setdefault(metric.step, {}), f"{name} at {metric.step} is there twice"
+            metrics[metric.step][name] = metric.value
+    return run, metrics, [artifact.path for artifact in client.list_artifacts(run.info.run_id)]
+
+
+def read_wandb(run: Path) -> dict[str, list[Any]]:
+    """The records of all tries by kind, from the files that `wandb sync` would send (LevelDB's log format)."""
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    records: dict[str, list[Any]] = {}
+    for file in sorted(run.glob("wandb/offline-run-*/run-*.wandb")):
+        data, at, parts = file.read_bytes(), 7, b""  # after wandb's own header
+        while at + 7 <= len(data):
+            if 32768 - at % 32768 < 7:  # the rest of a block that takes no more
+                at += 32768 - at % 32768
+                continue
+            length, part = int.from_bytes(data[at + 4 : at + 6], "little"), data[at + 6]
+            parts += data[at + 7 : at + 7 + length]
+            at += 7 + length
+            if part in (1, 4):  # a whole record, or its last part
+                record = Record.FromString(parts)
+                kind = record.WhichOneof("record_type")
+                records.setdefault(kind, []).append(getattr(record, kind))
+                parts = b""
+    return records
+
+
+def values(items: Any) -> dict[str, Any]:
+    """What wandb's items hold, by name."""
+    return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items}
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Path, str, str]]:
+    """The same job without trackers and with all: both run folders, and what the second put on stdout and stderr."""
+    place = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        surroundings(patch, place)
+        assert distill("train", *QUICK, "run_dir=bare") == 0
+        patch.setattr(trackers, "PATIENCE", 60.0)
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            assert distill("train", *QUICK, "run_dir=run", f"logger=[{','.join(ALL)}]") == 0
+        assert not list((place / "home").iterdir()) and not processes_in(place)
+        yield place / "bare", place / "run", out.getvalue(), err.getvalue()
+
+
+Tracked = tuple[Path, Path, str, str]
+
+
+def test_trackers_change_nothing_in_a_run_and_say_one_line_each(tracked: Tracked) -> None:
+    bare, run, out, err = tracked
+    assert (run / "student.safetensors").read_bytes() == (bare / "student.safetensors").read_bytes()
+    assert [without_times(row) for row in rows(run)] == [without_times(row) for row in rows(bare)]
+    assert sorted(line.split(":")[0] for line in err.splitlines() if line.startswith(ALL)) == sorted(ALL)
+    assert not warnings(err) and not any(f"{name}:" in out for name in ALL)
+
+
+def test_tensorboard_holds_the_run(tracked: Tracked) -> None:
+    _, run, _, _ = tracked
+    texts, scalars = read_tensorboard(run)
+    last = rows(run)[-1]["step"]
+    for number, row in enumerate(rows(run)):
+        told = {key: value for key, value in scalars[row["step"]].items() if not key.startswith("summary/")}
+        assert told == pytest.approx({"stage": number, **numbers(row)}, rel=1e-6)
+    final = numbers({"summary": read_json(run / "summary.json")})
+    assert {key: scalars[last][key] for key in final} == pytest.approx(final, rel=1e-6)
+    assert "| schedule.refine.T | [3.0, 1.0] |" in texts["config"] and "| teacher.mean | null |" in texts["config"]
+    assert "student=tinycnn" in texts["overrides"] and texts["status"] == "finished"
+
+
+def test_mlflow_holds_the_run(tracked: Tracked) -> None:
+    _, run, _, _ = tracked
+    found, metrics, artifacts = read_mlflow(run.parent / "outputs" / "mlflow", "run")
+    for number, row in enumerate(rows(run)):
+        assert {"stage": number, **numbers(row)}.items() <= metrics[row["step"]].items()
+    assert numbers({"summary": read_json(run / "summary.json")}).items() <= found.data.metrics.items()
+    assert found.data.params["schedule.refine.T"] == "[3.0, 1.0]" and found.data.params["teacher.mean"] == "null"
+    assert found.info.status == "FINISHED" and found.info.run_name == "run"
+    assert artifacts == [page.name for page in run.glob("report.html")]
+
+
+def test_wandb_holds_the_run(tracked: Tracked) -> None:
+    _, run, _, _ = tracked
+    records = read_wandb(run)
+    for number, (row, told) in enumerate(zip(rows(run), records["history"], strict=True)):
+        wanted = {"stage": number, "stage_name": row["stage"], "_step": row["step"], **numbers(row)}
+        assert wanted.items() <= values(told.item).items()
+    final = {key: value for summary in records["summary"] for key, value in values(summary.update).items()}
+    assert numbers({"summary": read_json(run / "summary.json")}).items() <= final.items()
+    (begun,) = records["run"]
+    config = values(begun.config.update)
+    assert config["schedule"]["refine"]["T"] == [3.0, 1.0] and config["seed"] == 0 and "logger" not in config
+    assert begun.display_name == "run" and begun.project == "distill"
+    assert [ended.exit_code for ended in records["exit"]] == [0]
+
+
+def test_a_run_gone_on_with_is_one_run_with_every_epoch_once(
+    tracked: Tracked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run, nodes, page = about(tmp_path / "again"), shipped(*ALL), tmp_path / "again" / "report.html"
+    page.write_text("<p>report</p>")
+    store = tracked[0].parent / "outputs" / "mlflow"  # it takes seconds to lay one out
+    nodes["mlflow"]["store"] = str(store)
+    with pytest.raises(ValueError), Loggers(nodes, run) as first:
+        first.rows(ROWS[:1])
+        first.rows(ROWS[:2])
+        raise ValueError("the run's own")
+    with Loggers(nodes, run) as second:
+        second.rows(ROWS[:2])
+        second.rows(ROWS)
+        second.finish(SUMMARY)
+    assert not warnings(capsys.readouterr().err)
+    texts, scalars = read_tensorboard(run.folder)
+    assert {step: told["val/accuracy"] for step, told in scalars.items()} == {10: 0.25, 20: 0.5, 30: 0.75}
+    assert scalars[30]["summary/test/student/accuracy"] == 0.875 and texts["report"] == str(page)
+    found, metrics, artifacts = read_mlflow(store, "again")
+    assert {step: told["val/accuracy"] for step, told in metrics.items()} == {10: 0.25, 20: 0.5, 30: 0.75}
+    assert artifacts == ["report.html"] and found.info.status == "FINISHED"
+    records = read_wandb(run.folder)
+    told = [values(record.item) for record in records["history"]]
+    assert [(row["_step"], row["val/accuracy"]) for row in told] == [(10, 0.25), (20, 0.5), (30, 0.75)]
+    assert {begun.run_id for begun in records["run"]} == {run.id}
+    assert [artifact.name for artifact in records["artifact"]] == [f"report-{run.id}"]
+
+
+def test_a_logger_is_told_of_epochs_that_an_earlier_try_did_not_get_to(tmp_path: Path) -> None:
+    run = about(tmp_path / "run")
+    with pytest.raises(ValueError), Loggers(mine(at="epoch"), run) as first:
+        first.rows(ROWS[:2])
+        raise ValueError("the run's own")
+    with Loggers(mine(), run) as second:
+        second.rows(ROWS)
+        second.finish(SUMMARY)
+    with Loggers(mine(), run) as third:
+        third.rows(ROWS)
+        third.finish(SUMMARY)
+    sent = [{key: value for key, value in row.items() if key != "best"} for row in ROWS]
+    assert told() == [
+        ["start", 0],
+        ["epoch", sent[0]],  # and failed: it does not count
+        ["close", "failed"],
+        ["start", 0],
+        *(["epoch", row] for row in sent),
+        ["finish", SUMMARY, "None"],
+        ["close", "finished"],
+        ["start", 30],
+        ["close", "finished"],
+    ]
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
+def test_a_stop_passes_through_and_is_told(stop: type[BaseException], tmp_path: Path) -> None:
+    with pytest.raises(stop), Loggers(mine(), about(tmp_path / "run")) as running:
+        running.rows(ROWS[:1])
+        raise stop
+    assert [line[0] for line in told()] == ["start", "epoch", "close"] and told()[-1] == ["close", "interrupted"]
+
+
+def test_a_run_with_broken_loggers_is_the_run_without_and_each_is_warned_about_once(
+    tracked: Tracked, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bare = tracked[0]
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    broken = {call: (call, "raises") for call in ("start", "epoch", "finish", "close")} | {"dying": ("epoch", "dies")}
+    for name, (call, does) in broken.items():
+        text = f"{name}: {{_target_: mine.Mine, at: {call}, does: {does}, file: {name}.jsonl}}"
+        (tmp_path / "conf" / "logger" / f"{name}.yaml").write_text(text)
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    chosen = ",".join([*broken, "wandb", "tensorboard"])
+    typed = [f"logger=[{chosen}]", "logger.tensorboard.dir=mine.py/below/a/file"]
+    assert distill("train", *QUICK, *typed, f"output_dir={bare.parent / 'outputs'}", "run_dir=run") == 0
+    warned = warnings(capsys.readouterr().err)
+    assert sorted(line.split()[1] for line in warned) == sorted(f"logger={name}:" for name in chosen.split(","))
+    assert "warning: logger=wandb: wandb is not installed; pip install 'distill-cli[log]'" in warned
+    assert "warning: logger=epoch: broken at epoch" in warned
+    assert any("logger=dying: its process died" in line for line in warned)
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == (bare / "student.safetensors").read_bytes()
+    assert "RuntimeError: broken at close" in (tmp_path / "run" / "train.log").read_text()
+    assert [line[0] for line in told(Path("epoch.jsonl"))] == ["start", "epoch", "close"]
+
+
+@pytest.mark.parametrize("at", ["start", "epoch", "close"])
+def test_a_logger_that_hangs_costs_no_more_than_the_patience(
+    at: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trackers, "PATIENCE", 2.0)
+    with Loggers(mine(at, "hangs"), about(tmp_path / "run")) as running:
+        since = time.monotonic()
+        for _ in range(3000):  # more than a pipe holds
+            running.rows(ROWS)
+            running._told = 0
+        assert time.monotonic() - since < 2
+        since = time.monotonic()
+    assert time.monotonic() - since < 4
+    assert len(warnings(capsys.readouterr().err)) == 1
+
+
+def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> None:
+    def ring(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, ring)
+    try:
+        with pytest.raises(KeyboardInterrupt), Loggers(mine("close", "hangs"), about(tmp_path / "run")):
+            signal.alarm(2)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_when_the_run_is_killed_its_loggers_close_and_end(tmp_path: Path) -> None:
+    code = f"""
+import os, time
+from pathlib import Path, PosixPath
+from distill_cli.loggers import About, Loggers
+with Loggers({mine()!r}, {about(tmp_path / "run")!r}) as running:
+    running.rows({ROWS!r})
+    while not Path("told.jsonl").exists():
+        time.sleep(0.05)
+    os.kill(os.getpid(), 9)
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert killed.returncode == -9, killed.stderr
+    deadline = time.monotonic() + 10
+    while processes_in(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert [line[0] for line in told()] == ["start", "epoch", "epoch", "epoch", "close"]
+    assert told()[-1] == ["close", "failed"]
+
+
+def test_nothing_of_a_logger_reaches_the_run(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    def state() -> list[Any]:
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)]
+        chance = [random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()]
+        root = [logging.root.level, list(logging.root.handlers)]
+        return [handlers, Path.cwd(), chance, root, {**os.environ}, threading.active_count()]
+
+    before = state()
+    with Loggers(mine("start", "meddles"), about(tmp_path / "run")):
+        assert state() == before
+    assert state() == before
+    said = capfd.readouterr()
+    assert not said.out and said.err.startswith("warning: logger=mine: EOF when reading a line")
+    assert "chatter" in (tmp_path / "run" / "train.log").read_text()
+
+
+def test_a_folder_that_is_called_like_a_package_is_not_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "wandb").mkdir()
+    kept = [place for place in sys.path if not (Path(place) / "wandb").is_dir()]
+    monkeypatch.setattr(sys, "path", [*kept, str(tmp_path)])
+    for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:
+        monkeypatch.delitem(sys.modules, name)
+    with Loggers(shipped("wandb"), about(tmp_path / "run")):
+        pass
+    assert "wandb is not installed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("logger=tensorbord", "did you mean logger=tensorboard?"),
+        ("logger=[wandb,nope]", "choices: mlflow, tensorboard, wandb"),
+        (
+            "logger=wandb logger.wandb.mode=onlin",
+            "logger.wandb.mode: should be one of online, offline, disabled or null",
+        ),
+        ("logger=wandb +logger.wandb.colour=red", "logger.wandb.colour: WandB takes no such key"),
+        ("+logger.mine.at=x", "logger.mine: has no _target_"),
+    ],
+)
+def test_a_mistyped_logger_is_told_before_anything_starts(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("train", *QUICK, *words.split()) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+    assert not list(Path("outputs").glob("teachers/*"))
+
+
+@pytest.mark.parametrize("word", ["logger=null", "logger=[]"])
+def test_a_logger_that_a_recipe_chooses_can_be_left_out(word: str, tmp_path: Path) -> None:
+    (tmp_path / "conf" / "experiment").mkdir(parents=True)
+    recipe = "# @package _global_\ndefaults:\n  - override /logger: [tensorboard, wandb]\n"
+    (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(recipe)
+    with compose.session("train") as engine:
+        chosen = compose.compose(engine, "train", "train", ["experiment=mine"])
+        assert list(chosen.logger) == ["tensorboard", "wandb"]
+        assert not compose.compose(engine, "train", "train", ["experiment=mine", quoted(word)]).logger
+
+
+def test_loggers_are_no_part_of_what_a_run_is() -> None:
+    kept = {"T": 3.0, "logger": {}}
+    identity.require_same(kept, {"T": 3.0, "logger": shipped("wandb", "mlflow")}, "differs", "")
+    with pytest.raises(CheckpointError, match="T: 3"):
+        identity.require_same(kept, {"T": 4.0, "logger": {}}, "differs", "")
