@@ -16,8 +16,13 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from distill_cli.cli import main
+from distill_cli.data import Part, Split
+from distill_cli.data.augmentation import Augmentation
+from distill_cli.data.pictures import Pixels, shaped
+from distill_cli.data.source import source_of
 from distill_cli.training.loop import State
 
 ROOT = Path(__file__).parent.parent
@@ -33,6 +38,25 @@ QUICK = [
     "optimizer.lr=0.003",
     "report=false",
 ]
+
+
+def picture_split(
+    pictures: Any,
+    labels: Tensor,
+    workers: int = 0,
+    augmentation: Augmentation | None = None,
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Split:
+    """Pictures in memory, or a data set that reads them, as a split under one mean and deviation for all channels."""
+    return Split(source_of(pictures), labels, Pixels(shaped([mean]), shaped([std]), augmentation), workers)
+
+
+def pictures_in(part: Split | Part) -> Tensor:
+    """The raw pictures (N, C, H, W) of what holds them in memory."""
+    held = part.source.held
+    assert isinstance(held, Tensor)
+    return held
 
 
 def run_folders(place: Path) -> list[Path]:

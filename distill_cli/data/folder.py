@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from distill_cli.base import ui
 from distill_cli.base.errors import DataError
 from distill_cli.data import Data, Part, assemble, within
+from distill_cli.data import inputs as of_inputs
 from distill_cli.data.loading import Loader
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
@@ -76,7 +76,6 @@ def image_folder(
         std=std,
         note=f"test: {test_from}/; validation: " + ("val/" if own_val else f"{val_fraction:.0%} of train/"),
         workers=workers,
-        name_of=lambda part, index: str(files[part][0][index]),
     )
 
 
@@ -126,22 +125,33 @@ def _shape(paths: Sequence[Path], num_train: int, size: int | str) -> tuple[int,
 def _read(pictures: Pictures, workers: int, name: str) -> Tensor:
     """All the pictures as one tensor."""
     batches = [part.tolist() for part in torch.arange(len(pictures)).split(READ_AT_ONCE)]
-    return torch.cat(list(ui.progress(Loader(pictures, batches, workers), f"reading {name}")))
+    read = of_inputs.joined(list(ui.progress(Loader(pictures, batches, workers), f"reading {name}")))
+    assert isinstance(read, Tensor)
+    return read
 
 
 @dataclass(frozen=True)
-class Pictures(Dataset[Tensor]):
-    """Reads picture `i` as uint8 (channels, pixels, pixels)."""
+class Pictures:
+    """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels)."""
 
     paths: tuple[Path, ...]
     channels: int
     pixels: int
+    held = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def __getitem__(self, index: int) -> Tensor:
-        path = self.paths[int(index)]
+    def read(self, rows: Sequence[int]) -> Tensor:
+        return torch.stack([self.picture(row) for row in rows])
+
+    def picture(self, row: int) -> Tensor:
+        """The picture in one file.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        path = self.paths[row]
         try:
             with _opened(path) as opened:
                 picture = _eight_bit(opened, "L" if self.channels == 1 else "RGB")
@@ -152,11 +162,11 @@ class Pictures(Dataset[Tensor]):
         array = np.array(picture)
         return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
-    def name_of(self, index: int) -> str:
-        return str(self.paths[index])
+    def name_of(self, row: int) -> str:
+        return str(self.paths[row])
 
-    def take(self, index: np.ndarray) -> Pictures:
-        return replace(self, paths=tuple(self.paths[i] for i in index))
+    def take(self, rows: np.ndarray) -> Pictures:
+        return replace(self, paths=tuple(self.paths[row] for row in rows))
 
     def digest(self) -> str:
         """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,23 +22,20 @@ def limited(train: Split, number: int, num_classes: int, seed: int) -> Split:
         return train
     if number < num_classes:
         raise ConfigError(f"dataset.limit: {number} samples are fewer than the {num_classes} classes")
-    labels = train.labels.numpy()
+    labels = train.targets.numpy()
     rows = np.arange(len(labels))
     if len(labels) - number >= num_classes:
         rows, _ = train_test_split(rows, train_size=number, stratify=labels, random_state=seed)
     else:  # too few are left out for each class to be among them
         rows = np.random.default_rng(seed).permutation(rows)[:number]
     chosen = np.sort(rows)
-    index = torch.from_numpy(chosen)
-    images: Any = train.images
-    kept = images[index] if isinstance(images, torch.Tensor) else images.take(chosen)
-    return replace(train, images=kept, labels=train.labels[index])
+    return replace(train, source=train.source.take(chosen), targets=train.targets[torch.from_numpy(chosen)])
 
 
 def mislabelled(train: Split, share: float, num_classes: int, seed: int) -> Split:
-    """The same pictures, `share` of which, chosen at random, carry the label of another class, any with equal chance."""
+    """The same samples, `share` of which, chosen at random, carry the label of another class, any with equal chance."""
     random = np.random.default_rng([seed, 1])
-    labels = train.labels.numpy().copy()
+    labels = train.targets.numpy().copy()
     wrong = random.permutation(len(labels))[: round(share * len(labels))]
     labels[wrong] = (labels[wrong] + random.integers(1, num_classes, len(wrong))) % num_classes
-    return replace(train, labels=torch.from_numpy(labels))
+    return replace(train, targets=torch.from_numpy(labels))

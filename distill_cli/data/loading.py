@@ -18,10 +18,11 @@ from multiprocessing.sharedctypes import RawArray
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, default_collate, get_worker_info
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from distill_cli.base.errors import DataError, DistillError, WorkerError
+from distill_cli.data.inputs import Inputs
+from distill_cli.data.source import Source
 
 POLL = 1.0  # seconds between two looks at the workers while a batch is awaited
 TIMEOUT = 300.0  # seconds after which the worker that was to read the awaited batch counts as hung
@@ -37,13 +38,13 @@ HINTS = {  # by exit code
 
 @dataclass(frozen=True)
 class Loader:
-    """The batches (N, C, H, W) of `images` at the given indices, read by `workers` processes or, with 0 of them, here.
+    """The batches of a source's samples at the given rows, read by `workers` processes or, with 0 of them, here.
 
     Iterating raises:
         DataError: a picture cannot be read. WorkerError: a worker was killed, hung, or raised what is no error of ours.
     """
 
-    images: Dataset[Tensor]
+    source: Source
     batches: Sequence[list[int]]
     workers: int = 0
     pin_memory: bool = False
@@ -51,9 +52,9 @@ class Loader:
     def __len__(self) -> int:
         return len(self.batches)
 
-    def __iter__(self) -> Iterator[Tensor]:
+    def __iter__(self) -> Iterator[Inputs]:
         num_workers = self.workers if self.batches else 0
-        reading = Reading(self.images, RawArray("q", [IDLE] * num_workers) if num_workers else [IDLE])
+        reading = Reading(self.source, RawArray("q", [IDLE] * num_workers) if num_workers else [IDLE])
         # A generator of its own: otherwise each loader would draw its seed from, and so move, the global one.
         loader = DataLoader(
             reading,
@@ -74,13 +75,13 @@ class Loader:
 
 
 @dataclass(frozen=True)
-class Reading(Dataset[Tensor | DistillError]):
+class Reading(Dataset[Inputs | DistillError]):
     """Whole batches as a worker reads them; `at` is shared, and shows which sample each worker is reading."""
 
-    images: Dataset[Tensor]
+    source: Source
     at: Any
 
-    def __getitem__(self, indices: list[int]) -> Tensor | DistillError:
+    def __getitem__(self, indices: list[int]) -> Inputs | DistillError:
         """The batch, or in a worker the error met: raised there, it would come with its traceback for a message."""
         worker = get_worker_info()
         if worker is None:
@@ -92,19 +93,13 @@ class Reading(Dataset[Tensor | DistillError]):
             ours.add_note("in a data-loading worker:\n" + "".join(traceback.format_exception(error)))
             return ours
 
-    def _batch(self, indices: list[int], worker: int) -> Tensor:
-        pictures = []
-        for index in indices:
-            self.at[worker] = index
-            try:
-                pictures.append(self.images[index])
-            except OSError as error:
-                raise DataError(f"cannot read {self._name(index)}: {error}") from error
-        batch = default_collate(pictures)
-        self.at[worker] = IDLE
-        return batch
+    def _batch(self, indices: list[int], worker: int) -> Inputs:
+        try:
+            return self.source.read(Noted(indices, self.at, worker))
+        except OSError as error:
+            raise DataError(f"cannot read {self._name(self.at[worker])}: {error}") from error
 
-    def awaited(self, batches: Any) -> Tensor | None:
+    def awaited(self, batches: Any) -> Inputs | None:
         """The next of the workers' batches, None after the last."""
         for _ in range(math.ceil(TIMEOUT / POLL)):  # counted, not timed: a run may be suspended with all its workers
             try:
@@ -141,7 +136,28 @@ class Reading(Dataset[Tensor | DistillError]):
         return f" while reading {' or '.join(names)}" if names else ""
 
     def _name(self, index: int) -> str:
-        return getattr(self.images, "name_of", "sample {}".format)(index)
+        return self.source.name_of(index) if index != IDLE else "its samples"
+
+
+@dataclass(frozen=True)
+class Noted(Sequence[int]):
+    """Rows that a source goes through; the one that it is at stands in `at[worker]`."""
+
+    rows: Sequence[int]
+    at: Any
+    worker: int
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: Any) -> Any:
+        return self.rows[place]
+
+    def __iter__(self) -> Iterator[int]:
+        for row in self.rows:
+            self.at[self.worker] = row
+            yield row
+        self.at[self.worker] = IDLE
 
 
 def in_a_line(error: Exception) -> str:

@@ -18,6 +18,7 @@ from torchvision import datasets
 from distill_cli.base.errors import DataError
 from distill_cli.base.files import exclusive
 from distill_cli.data import Data, Part, Resized, assemble, resized, within
+from distill_cli.data.source import Held
 
 
 def torchvision(
@@ -43,7 +44,7 @@ def torchvision(
     if isinstance(size, int):
         kept = within(memory, {part: images[:, :, 0, 0].numel() * size**2 for part, (images, _) in arrays.items()})
     parts = {
-        part: Part(resized(images, size) if part in kept else Resized(images, int(size)), labels)
+        part: Part(resized(images, size) if part in kept else Resized(Held(images), int(size)), labels)
         for part, (images, labels) in arrays.items()
     }
     return assemble(

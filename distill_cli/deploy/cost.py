@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.autograd import profiler
 from torch.autograd.profiler_util import MEMORY_EVENT_NAME
 
 from distill_cli.base import runtime
-from distill_cli.data import InputSpec
+from distill_cli.data import Spec
+from distill_cli.data import inputs as of_inputs
+from distill_cli.data.inputs import Inputs
 from distill_cli.models import Classifier, evaluating, num_parameters
 
 LARGEST_BATCH = 256
@@ -24,14 +25,14 @@ PASSES = 3  # of the batch that is chosen: one to see that it fits, one timed, o
 SECONDS = 2.0
 
 
-def of_models(models: Mapping[str, Classifier], spec: InputSpec, device: torch.device) -> dict[str, Any]:
+def of_models(models: Mapping[str, Classifier], spec: Spec, device: torch.device) -> dict[str, Any]:
     """`measure` of each model by its name, with the device and the CPU threads that the numbers belong to."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
     measured = {role: measure(model, spec, device) for role, model in models.items()}
     return {"device": name, "threads": torch.get_num_threads(), **measured}
 
 
-def measure(model: Classifier, spec: InputSpec, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
+def measure(model: Classifier, spec: Spec, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
     """What the model costs on the device it is on, in fp32 and eval mode; it and the random streams stay as they were.
 
     parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up; images_per_second at a
@@ -42,26 +43,26 @@ def measure(model: Classifier, spec: InputSpec, device: torch.device, budget: fl
         budget: seconds that it may take, which the six passes at batch 1 of a very slow model may exceed.
     """
     started = time.perf_counter()
-    one = torch.rand(1, spec.channels, *spec.size, generator=torch.Generator().manual_seed(0)).to(device)
+    one = of_inputs.to(spec.noise(1, seed=0), device)
 
     def left() -> float:
         return budget - (time.perf_counter() - started)
 
-    def inputs(number: int) -> Tensor:
-        return one.repeat(number, 1, 1, 1)
+    def inputs(number: int) -> Inputs:
+        return of_inputs.take(one, torch.zeros(number, dtype=torch.int64, device=device))
 
     with evaluating(model), torch.inference_mode(), runtime.exact(), runtime.seeded("cost"):
-        latencies = _latencies(model, one, left, budget)
+        latencies = _latencies(model, one, device, left, budget)
         p50, p95 = (float(q) for q in np.percentile(latencies, [50, 95]))
         batch, seconds = 1, p50
         while batch < LARGEST_BATCH and PASSES * 2 * seconds < left():
             try:
-                seconds = _seconds(model, inputs(2 * batch))
+                seconds = _seconds(model, inputs(2 * batch), device)
             except torch.OutOfMemoryError:
                 break
             batch *= 2
-        seconds = min(seconds, _seconds(model, inputs(batch)))
-        peak = _peak(model, inputs(batch))
+        seconds = min(seconds, _seconds(model, inputs(batch), device))
+        peak = _peak(model, inputs(batch), device)
     weights = sum(tensor.numel() * tensor.element_size() for tensor in model.net.state_dict().values())
     return {
         "parameters": num_parameters(model),
@@ -73,23 +74,25 @@ def measure(model: Classifier, spec: InputSpec, device: torch.device, budget: fl
     }
 
 
-def _latencies(model: Classifier, one: Tensor, left: Callable[[], float], budget: float) -> list[float]:
+def _latencies(
+    model: Classifier, one: Inputs, device: torch.device, left: Callable[[], float], budget: float
+) -> list[float]:
     """Seconds of passes at batch 1: three at least, for less than half the budget if they allow."""
     for _ in range(WARM_UP):
-        _seconds(model, one)
+        _seconds(model, one, device)
         if left() < 0.9 * budget:
             break
     times: list[float] = []
     while len(times) < 3 or (len(times) < MOST_LATENCIES and left() > 0.6 * budget):
-        times.append(_seconds(model, one))
+        times.append(_seconds(model, one, device))
     return times
 
 
-def _seconds(model: Classifier, inputs: Tensor) -> float:
-    _wait(inputs.device)
+def _seconds(model: Classifier, inputs: Inputs, device: torch.device) -> float:
+    _wait(device)
     started = time.perf_counter()
     model(inputs)
-    _wait(inputs.device)
+    _wait(device)
     return time.perf_counter() - started
 
 
@@ -99,9 +102,8 @@ def _wait(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def _peak(model: Classifier, inputs: Tensor) -> int | None:
+def _peak(model: Classifier, inputs: Inputs, device: torch.device) -> int | None:
     """The most bytes that torch's allocator holds at once for a forward, beside what it held before."""
-    device = inputs.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from distill_cli import models
 from distill_cli.base.errors import CheckpointError, ConfigError
-from distill_cli.data import InputSpec
+from distill_cli.data import Spec
 from distill_cli.models import Classifier, weights
 
 LARGEST = 2**16  # no channels, layers or other counts of a network are beyond it
 
 
 def rebuild(
-    card: Mapping[str, Any], role: str, spec: InputSpec, state: Mapping[str, Tensor], source: str, trust: Sequence[str]
+    card: Mapping[str, Any], role: str, spec: Spec, state: Mapping[str, Tensor], source: str, trust: Sequence[str]
 ) -> Classifier:
     """The model that a card from a file describes, with the weights `state`.
 

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.base.errors import ConfigError, did_you_mean
-from distill_cli.data import InputSpec
+from distill_cli.data import Spec
+from distill_cli.data.inputs import Inputs
 from distill_cli.models import Classifier, evaluating
 
 
@@ -21,7 +22,7 @@ class Output:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-Shapes = dict[str, tuple[int, ...]]  # of every module's output for one picture, (1, ...), by path
+Shapes = dict[str, tuple[int, ...]]  # of every module's output for one sample, (1, ...), by path
 
 
 class Tap:
@@ -37,7 +38,7 @@ class Tap:
 
         return hook
 
-    def __call__(self, model: Callable[[Tensor], Tensor], inputs: Tensor) -> Output:
+    def __call__(self, model: Callable[[Inputs], Tensor], inputs: Inputs) -> Output:
         logits = model(inputs)
         caught, self._caught = self._caught, {}
         return Output(logits, caught)
@@ -50,8 +51,8 @@ class Tap:
             handle.remove()
 
 
-def shapes(model: Classifier, spec: InputSpec) -> Shapes:
-    """Shape of every module's output for one picture, by path in its net, in the order of the forward pass.
+def shapes(model: Classifier, spec: Spec) -> Shapes:
+    """Shape of every module's output for one sample, by path in its net, in the order of the forward pass.
 
     A module comes after those inside it, and one that is called more than once where it was called last: that is what a
     Tap catches.
@@ -68,7 +69,7 @@ def shapes(model: Classifier, spec: InputSpec) -> Shapes:
         handles.append(module.register_forward_hook(hook))
     with evaluating(model), torch.no_grad():
         device = next(model.parameters()).device
-        model(torch.zeros(1, spec.channels, *spec.size, device=device))
+        model(spec.blank(1, device))
     for handle in handles:
         handle.remove()
     return found

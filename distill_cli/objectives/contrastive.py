@@ -113,7 +113,7 @@ class CRD(OnSamples):
         for name in ("student_bank", "teacher_bank"):
             self.register_buffer(name, F.normalize(torch.randn(len(data.train), self.dim), dim=1))
         self.register_buffer("log_z", torch.full((2,), math.inf))  # of Z / M by direction, until it is known
-        self.register_buffer("labels", data.train.labels, persistent=False)
+        self.register_buffer("labels", data.train.targets, persistent=False)
         return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
 
     def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
@@ -121,7 +121,7 @@ class CRD(OnSamples):
         s = F.normalize(self.student_embed(embedded(ours)), dim=1)
         t = F.normalize(self.teacher_embed(embedded(theirs)), dim=1)
         drawn = self._drawn()
-        mask = self.labels[drawn] != batch.labels[:, None]
+        mask = self.labels[drawn] != batch.targets[:, None]
         scores = [s @ self.teacher_bank[drawn].T / self.tau, t @ self.student_bank[drawn].T / self.tau]
         log_z = self._log_z(scores)
         log_count = mask.sum(1).clamp(min=1).to(s.dtype).log()

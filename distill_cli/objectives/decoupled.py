@@ -99,7 +99,7 @@ class DKD(Objective):
         self.alpha, self.beta = require("alpha", alpha, ge=0), require("beta", beta, ge=0)
 
     def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return dkd(student.logits, teacher.logits, batch.labels, temperature, self.alpha, self.beta)
+        return dkd(student.logits, teacher.logits, batch.targets, temperature, self.alpha, self.beta)
 
 
 class NKD(Objective):
@@ -119,7 +119,7 @@ class NKD(Objective):
         return nkd(
             student.logits,
             teacher.logits,
-            batch.labels,
+            batch.targets,
             gamma=self.gamma,
             nontarget_temperature=self.nontarget_temperature,
         )

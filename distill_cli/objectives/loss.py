@@ -69,7 +69,7 @@ class Loss:
 
     def terms(self, student: Output, teacher: Output | None, batch: Batch, T: float) -> dict[str, Tensor]:
         """Each unweighted term by name, `ce` first: scalars that gradients flow back from."""
-        found = {"ce": ce(student.logits, None, batch.labels, label_smoothing=self.label_smoothing)}
+        found = {"ce": ce(student.logits, None, batch.targets, label_smoothing=self.label_smoothing)}
         for name, objective in self.objectives.items():
             assert teacher is not None or not objective.needs_teacher
             found[name] = objective(student, teacher or NOBODY, batch, T)
@@ -96,7 +96,7 @@ class Loss:
         """
         terms, factors = self.terms(student, teacher, batch, T), self.weights(alpha, progress)
         summed = {name for name, objective in self.objectives.items() if objective.summed}
-        total = torch.zeros((), device=batch.labels.device)
+        total = torch.zeros((), device=batch.targets.device)
         for name, term in terms.items():
             total = total + factors[name] * (1.0 if name in summed else share) * term
         return total, {name: term / share if name in summed else term for name, term in terms.items()}

@@ -176,4 +176,4 @@ class Virtual(Objective):
         self.correct = require("correct", correct, gt=0, lt=1)
 
     def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return virtual(student.logits, None, batch.labels, temperature=temperature, correct=self.correct)
+        return virtual(student.logits, None, batch.targets, temperature=temperature, correct=self.correct)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from distill_cli.base import files, ui
@@ -33,7 +33,7 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         "optimizer": dict(job.recipe.node),
         "stages": [[stage.epochs, stage.lr] for stage in job.stages],
         "code": code_digest(job.plain["student"]["_target_"]),
-        "shown": [asdict(job.data.train.augmentation), job.data.train.views] if job.data.train.augmentation else None,
+        "shown": [job.data.train.draws, job.data.train.views] if job.data.train.draws else None,
         "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing],
     }
     folder = job.root / "baselines" / fingerprint(ingredients)

@@ -200,7 +200,7 @@ def summarise(job: Setup, state: loop.State, logits: Mapping[str, Mapping[str, T
     """summary.json's numbers, from everyone's logits on val and test."""
     scores: dict[str, Any] = {
         name: {
-            who: metrics.measure(mine, split.labels, everyone["teacher"] if who != "teacher" else None)
+            who: metrics.measure(mine, split.targets, everyone["teacher"] if who != "teacher" else None)
             for who, mine in everyone.items()
         }
         for name, everyone, split in ((n, logits[n], getattr(job.data, n)) for n in ("test", "val"))
@@ -220,7 +220,7 @@ def summarise(job: Setup, state: loop.State, logits: Mapping[str, Mapping[str, T
     }
     test = logits["test"]
     if "baseline" in test:
-        delta, half = metrics.paired_difference(test["student"], test["baseline"], job.data.test.labels)
+        delta, half = metrics.paired_difference(test["student"], test["baseline"], job.data.test.targets)
         summary["difference"] = {"accuracy": delta, "half_interval": half, "samples": len(job.data.test)}
     return summary
 

@@ -53,12 +53,11 @@ def header(job: Setup, teaching: str) -> Table:
     data, plain = job.data, job.plain
     sizes = job.sizes
     smaller = sizes["teacher"] / sizes["student"]
-    shape = f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}"
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
         ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
         ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
-                 f"{len(data.classes)} classes, {shape}  ({data.note})"),
+                 f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
     ]  # fmt: skip
     for stage in job.stages:
         epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"

@@ -34,7 +34,7 @@ def describe(logits: Mapping[str, Tensor], split: Split, classes: Sequence[str])
     Raises:
         DataError: a picture that is read as it goes cannot be.
     """
-    labels = split.labels.cpu()
+    labels = split.targets.cpu()
     log_probabilities = {who: F.log_softmax(logits[who].cpu().double(), dim=1) for who in ("teacher", "student")}
     return {
         "split": "test",
@@ -71,10 +71,10 @@ def _samples(log_probabilities: Mapping[str, Tensor], split: Split) -> list[dict
     return [
         {
             "index": index,
-            "label": int(split.labels[index]),
+            "label": int(split.targets[index]),
             "kl": float(kl[index]),
             **{who: _top(known[index].exp()) for who, known in log_probabilities.items()},
-            "picture": picture(split.images[index]),
+            "picture": _picture_of(split, index),
         }
         for index in worst
     ]
@@ -84,6 +84,12 @@ def _top(probabilities: Tensor) -> list[list[Any]]:
     """[class, probability] of the most probable classes, of (K,) probabilities."""
     found = probabilities.topk(min(TOP, len(probabilities)))
     return [[index, value] for value, index in zip(found.values.tolist(), found.indices.tolist(), strict=True)]
+
+
+def _picture_of(split: Split, index: int) -> str:
+    pictures = split.source.read([index])
+    assert isinstance(pictures, Tensor)
+    return picture(pictures[0])
 
 
 def picture(pixels: Tensor) -> str:

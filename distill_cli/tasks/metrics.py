@@ -17,8 +17,6 @@ from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Tap
 
 ECE_BINS = 15
-AT_ONCE = 128  # pictures up to LARGE pixels; of larger ones fewer
-LARGE = 256 * 256
 
 
 def answers(
@@ -32,7 +30,7 @@ def answers(
     """The model's logits (n, K), fp32, on a split in its own order, batch by batch: eval mode, T = 1.
 
     Args:
-        batch_size: None: as many as `at_once` says. view: see `Split.batches`. dtype: in which the model computes.
+        batch_size: None: as many as the split says. view: see `Split.batches`. dtype: in which the model computes.
         layer: a module's path: what it gives, each sample's flattened, in place of the logits.
 
     Raises:
@@ -41,8 +39,8 @@ def answers(
     paths = [layer] if layer is not None else []
     # Whoever draws while measured, draws the same.
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, paths) as tap:
-        for batch in split.batches(batch_size or at_once(split), view=view):
-            with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.labels.device, dtype):
+        for batch in split.batches(batch_size or split.at_once, view=view):
+            with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             given = (output.logits if layer is None else output.features[layer].flatten(1)).float()
             if not torch.isfinite(given).all():
@@ -57,14 +55,6 @@ def answers(
 def logits_of(model: Classifier, split: Split, batch_size: int | None = None) -> Tensor:
     """The model's logits (N, K) on a split, as `answers` gives them; its mode is put back."""
     return torch.cat(list(answers(model, split, batch_size)))
-
-
-def at_once(split: Split) -> int:
-    """How many pictures a model answers together where none is given: by their size alone, so that what is measured or
-    cached does not depend on the batches of training, not even in its last digit.
-    """
-    height, width = split.images[0].shape[1:]
-    return max(1, min(AT_ONCE, AT_ONCE * LARGE // (height * width)))
 
 
 def measure(logits: Tensor, labels: Tensor, teacher_logits: Tensor | None = None) -> dict[str, float]:

@@ -62,7 +62,7 @@ def way_of(job: Setup) -> Way:
         way = Way("joint", layers, "is trained along with the student")
     elif not asked:
         return Way("unused", (), "not asked: labels only")
-    elif train.augmentation and not train.views:
+    elif train.draws and not train.views:
         way = Way(
             "live", layers, "runs live: with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)"
         )
@@ -75,7 +75,7 @@ def way_of(job: Setup) -> Way:
         needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers) + features)
         if features <= job.plain["teacher"]["cache_limit"] * 2**30:
             what = "logits and features" if layers else "logits"
-            of = f" of {views} view{'s' if views > 1 else ''}" if train.augmentation else ""
+            of = f" of {views} view{'s' if views > 1 else ''}" if train.draws else ""
             return Way("cached", layers, f"its {what}{of} are cached, {needed}", views)
         way = Way("live", layers, f"runs live: its features take {needed}, more than teacher.cache_limit")
     if mode == "on":
@@ -178,7 +178,7 @@ class Several(_Still):
         answers = [member(batch).logits for member in self.members]
         if not self.best:
             return Output(mixture(answers, self.weights, T))
-        losses = torch.stack([F.cross_entropy(z, batch.labels, reduction="none") for z in answers])
+        losses = torch.stack([F.cross_entropy(z, batch.targets, reduction="none") for z in answers])
         surest = losses.argmin(0)
         return Output(torch.stack(answers)[surest, torch.arange(len(batch), device=surest.device)])
 
@@ -203,7 +203,7 @@ class Joint:
         outputs = [learner.tap(learner.model, batch.inputs) for learner in self.learners]
         said = [output.logits.detach().float() for output in outputs]
         for place, (learner, output) in enumerate(zip(self.learners, outputs, strict=True)):
-            terms = {"ce": F.cross_entropy(output.logits.float(), batch.labels)}
+            terms = {"ce": F.cross_entropy(output.logits.float(), batch.targets)}
             if learner.mutual:
                 assert student is not None
                 others = [student, *said[:place], *said[place + 1 :]]

@@ -6,7 +6,6 @@ import functools
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -48,7 +47,7 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
     shape = shapes(job.teacher, job.data.input)[layer][1:] if layer else (len(job.data.classes),)
 
     def compute() -> Iterator[np.ndarray]:
-        title = f"teacher's {what}, {name}" + (f", view {view}" if split.augmentation else "")
+        title = f"teacher's {what}, {name}" + (f", view {view}" if split.draws else "")
         with ui.bar(len(split), title) as bar:
             for given in metrics.answers(job.teacher, split, view=shown, dtype=dtype, layer=layer):
                 bar.update(len(given))
@@ -56,7 +55,7 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
 
     if job.plain["teacher"]["cache"] == "off":
         return torch.from_numpy(np.concatenate(list(compute()))).view(len(split), *shape)
-    seen = asdict(split.augmentation) | {"view": view} if split.augmentation else None
+    seen = {**split.draws, "view": view} if split.draws else None
     about = {
         "teacher": job.names["teacher"],
         "dataset": job.names["dataset"],

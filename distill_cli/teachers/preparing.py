@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def prepare(job: Setup) -> Prepared:
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         written = weights.write_model(place, "teacher", model.net, card)
         for name, split in (("val", job.data.val), ("test", job.data.test)):
-            facts[name] = metrics.measure(logits.of_teacher(job, written, name), split.labels)
+            facts[name] = metrics.measure(logits.of_teacher(job, written, name), split.targets)
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
         job.checkpoints(place).remove()
 
@@ -103,7 +103,7 @@ def prepare(job: Setup) -> Prepared:
 
 def _augmented(data: Data) -> dict[str, Any]:
     """What a fit depends on where the data are augmented: nothing is added where they are not."""
-    return {"augmentation": asdict(data.train.augmentation)} if data.train.augmentation else {}
+    return {"augmentation": dict(data.train.draws)} if data.train.draws else {}
 
 
 def _new_views(data: Data) -> Data:
@@ -131,8 +131,9 @@ def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
             f"{path} was trained on other classes, or in another order: {', '.join(card['classes'][:5])}, ... "
             f"against {', '.join(data.classes[:5])}, ..."
         )
-    trained = {key: list(card["model"].get(key) or card["input"][key]) for key in ("mean", "std")}
-    now = {key: list(node[key] or getattr(data.input, key)) for key in ("mean", "std")}
+    scaled = [key for key in ("mean", "std") if key in card["input"]]
+    trained = {key: list(card["model"].get(key) or card["input"][key]) for key in scaled}
+    now = {key: list(node[key] or data.input.as_card()[key]) for key in scaled}
     if trained != now:
         flags = " ".join(f"teacher.{key}={values}".replace(" ", "") for key, values in trained.items())
         ui.warn(f"{path} was trained under another normalisation; {flags} restores it")
@@ -141,7 +142,7 @@ def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
 
 def warn_if_at_chance(accuracy: float, data: Data) -> None:
     """Say so when a teacher knows no more than always naming the most frequent class."""
-    counts = torch.bincount(data.val.labels, minlength=len(data.classes))
+    counts = torch.bincount(data.val.targets, minlength=len(data.classes))
     chance = float(counts.max() / counts.sum())
     if accuracy <= 1.1 * chance:
         ui.warn(

@@ -243,7 +243,7 @@ def fit(
         row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr}
         row["loss"] = meter.means()
         val_logits = metrics.logits_of(state.model, data.val)
-        row["val"] = metrics.measure(val_logits, data.val.labels, teacher.logits("val") if teacher else None)
+        row["val"] = metrics.measure(val_logits, data.val.targets, teacher.logits("val") if teacher else None)
         if settings.debug:
             row["debug"] = meter.influence
         row["images_per_second"], row["seconds"] = len(data.train) / seconds, seconds

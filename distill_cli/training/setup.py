@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +98,7 @@ class Setup:
             "names": {"dataset": self.names["dataset"], "model": self.names[role]},
             "model": models.rebuild_node(self.plain[role], model),
             "classes": list(self.data.classes),
-            "input": asdict(self.data.input),
+            "input": self.data.input.as_card(),
             "dataset": dataset,
         }
 
@@ -188,7 +188,7 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
             found.append(f"{key} has no effect with objective={names}")
         elif key in typed and f"${{{key}}}" not in by_stage:
             found.append(f"{key} has no effect: every stage of this schedule sets its own")
-    if not job.data.train.augmentation:
+    if not job.data.train.draws:
         still = [key for key in typed if key in ("dataset.views", "dataset.view_seed")]
         found += [f"{key} has no effect: no augmentation is chosen (dataset.augmentation.flip=true)" for key in still]
     curve = job.recipe.curve.shape

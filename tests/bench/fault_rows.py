@@ -38,7 +38,7 @@ from tqdm import tqdm
 from distill_cli import cli
 from distill_cli.base import files
 from distill_cli.base.errors import DistillError
-from distill_cli.data import InputSpec
+from distill_cli.data import PictureSpec
 from distill_cli.models import Classifier
 from distill_cli.models.smallcnn import SmallCNN
 from distill_cli.models.zoo import torchvision
@@ -928,7 +928,7 @@ def saves(lab: Lab, place: Path, draw: random.Random, model: str, number: int) -
 
 def measured_saves(place: Path, model: str, number: int) -> None:
     """In a process of its own, which then ends: five saves of a trained state timed, then as many as asked."""
-    size, spec = (32, 32), InputSpec(3, (32, 32), (0.5,), (0.5,))
+    size, spec = (32, 32), PictureSpec(3, (32, 32), (0.5,), (0.5,))
     net = torchvision("resnet18", 10, size) if model == "resnet18" else SmallCNN([64, 128], 3, 10, size)
     recipe = Recipe.read({"_target_": "torch.optim.Adam", "lr": 1e-3})
     state = loop.begin(Classifier(net, spec), {}, recipe)

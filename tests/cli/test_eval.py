@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import picture_split
 from PIL import Image
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from distill_cli import models
-from distill_cli.data import InputSpec, Split
+from distill_cli.data import PictureSpec, Split
 from distill_cli.deploy import cost
 from distill_cli.models import Classifier
 from distill_cli.tasks import evaluation, metrics
@@ -45,7 +46,7 @@ class Streamed(Dataset[Tensor]):
 
 
 def split_of(images: Any, labels: Tensor) -> Split:
-    return Split(images, labels, torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 1, 1))
+    return picture_split(images, labels)
 
 
 def answers(samples: int, classes: int, sharpness: float = 3.0) -> tuple[dict[str, Tensor], Tensor]:
@@ -175,7 +176,7 @@ def test_a_thousand_classes_of_noise_at_224_pixels_stay_far_below_a_megabyte() -
 
 SMALL = {"_target_": "distill_cli.models.smallcnn.SmallCNN", "widths": [8, 16], "in_channels": None}
 RESNET = {"_target_": "distill_cli.models.zoo.torchvision", "name": "resnet18", "weights": None, "stem": "auto"}
-SPEC = InputSpec(1, (28, 28), (0.5,), (0.5,))
+SPEC = PictureSpec(1, (28, 28), (0.5,), (0.5,))
 
 
 def test_costs_are_positive_and_the_larger_model_costs_more() -> None:

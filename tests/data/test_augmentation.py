@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import make_pictures
+from helpers import make_pictures, pictures_in
 from torch import Tensor
 
 from distill_cli.base.runtime import sample_order, seed_of
@@ -142,7 +142,7 @@ def the_same(ours: list[Batch], theirs: list[Batch]) -> bool:
     return len(ours) == len(theirs) and all(
         torch.equal(getattr(one, name), getattr(other, name))
         for one, other in zip(ours, theirs, strict=True)
-        for name in ("inputs", "labels", "index")
+        for name in ("inputs", "targets", "index")
     )
 
 
@@ -158,11 +158,11 @@ def test_pictures_held_and_streamed_by_any_number_of_workers_look_the_same(tmp_p
     held = folder(root, views=2, view_seed=9)
     order = sample_order(len(held.train), 0, 1)
     expected = {view: list(held.train.batches(4, order, view)) for view in (0, 1)}
-    assert isinstance(held.train.images, Tensor)
+    assert held.train.source.held is not None
     assert not the_same(expected[0], expected[1])
     for workers in (0, 2):
         streamed = folder(root, workers, views=2, view_seed=9, memory=0)
-        assert not isinstance(streamed.train.images, Tensor)
+        assert streamed.train.source.held is None
         for view, batches in expected.items():
             assert the_same(list(streamed.train.batches(4, order, view)), batches), (workers, view)
 
@@ -299,10 +299,9 @@ def test_pictures_are_shown_as_they_are_where_no_view_is_asked_for(tmp_path: Pat
 )
 def test_without_augmentation_every_view_shows_the_pictures_as_they_are(tmp_path: Path, augmentation: Any) -> None:
     data = folder(make_pictures(tmp_path), augmentation=augmentation, views=3, view_seed=4)
-    assert isinstance(data.train.images, Tensor)
     order = sample_order(len(data.train), 0, 1)
     mean, std = (torch.tensor(values).view(1, -1, 1, 1).double() for values in (data.input.mean, data.input.std))
-    expected = (data.train.images[order].double() / 255 - mean) / std
+    expected = (pictures_in(data.train)[order].double() / 255 - mean) / std
     for view in (None, 0, 2):
         batches = list(data.train.batches(4, order, view))
         assert torch.allclose(torch.cat([batch.inputs for batch in batches]).double(), expected, atol=1e-5)

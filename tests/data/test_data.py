@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import pictures_in
 from PIL import Image
 from sklearn.datasets import load_digits
 
 from distill_cli.base.errors import ConfigError, DataError
-from distill_cli.data import Batch, Data, InputSpec, Part, Split, assemble, load
+from distill_cli.data import Batch, Data, Part, PictureSpec, Split, assemble, load
 from distill_cli.data.digits import digits
 from distill_cli.data.folder import image_folder
 from distill_cli.data.vision import torchvision
@@ -40,8 +41,7 @@ def assembled(train: list[int], test: list[int], classes: int = 2, val: list[int
 
 
 def pictures_of(split: Split) -> list[bytes]:
-    assert isinstance(split.images, torch.Tensor)
-    return [picture.numpy().tobytes() for picture in split.images]
+    return [picture.numpy().tobytes() for picture in pictures_in(split)]
 
 
 def inputs_of(split: Split, batch_size: int = 3) -> torch.Tensor:
@@ -64,12 +64,12 @@ def test_digits_are_all_there_once_with_their_own_labels(small_digits: Data) -> 
     found = []
     for name in SPLITS:
         split = getattr(small_digits, name)
-        found += list(zip(pictures_of(split), split.labels.tolist(), strict=True))
+        found += list(zip(pictures_of(split), split.targets.tolist(), strict=True))
     assert sorted(found) == expected
 
 
 def test_digits_keep_each_classs_share_in_every_split(small_digits: Data) -> None:
-    train, val, test = (torch.bincount(getattr(small_digits, name).labels, minlength=10) for name in SPLITS)
+    train, val, test = (torch.bincount(getattr(small_digits, name).targets, minlength=10) for name in SPLITS)
     rest = train + val
     whole = rest + test
     assert (test - whole * 360 / 1797).abs().max().item() <= 1
@@ -115,9 +115,8 @@ def test_batches_follow_the_given_order() -> None:
     batches = list(data.train.batches(5, order))
     assert [len(batch) for batch in batches] == [5, 4]
     assert torch.equal(torch.cat([batch.index for batch in batches]), order)
-    assert torch.equal(torch.cat([batch.labels for batch in batches]), data.train.labels[order])
-    assert isinstance(data.train.images, torch.Tensor)
-    expected = (data.train.images[order].double() / 255 - data.input.mean[0]) / data.input.std[0]
+    assert torch.equal(torch.cat([batch.targets for batch in batches]), data.train.targets[order])
+    expected = (pictures_in(data.train)[order].double() / 255 - data.input.mean[0]) / data.input.std[0]
     assert torch.allclose(torch.cat([batch.inputs for batch in batches]).double(), expected, atol=1e-5)
 
 
@@ -131,7 +130,7 @@ def test_each_channel_has_its_own_normalisation() -> None:
 
 def test_another_normalisation_shows_the_same_pictures() -> None:
     data = assembled([0, 1] * 6, [0, 1])
-    other = data.normalised(InputSpec(1, (4, 4), (0.25,), (0.5,)))
+    other = data.normalised(PictureSpec(1, (4, 4), (0.25,), (0.5,)))
     for name in SPLITS:
         raw = inputs_of(getattr(data, name)) * data.input.std[0] + data.input.mean[0]
         assert torch.allclose(inputs_of(getattr(other, name)), (raw - 0.25) / 0.5, atol=1e-5)
@@ -144,7 +143,7 @@ def test_a_batch_is_cut_into_nearly_equal_parts(size: int, number: int, lengths:
     batch = Batch(rows.float().view(-1, 1, 1, 1), rows + 10, rows + 20)
     parts = list(batch.parts(number))
     assert [len(each) for each in parts] == lengths
-    for name in ("inputs", "labels", "index"):
+    for name in ("inputs", "targets", "index"):
         assert torch.equal(torch.cat([getattr(each, name) for each in parts]), getattr(batch, name))
 
 
@@ -156,20 +155,20 @@ def test_validation_is_cut_from_train_without_losing_a_sample() -> None:
     assert (len(data.train), len(data.val)) == (15, 5)
     everything = part([0, 0, 0, 1] * 5, 0)
     assert sorted(pictures_of(data.train) + pictures_of(data.val)) == sorted(
-        p.numpy().tobytes() for p in everything.images
+        p.numpy().tobytes() for p in pictures_in(everything)
     )
-    assert torch.bincount(data.val.labels).tolist() in ([4, 1], [3, 2])
+    assert torch.bincount(data.val.targets).tolist() in ([4, 1], [3, 2])
 
 
 def test_a_validation_set_of_its_own_is_used_as_it_is() -> None:
     data = assembled([0, 1, 0], [0, 1], val=[1, 0, 1, 1])
     assert [len(getattr(data, name)) for name in SPLITS] == [3, 4, 2]
-    assert data.val.labels.tolist() == [1, 0, 1, 1]
+    assert data.val.targets.tolist() == [1, 0, 1, 1]
 
 
 def test_even_a_tiny_fraction_leaves_every_class_in_validation() -> None:
     data = assembled([0, 1, 2] * 4, [0, 1, 2], classes=3, val_fraction=0.01)
-    assert sorted(data.val.labels.tolist()) == [0, 1, 2]
+    assert sorted(data.val.targets.tolist()) == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
@@ -190,8 +189,8 @@ def test_parts_that_cannot_be_used_are_refused(train: list[int], test: list[int]
 
 
 def test_pictures_without_labels_are_refused() -> None:
-    short = Part(part([0, 1, 0, 1]).images, np.array([0, 1, 0]))
-    with pytest.raises(DataError, match="train holds 4 pictures but 3 labels"):
+    short = Part(part([0, 1, 0, 1]).source, np.array([0, 1, 0]))
+    with pytest.raises(DataError, match="train holds 4 samples but 3 labels"):
         assemble(short, part([0, 1]), part([0, 1]), "ab", val_fraction=0.1, split_seed=0, mean=None, std=None, note="")
 
 
@@ -236,7 +235,7 @@ def test_pictures_carry_their_folders_class_and_their_own_pixels(tmp_path: Path)
         expected = [np.asarray(noise(100 * number + 10 * label + i)).transpose(2, 0, 1).tobytes()
                     for label in (0, 1) for i in range(4)]  # fmt: skip
         assert pictures_of(split) == expected
-        assert split.labels.tolist() == [0] * 4 + [1] * 4
+        assert split.targets.tolist() == [0] * 4 + [1] * 4
 
 
 def test_without_test_val_is_the_test_set_and_validation_is_cut_from_train(tmp_path: Path) -> None:
@@ -268,8 +267,7 @@ def with_first(root: Path, picture: Image.Image, suffix: str = ".png", mode: str
 
 def first(data: Data) -> np.ndarray:
     """The first test picture, (H, W, C)."""
-    assert isinstance(data.test.images, torch.Tensor)
-    return data.test.images[0].permute(1, 2, 0).numpy()
+    return pictures_in(data.test)[0].permute(1, 2, 0).numpy()
 
 
 def test_grey_among_colour_is_expanded(tmp_path: Path) -> None:
@@ -361,12 +359,12 @@ def test_wide_pictures_are_cropped_at_the_centre(tmp_path: Path) -> None:
 def test_reading_as_it_goes_gives_the_same_batches_as_from_memory(tmp_path: Path) -> None:
     fill(tmp_path, count=6, size=(9, 7))
     held = image_folder(str(tmp_path))
-    assert isinstance(held.train.images, torch.Tensor)
+    assert held.train.source.held is not None
     order = torch.randperm(len(held.train), generator=torch.Generator().manual_seed(0))
     expected = list(held.train.batches(4, order))
     for workers in (0, 2):
         streamed = image_folder(str(tmp_path), memory=0, workers=workers)
-        assert not isinstance(streamed.train.images, torch.Tensor)
+        assert streamed.train.source.held is None
         assert streamed.input == held.input
         random_state = torch.get_rng_state()
         found = list(streamed.train.batches(4, order))
@@ -374,7 +372,7 @@ def test_reading_as_it_goes_gives_the_same_batches_as_from_memory(tmp_path: Path
         assert len(found) == len(expected)
         for ours, theirs in zip(found, expected, strict=True):
             assert torch.equal(ours.inputs, theirs.inputs)
-            assert torch.equal(ours.labels, theirs.labels)
+            assert torch.equal(ours.targets, theirs.targets)
             assert torch.equal(ours.index, theirs.index)
 
 
@@ -485,8 +483,7 @@ def write_set(raw: Path, names: tuple[str, str], labels: np.ndarray) -> list[np.
 
 
 def shown(split: Split) -> list[np.ndarray]:
-    assert isinstance(split.images, torch.Tensor)
-    return [picture[0].numpy() for picture in split.images]
+    return [picture[0].numpy() for picture in pictures_in(split)]
 
 
 @pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "KMNIST"])
@@ -497,10 +494,10 @@ def test_the_mnist_family_is_read_from_its_files(tmp_path: Path, name: Any) -> N
     assert [len(getattr(data, split)) for split in SPLITS] == [20, 10, 30]
     assert (len(data.classes), data.input.size, data.input.channels) == (10, (28, 28), 1)
     assert np.array_equal(shown(data.test), test)
-    assert data.test.labels.tolist() == labels.tolist()
+    assert data.test.targets.tolist() == labels.tolist()
     both = sorted(picture.tobytes() for picture in [*shown(data.train), *shown(data.val)])
     assert both == sorted(picture.tobytes() for picture in train)
-    assert sorted(data.val.labels.tolist()) == list(range(10))
+    assert sorted(data.val.targets.tolist()) == list(range(10))
 
 
 def test_mnist_can_be_shown_at_another_size(tmp_path: Path) -> None:
@@ -513,7 +510,7 @@ def test_emnist_letters_are_stood_upright_and_counted_from_zero(tmp_path: Path) 
     _, test = write_set(tmp_path / "EMNIST" / "raw", ("emnist-letters-train", "emnist-letters-test"), labels)
     data = torchvision("EMNIST", str(tmp_path), download=False)
     assert data.classes == tuple("abcdefghijklmnopqrstuvwxyz")
-    assert data.test.labels.tolist() == (labels - 1).tolist()
+    assert data.test.targets.tolist() == (labels - 1).tolist()
     assert np.array_equal(shown(data.test), test.transpose(0, 2, 1))
 
 
@@ -550,11 +547,11 @@ def hardened(**how: Any) -> Data:
 def test_a_limit_keeps_so_many_of_each_class_in_the_order_of_the_data_and_leaves_the_rest_alone() -> None:
     whole, few = hardened(), hardened(limit=200)
     assert len(few.train) == 200 and "train limited to 200 of 1,293" in few.note
-    shares = [torch.bincount(data.train.labels, minlength=10) / len(data.train) for data in (whole, few)]
+    shares = [torch.bincount(data.train.targets, minlength=10) / len(data.train) for data in (whole, few)]
     assert torch.allclose(*shares, atol=0.01)
     places = [pictures_of(whole.train).index(picture) for picture in pictures_of(few.train)]
     assert places == sorted(places)
-    assert few.train.labels.tolist() == whole.train.labels[places].tolist()
+    assert few.train.targets.tolist() == whole.train.targets[places].tolist()
     assert pictures_of(few.val) == pictures_of(whole.val) and pictures_of(few.test) == pictures_of(whole.test)
     assert pictures_of(hardened(limit=200).train) == pictures_of(few.train)
     assert hardened(limit=5000).digest == whole.digest != few.digest
@@ -562,10 +559,10 @@ def test_a_limit_keeps_so_many_of_each_class_in_the_order_of_the_data_and_leaves
 
 def test_label_noise_makes_that_share_of_the_training_labels_wrong_and_no_other() -> None:
     whole, noisy = hardened(), hardened(label_noise=0.25)
-    wrong = whole.train.labels != noisy.train.labels
+    wrong = whole.train.targets != noisy.train.targets
     assert wrong.sum().item() == round(0.25 * 1293)
-    assert sorted(set(noisy.train.labels.tolist())) == list(range(10))
-    assert noisy.val.labels.equal(whole.val.labels) and noisy.test.labels.equal(whole.test.labels)
+    assert sorted(set(noisy.train.targets.tolist())) == list(range(10))
+    assert noisy.val.targets.equal(whole.val.targets) and noisy.test.targets.equal(whole.test.targets)
     assert pictures_of(noisy.train) == pictures_of(whole.train)
     assert noisy.digest != whole.digest and hardened(label_noise=0.25).digest == noisy.digest
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_pictures
+from helpers import ROOT, make_pictures, picture_split
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -27,6 +27,7 @@ from distill_cli.data import Batch, Part, Split, assemble, batch_sizes, loading
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.folder import Pictures, image_folder
 from distill_cli.data.loading import Loader
+from distill_cli.data.source import Items
 
 SOON = 10.0  # seconds within which a failure must be told
 
@@ -85,12 +86,11 @@ class Numbered(Dataset[Tensor]):
 
 
 def loader(dataset: Dataset[Tensor], workers: int = 2, batch_size: int = 4) -> Loader:
-    return Loader(dataset, [part.tolist() for part in torch.arange(40).split(batch_size)], workers)
+    return Loader(Items(dataset), [part.tolist() for part in torch.arange(40).split(batch_size)], workers)
 
 
 def split(images: Tensor | Dataset[Tensor], workers: int = 0, size: int = 40) -> Split:
-    one = torch.ones(1, 1, 1, 1)
-    return Split(images, torch.arange(size) % 3, 0 * one, one, workers, Augmentation(crop=1, seed=3))
+    return picture_split(images, torch.arange(size) % 3, workers, Augmentation(crop=1, seed=3))
 
 
 @pytest.fixture(autouse=True)
@@ -323,7 +323,7 @@ def the_same(one: list[Batch], other: list[Batch]) -> bool:
     return len(one) == len(other) and all(
         torch.equal(getattr(a, name), getattr(b, name))
         for a, b in zip(one, other, strict=True)
-        for name in ("inputs", "labels", "index")
+        for name in ("inputs", "targets", "index")
     )
 
 
@@ -375,14 +375,14 @@ def test_a_picture_that_spoils_after_the_start_is_named(tmp_path: Path, workers:
 
 def test_a_worker_that_dies_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = image_folder(str(make_pictures(tmp_path)), memory=0, workers=2)
-    bomb, read = tmp_path / "test" / "b" / "3.png", Pictures.__getitem__
+    bomb, read = tmp_path / "test" / "b" / "3.png", Pictures.picture
 
     def deadly(pictures: Pictures, index: int) -> Tensor:
         if pictures.paths[index] == bomb:
             killed()
         return read(pictures, index)
 
-    monkeypatch.setattr(Pictures, "__getitem__", deadly)
+    monkeypatch.setattr(Pictures, "picture", deadly)
     with pytest.raises(WorkerError, match=rf"died: Killed while reading {bomb}\n"):
         list(data.test.batches(4))
 

@@ -19,13 +19,13 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config import building
 from distill_cli.config.places import conf_dir
-from distill_cli.data import InputSpec
+from distill_cli.data import PictureSpec
 from distill_cli.models import Classifier, cards, num_parameters, weights
 from distill_cli.models.resnet import SmallResNet, WideResNet
 from distill_cli.models.smallcnn import SmallCNN
 
-COLOUR = InputSpec(3, (32, 32), (0.5,) * 3, (0.25,) * 3)
-GREY = InputSpec(1, (28, 28), (0.2,), (0.3,))
+COLOUR = PictureSpec(3, (32, 32), (0.5,) * 3, (0.25,) * 3)
+GREY = PictureSpec(1, (28, 28), (0.2,), (0.3,))
 SMALL = {"_target_": "distill_cli.models.smallcnn.SmallCNN", "widths": [3, 4]}
 
 
@@ -34,8 +34,8 @@ def shipped(name: str) -> dict[str, Any]:
     return {str(key): value for key, value in node.items()}
 
 
-def spec(size: int, channels: int = 3) -> InputSpec:
-    return InputSpec(channels, (size, size), (0.5,) * channels, (0.25,) * channels)
+def spec(size: int, channels: int = 3) -> PictureSpec:
+    return PictureSpec(channels, (size, size), (0.5,) * channels, (0.25,) * channels)
 
 
 def draw(*shape: int) -> Tensor:
@@ -146,7 +146,7 @@ def test_an_unknown_torchvision_name_is_refused_with_the_nearest() -> None:
 def test_grey_pictures_are_expanded_to_the_channels_a_model_takes() -> None:
     model = models.build({**SMALL, "in_channels": 3}, "teacher", GREY, 5).eval()
     pictures = draw(2, 1, 28, 28)
-    assert model.channels == 3
+    assert model.front.channels == 3
     assert torch.equal(model(pictures), model.net(torch.cat([pictures] * 3, 1)))
 
 
@@ -158,7 +158,7 @@ def test_colour_is_not_squeezed_into_a_grey_model() -> None:
 @pytest.mark.parametrize("own", [3, 1])
 def test_a_teachers_own_normalisation_is_as_normalising_by_hand(own: int) -> None:
     mean, std = [0.485, 0.456, 0.406][:own], [0.229, 0.224, 0.225][:own]
-    data = InputSpec(3, (32, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
+    data = PictureSpec(3, (32, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
     model = models.build({**SMALL, "mean": mean, "std": std}, "teacher", data, 5).eval()
     raw = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
     shaped = [torch.tensor(v).view(1, -1, 1, 1) for v in (data.mean, data.std, mean, std)]
@@ -223,7 +223,7 @@ def test_a_model_that_gives_no_tensor_is_refused() -> None:
 def test_pictures_too_small_for_a_model_are_refused() -> None:
     with pytest.raises(ConfigError, match="poolings leave nothing of 3 x 3 pixels"):
         models.build(SMALL, "student", spec(3), 4)
-    with pytest.raises(ConfigError, match=r"teacher: cannot take pictures of 3 x 8 x 8"):
+    with pytest.raises(ConfigError, match=r"teacher: cannot take pictures of 3x8x8"):
         models.build({**shipped("torchvision"), "name": "squeezenet1_1"}, "teacher", spec(8), 4)
 
 
@@ -383,7 +383,7 @@ def test_published_weights_keep_all_but_a_head_of_other_classes(
     folder.mkdir(parents=True)
     torch.save(published.state_dict(), folder / "mobilenet_v3_small-047dcff4.pth")  # where torchvision keeps a download
     node = {"_target_": "distill_cli.models.zoo.torchvision", "name": "mobilenet_v3_small", "weights": "IMAGENET1K_V1"}
-    model = models.build({**node, "stem": "auto"}, "teacher", InputSpec(3, (32, 32), (0.5,) * 3, (0.5,) * 3), 7)
+    model = models.build({**node, "stem": "auto"}, "teacher", PictureSpec(3, (32, 32), (0.5,) * 3, (0.5,) * 3), 7)
     before, after = published.state_dict(), model.net.state_dict()
     assert after["classifier.3.weight"].shape == (7, 1024)
     assert all(torch.equal(before[name], after[name]) for name in before if not name.startswith("classifier.3"))
@@ -493,7 +493,7 @@ BOTTLENECK = {"_target_": "distill_cli.models.resnet.SmallResNet", "depth": 8, "
 def test_channels_go_last_unless_that_corrupts_memory(widths: list[int], last: bool) -> None:
     # oneDNN#6035: a strided 1x1 convolution of few channels, trained with channels last on a CPU
     model = models.build({**BOTTLENECK, "widths": widths}, "student", COLOUR, 5)
-    assert (model.layout == torch.channels_last) == last
+    assert (model.front.layout == torch.channels_last) == last
     for _ in range(20):
         model(draw(5, 3, 32, 32)).sum().backward()
 

@@ -616,10 +616,10 @@ def test_contrast_with_the_memory_by_loops(data: Data) -> None:
     with torch.no_grad():
         s = [unit(row) for row in objective.student_embed(ours).double().numpy()]
         t = [unit(row) for row in objective.teacher_embed(theirs).double().numpy()]
-    labels, expected = data.train.labels.tolist(), 0.0
+    labels, expected = data.train.targets.tolist(), 0.0
     for anchors, others, bank in ((s, t, banks[1]), (t, s, banks[0])):
         z = np.mean([math.exp(a @ row / 0.5) for a in anchors for row in bank])
-        for a, b, label in zip(anchors, others, batch.labels.tolist(), strict=True):
+        for a, b, label in zip(anchors, others, batch.targets.tolist(), strict=True):
             apart = [row for row, other in zip(bank, labels, strict=True) if other != label]
             odds = len(apart) * z
             power = math.exp(a @ b / 0.5)

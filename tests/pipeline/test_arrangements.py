@@ -220,7 +220,7 @@ def test_the_best_is_the_one_surest_of_the_label_but_labels_choose_nothing_where
     chosen = set()
     for batch, answer in lessons(one):
         each = [member(batch).logits for member in one.teacher.members]  # type: ignore[attr-defined]
-        for place, label in enumerate(batch.labels.tolist()):
+        for place, label in enumerate(batch.targets.tolist()):
             surest = int(np.argmax([softmax(z, 1)[place, label] for z in each]))
             assert torch.equal(answer[place], each[surest][place])
             chosen.add(surest)
@@ -286,7 +286,7 @@ def test_a_peers_step_is_the_one_computed_by_hand(mutual: bool, pictures: Path) 
     mean = (softmax(fixed[0], T) + softmax(fixed[1], T)) / 2
     np.testing.assert_allclose(softmax(answer, T), mean, rtol=1e-4)  # as they were before the step
     for place, (model, output, learner) in enumerate(zip(copies, outputs, learners, strict=True)):
-        labels = -F.log_softmax(output, 1)[torch.arange(len(batch)), batch.labels].mean()
+        labels = -F.log_softmax(output, 1)[torch.arange(len(batch)), batch.targets].mean()
         own = F.log_softmax(output / T, 1)
         others = [F.log_softmax(z / T, 1) for z in (student, fixed[1 - place])]
         divergences = torch.stack([(z.exp() * (z - own)).sum(1).mean() for z in others])

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from helpers import picture_split, pictures_in
 from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from distill_cli.data import InputSpec, Split
+from distill_cli.data import PictureSpec, Split
 from distill_cli.models import Classifier
 from distill_cli.tasks import metrics
 
@@ -136,8 +137,9 @@ def noisy() -> tuple[Classifier, Split]:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Dropout(0.5), nn.Linear(48, 4))
     pictures = torch.randint(0, 256, (11, 1, 6, 6), dtype=torch.uint8)
-    shaped = torch.full((1, 1, 1, 1), 0.5)
-    return Classifier(net, InputSpec(1, (6, 6), (0.5,), (0.5,))), Split(pictures, torch.arange(11) % 4, shaped, shaped)
+    return Classifier(net, PictureSpec(1, (6, 6), (0.5,), (0.5,))), picture_split(
+        pictures, torch.arange(11) % 4, mean=0.5, std=0.5
+    )
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -160,7 +162,7 @@ def test_logits_are_of_eval_mode_in_the_splits_order_whatever_the_batch_size() -
     assert torch.allclose(whole, cut, atol=1e-6)
     model.eval()
     with torch.no_grad():
-        direct = model((split.images[7:8].float() / 255 - 0.5) / 0.5)
+        direct = model((pictures_in(split)[7:8].float() / 255 - 0.5) / 0.5)
     assert torch.allclose(whole[7], direct[0], atol=1e-5)
 
 

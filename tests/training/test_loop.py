@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill_cli import models
 from distill_cli.base.errors import NonFiniteError
-from distill_cli.data import Batch, Data, InputSpec, Part, assemble
+from distill_cli.data import Batch, Data, Part, PictureSpec, assemble
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
 from distill_cli.objectives import Loss, Objective
@@ -197,7 +197,7 @@ def test_validation_is_measured_against_labels_and_teacher(data: Data) -> None:
     guide = Guide(data)
     (*_, row) = rows_of(state, data, recipe(), teacher=guide)
     logits = metrics.logits_of(state.model, data.val, BATCH)
-    assert row["val"] == metrics.measure(logits, data.val.labels, guide.logits("val"))
+    assert row["val"] == metrics.measure(logits, data.val.targets, guide.logits("val"))
     assert set(row["val"]) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
     assert row["images_per_second"] == pytest.approx(20 / row["seconds"])
 
@@ -245,7 +245,7 @@ def seen(epoch: int, accuracy: float, nll: float) -> Row:
 
 def test_best_is_the_highest_accuracy_then_the_lower_nll_then_the_earlier_epoch() -> None:
     net = nn.Linear(1, 1, bias=False)
-    state = loop.begin(Classifier(net, InputSpec(1, (1, 1), (0.0,), (1.0,))), {}, recipe())
+    state = loop.begin(Classifier(net, PictureSpec(1, (1, 1), (0.0,), (1.0,))), {}, recipe())
     scores = [(0.5, 1.0), (0.6, 2.0), (0.6, 1.5), (0.6, 1.5), (0.6, 1.8), (0.55, 0.1)]
     kept = []
     for epoch, score in enumerate(scores, 1):

@@ -26,7 +26,7 @@ from distill_cli.base import files, runtime, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import slug
 from distill_cli.config.compose import choice
-from distill_cli.data import Data, InputSpec, load
+from distill_cli.data import Data, Spec, load, read_spec
 from distill_cli.models import Classifier, weights
 from distill_cli.models.cards import rebuild
 from distill_cli.pipeline.summary import COLUMNS
@@ -59,7 +59,7 @@ def run(cfg: DictConfig) -> dict[str, float]:
     device = runtime.device(cfg.device)
     found, state = find(Path(cfg.ckpt).expanduser())
     trust = list(cfg.trust)
-    spec = InputSpec.read(found.card["input"])
+    spec = read_spec(found.card["input"], list(cfg.trust))
     role = "teacher" if found.card.get("role") == "teacher" else "student"
     student = rebuild(found.card, role, spec, state, str(found.path), trust).to(device)
     data = load_data(cfg, found.card, spec, trust).to(device)
@@ -68,9 +68,9 @@ def run(cfg: DictConfig) -> dict[str, float]:
     teachers = load_teachers(found, spec, trust)
     theirs = [metrics.logits_of(model.to(device), split, cfg.batch_size) for model, _ in teachers]
     together = mixture(theirs, torch.tensor([share for _, share in teachers])) if theirs else None
-    scores = metrics.measure(logits, split.labels, together)
+    scores = metrics.measure(logits, split.targets, together)
     dataset = found.card["names"]["dataset"] if choice("dataset") == "stored" else choice("dataset")
-    of_teacher = None if together is None else metrics.measure(together, split.labels)
+    of_teacher = None if together is None else metrics.measure(together, split.targets)
     show(scores, of_teacher, f"{dataset} {cfg.split}", len(split))
     facts: dict[str, Any] = {
         "checkpoint": str(found.path),
@@ -80,14 +80,14 @@ def run(cfg: DictConfig) -> dict[str, float]:
     }
     facts["student"] = scores
     if cfg.per_class:
-        facts["per_class"] = classes = metrics.per_class(logits, split.labels)
+        facts["per_class"] = classes = metrics.per_class(logits, split.targets)
         rows = [[name, *(f"{classes[c][i]:.4f}" for c in ("precision", "recall", "f1")), f"{classes['support'][i]:,}"]
                 for i, name in enumerate(found.card["classes"])]  # fmt: skip
         ui.show(ui.table("by class", ["class", "precision", "recall", "f1", "samples"], rows))
     if cfg.predictions is not None:
         target = Path(cfg.predictions).expanduser()
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.write(target, predictions(found.card["classes"], split.labels, logits, together))
+        files.write(target, predictions(found.card["classes"], split.targets, logits, together))
         ui.show(f"predictions: {target}")
     ui.show(f"metrics: {write_metrics(found, facts, dataset, cfg.split)}")
     return scores
@@ -116,7 +116,7 @@ def _run_of(folder: Path) -> Path | None:
     return folder if (folder / "status.json").is_file() else None
 
 
-def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: list[str]) -> Data:
+def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: Spec, trust: list[str]) -> Data:
     """The data to evaluate on, normalised as the checkpoint's were.
 
     Raises:
@@ -124,10 +124,8 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
     """
     stored = choice("dataset") == "stored"
     node: Any = OmegaConf.to_container(cfg.dataset, resolve=True) or card["dataset"]
-    if stored and isinstance(node.get("size"), int) and (node["size"],) * 2 != spec.size:
-        raise CheckpointError(
-            f"the checkpoint takes pictures of {spec.size[0]}x{spec.size[1]}, dataset.size={node['size']}"
-        )
+    if stored:
+        spec.check_node(node)
     data = load(node, cfg.workers, trust if stored else None)
     if len(data.classes) != len(card["classes"]):
         raise CheckpointError(
@@ -135,16 +133,11 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: InputSpec, trust: 
         )
     if list(data.classes) != card["classes"]:
         ui.warn("the classes are called otherwise than in training; they are matched by position")
-    if data.input.size != spec.size or data.input.channels not in (1, spec.channels):
-        raise CheckpointError(
-            f"the checkpoint takes pictures of {spec.channels}x{spec.size[0]}x{spec.size[1]}, these are "
-            f"{data.input.channels}x{data.input.size[0]}x{data.input.size[1]}",
-            f"try dataset.size={spec.size[0]}",
-        )
+    spec.check(data.input)
     return data.normalised(spec)
 
 
-def load_teachers(found: Found, spec: InputSpec, trust: list[str]) -> list[tuple[Classifier, float]]:
+def load_teachers(found: Found, spec: Spec, trust: list[str]) -> list[tuple[Classifier, float]]:
     """The teachers the card names, each with its share, when they are all still there; else none, and a word about it."""
     named = _named(found)
     folders = [found.home / one["path"] for one in named]

@@ -25,7 +25,7 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.config import kinds, yamls
 from distill_cli.config.compose import choice
 from distill_cli.config.places import group_files
-from distill_cli.data import Data, InputSpec, load
+from distill_cli.data import Data, Spec, load
 from distill_cli.models import Classifier, features
 from distill_cli.models.features import Shapes
 from distill_cli.training import setup
@@ -87,14 +87,13 @@ def _compared(
     return compared, refused
 
 
-def _table(title: str, model: Classifier, shapes: Shapes, spec: InputSpec) -> Table:
-    size = f"{spec.channels}x{spec.size[0]}x{spec.size[1]}"
+def _table(title: str, model: Classifier, shapes: Shapes, spec: Spec) -> Table:
     modules = dict(model.net.named_modules())
     rows = [
         [path, type(modules[path]).__name__, _size(shape), f"{models.num_parameters(modules[path]):,}"]
         for path, shape in shapes.items()
     ]
-    return ui.table(f"{title}, input {size}", ["path", "module", "output", "parameters"], rows)
+    return ui.table(f"{title}, input {spec.words()}", ["path", "module", "output", "parameters"], rows)
 
 
 def _size(shape: tuple[int, ...]) -> str:
