@@ -1,4 +1,4 @@
-"""The wheel: it holds conf/ and nothing of the checkout, and works from another directory with a ./conf of the user's."""
+"""The wheel: it holds conf/, the manual and nothing of the checkout, and works from another directory with a ./conf there."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_every_yaml_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_holds_every_yaml_and_page_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"distill_cli/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
-    assert shipped <= names
+    shipped |= {str(path.relative_to(ROOT)) for path in (ROOT / "distill_cli" / "manual").glob("*.md")}
+    assert len(shipped) > 50 and shipped <= names
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"distill_cli"}
 
@@ -60,5 +61,7 @@ def test_an_installed_wheel_trains_a_network_of_the_users(wheel: Path, tmp_path:
     assert read_json(only_run(work) / "model.json")["model"] == {"_target_": "mynet.MyNet", "width": 8}
     shown = distill_process("list", "models", cwd=work, PYTHONPATH=str(site))
     assert "mynet" in shown.stdout
+    page = distill_process("help", "sweeps", cwd=work, PYTHONPATH=str(site))
+    assert page.stdout.startswith("# Sweeps")
     where = distill_process("train", "--info", "searchpath", cwd=work, PYTHONPATH=str(site))
     assert str(site / "distill_cli" / "conf") in where.stdout

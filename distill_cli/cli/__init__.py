@@ -12,7 +12,7 @@ from distill_cli.cli.pages import command_names, front_page, help_page
 def main(argv: list[str] | None = None) -> int:
     """Run one command line; returns the exit code and prints one message for a failure."""
     words = list(sys.argv[1:] if argv is None else argv)
-    if not words or words[0] in ("-h", "--help", "help"):
+    if not words or words[0] in ("-h", "--help"):
         return shown(front_page())
     if words[0] == "--version":
         return shown(f"distill {__version__}")

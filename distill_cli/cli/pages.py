@@ -1,4 +1,4 @@
-"""Help pages and what is found by walking folders; imports next to nothing, because a help page should come at once."""
+"""Help pages, the manual, and the commands that exist; imports next to nothing, because a help page should come at once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 from distill_cli.config.shipped import conf_folder
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+MANUAL = f"{os.path.dirname(HERE)}/manual"
 
 OPTIONS = """
 options:
@@ -30,8 +31,18 @@ def page_of(command: str) -> str:
     return _read(f"{HERE}/commands/{command}.py").split('"""')[1].strip()
 
 
+def topics() -> list[str]:
+    """The manual's topics: one Markdown file each."""
+    return sorted(name.removesuffix(".md") for name in os.listdir(MANUAL) if name.endswith(".md"))
+
+
+def manual_page(topic: str) -> str:
+    """The Markdown of a topic of the manual."""
+    return _read(f"{MANUAL}/{topic}.md")
+
+
 def front_page() -> str:
-    """What there is, and what to type first."""
+    """The commands, and what to type first."""
     lines = [f"  {name:<10} {page_of(name).splitlines()[0]}" for name in command_names()]
     return "\n".join(
         [
@@ -45,13 +56,14 @@ def front_page() -> str:
             "       distill train teacher=resnet18 student=smallcnn T=3 baseline=true",
             "       distill train -m T=1,3 seed=0,1,2    a sweep, its leaderboard and report",
             "       distill list                     what can be chosen",
-            "       distill COMMAND --help           more on one",
+            "       distill COMMAND --help           a command's options and keys",
+            "       distill help                     the manual's topics",
         ]
     )
 
 
 def help_page(command: str) -> str:
-    """A command's page, with its options and keys where it takes a configuration."""
+    """A command's help page; options and keys are part of it where the command takes a configuration."""
     root = f"{conf_folder()}/{command}.yaml"
     if not os.path.isfile(root):
         return page_of(command)

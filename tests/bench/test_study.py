@@ -188,13 +188,12 @@ def test_seeds_wait_for_all_trials_and_take_what_validation_chose(tmp_path: Path
     assert [found["number"] for found in table.read(bench.csv)] == ["0", "1", "2"]
 
 
-def test_what_readme_says_of_the_study_is_in_its_raw_rows() -> None:
+def test_what_the_manual_says_of_the_study_is_in_its_raw_rows() -> None:
     results = ROOT / "tests" / "bench" / "results"
     tables = table.markdown(table.Study(table.read(results / "study.csv"), 4, 5), 4, 5)
     assert (results / "study.md").read_text(encoding="utf-8") == tables
     known = {cell.strip() for line in tables.splitlines() for cell in line.split("|")}
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme.partition("## When does distillation pay?")[2].partition("\n## ")[0]
-    cells = {cell.strip() for line in section.splitlines() if line.startswith("| ") for cell in line.split("|")[2:]}
+    page = (ROOT / "distill_cli" / "manual" / "study.md").read_text(encoding="utf-8")
+    cells = {cell.strip() for line in page.splitlines() if line.startswith("| ") for cell in line.split("|")[2:]}
     told = {cell for cell in cells if "±" in cell}
     assert len(told) > 30 and told <= known

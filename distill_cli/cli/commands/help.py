@@ -1,0 +1,78 @@
+"""Show a page of the manual, or list its topics.
+
+usage: distill help [TOPIC]
+
+  distill help                  the topics, one line each
+  distill help sweeps           one page; on a terminal through a pager
+  distill help sweeps | less    its Markdown as it is written
+  distill help train            a command's own page, as distill train --help shows it
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Sequence
+
+from distill_cli.base.errors import ConfigError, did_you_mean
+from distill_cli.cli import shown
+from distill_cli.cli.pages import command_names, help_page, manual_page, topics
+
+WIDTH = 100  # columns at most: longer lines are hard to read
+LINK = re.compile(r"!?\[([^\]]*)\]\(([^)]*)\)")
+
+
+def run(words: Sequence[str]) -> int:
+    """Show the page that the words name, or the list of topics; returns the exit code, 0.
+
+    Raises:
+        ConfigError: no page has that name, or several are named.
+    """
+    if not words:
+        return shown(contents())
+    (topic, *more) = words
+    if more:
+        raise ConfigError(f"distill help: one topic at a time, got {len(words)}", f"distill help {topic}")
+    if topic in topics():
+        page = for_a_command_line(manual_page(topic))
+        return paged(page) if sys.stdout.isatty() else shown(page)
+    if topic in command_names():
+        return shown(help_page(topic))
+    guess = did_you_mean(topic, [*topics(), *command_names()], "distill help ")
+    raise ConfigError(f"distill help: there is no page {topic!r}", f"{guess}topics: {', '.join(topics())}")
+
+
+def contents() -> str:
+    """Every topic with its page's title."""
+    lines = [f"  {name:<12} {manual_page(name).splitlines()[0].lstrip('# ')}" for name in topics()]
+    return "\n".join(["topics of the manual: distill help TOPIC", "", *lines, "", "commands: distill --help"])
+
+
+def for_a_command_line(page: str) -> str:
+    """The page with the command to type in place of each link to another page; other links show where they lead."""
+
+    def told(link: re.Match[str]) -> str:
+        text, target = link.groups()
+        name = target.partition("#")[0].removesuffix(".md")
+        if not name:
+            return text
+        if name in topics():
+            return f"{text} (`distill help {name}`)"
+        return f"{text} ({target.lstrip('./')})"
+
+    return LINK.sub(told, page).rstrip()
+
+
+def paged(page: str) -> int:
+    """Show Markdown on the terminal through $PAGER, or less; returns 0."""
+    from rich.console import Console
+    from rich.markdown import Markdown
+    from rich.theme import Theme
+
+    os.environ.setdefault("LESS", "FRX")  # show colours, and do not wait at the end of a page that fits the screen
+    console = Console(theme=Theme({"markdown.code": "bold cyan"}))
+    console.width = min(console.width, WIDTH)
+    with console.pager(styles=True):
+        console.print(Markdown(page, code_theme="ansi_dark"))
+    return 0
