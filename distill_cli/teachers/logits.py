@@ -17,8 +17,8 @@ from torch import Tensor
 from distill_cli.base import ui
 from distill_cli.config.building import code_digest
 from distill_cli.models.features import shapes
+from distill_cli.runs import store
 from distill_cli.tasks import metrics
-from distill_cli.teachers import cache
 from distill_cli.training.setup import Setup
 
 # Keys of a teacher's node that play no part once its weights are given.
@@ -46,15 +46,15 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
     what = f"{layer}'s features" if layer else "logits"
     shape = shapes(job.teacher, job.data.input)[layer][1:] if layer else (len(job.data.classes),)
 
-    def compute() -> Iterator[np.ndarray]:
+    def compute() -> Iterator[dict[str, np.ndarray]]:
         title = f"teacher's {what}, {name}" + (f", view {view}" if split.draws else "")
         with ui.bar(len(split), title) as bar:
             for given in metrics.answers(job.teacher, split, view=shown, dtype=dtype, layer=layer):
                 bar.update(len(given))
-                yield given.cpu().numpy()
+                yield {"logits": given.cpu().numpy()}
 
     if job.plain["teacher"]["cache"] == "off":
-        return torch.from_numpy(np.concatenate(list(compute()))).view(len(split), *shape)
+        return torch.from_numpy(np.concatenate([block["logits"] for block in compute()])).view(len(split), *shape)
     seen = {**split.draws, "view": view} if split.draws else None
     about = {
         "teacher": job.names["teacher"],
@@ -64,9 +64,14 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
     }
     ingredients = {**_depends(job), "weights": weights, "split": name, "precision": about["precision"], "view": seen}
     ingredients |= {"layer": layer} if layer else {}
-    rows = (len(split), math.prod(shape))
-    kept = cache.array(job.root / "cache", ingredients, about, rows, compute)
-    return torch.from_numpy(kept).view(len(split), *shape)
+    wanted = {"logits": store.Array((len(split), math.prod(shape)))}
+    words = store.Words(
+        f"asking {about['teacher']} about {about['dataset']}, {about['split']}",
+        "the teacher's answers",
+        "use teacher.cache=off",
+    )
+    kept = store.arrays(job.root / "cache", ingredients, about, wanted, compute, words)
+    return torch.from_numpy(kept["logits"]).view(len(split), *shape)
 
 
 def network_of(card: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,7 +24,8 @@ from distill_cli.data import Batch, Data, load, within
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.pipeline import summary
-from distill_cli.teachers import answering, cache, preparing
+from distill_cli.runs import store
+from distill_cli.teachers import answering, preparing
 from distill_cli.teachers.answering import Frozen, Way
 from distill_cli.training import setup
 from distill_cli.training.setup import Setup
@@ -79,7 +80,7 @@ def taught(*words: str) -> Taught:
 
 def kept(root: Path = Path("outputs")) -> dict[str, str]:
     """Which logits each entry of the cache holds: train, or train, view 1; val; test."""
-    return {entry.folder.name: entry.card["about"]["split"] for entry in cache.entries(root / "cache")}
+    return {entry.folder.name: entry.card["about"]["split"] for entry in store.entries(root / "cache")}
 
 
 def made(before: dict[str, str], root: Path = Path("outputs")) -> list[str]:
@@ -171,7 +172,7 @@ def test_a_run_with_a_cached_teacher_goes_as_with_a_live_one(
         assert distill("train", *TINY, *words, f"teacher.cache={mode}", f"run_dir={tmp_path / mode}") == 0
         shown = " ".join(capsys.readouterr().out.split())
         assert ("are cached" in shown) == (mode == "on")
-        assert ("runs live: preparing.cache=off" in shown) == (mode == "off")
+        assert ("runs live: teacher.cache=off" in shown) == (mode == "off")
     cached, live = (rows(tmp_path / mode) for mode in ("on", "off"))
     assert set(cached[0]["loss"]) == {"total", "ce", *logit_objectives()}
     assert len(cached) == len(live) == 3
@@ -229,7 +230,7 @@ def header_of(one: Taught, capsys: pytest.CaptureFixture[str]) -> str:
         ),
         ([*AUGMENTED, "dataset.views=5"], "its logits of 1 view", ["train, view 0"]),  # of a single epoch
         (["objective=ce"], "not asked: labels only", []),
-        (["teacher.cache=off"], "runs live: preparing.cache=off", None),
+        (["teacher.cache=off"], "runs live: teacher.cache=off", None),
         (["teacher.joint=true"], "trained along with the student", None),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
@@ -258,7 +259,7 @@ def test_a_cache_that_cannot_be_is_refused_where_it_is_demanded(
     said = capsys.readouterr().err
     assert said.count("error:") == 1 and "Traceback" not in said
     assert "teacher.cache=on: " in said and f"the teacher {why}" in said
-    assert "use preparing.cache=auto" in said
+    assert "use teacher.cache=auto" in said
     assert not (tmp_path / "outputs" / "teachers").exists()
 
 

@@ -1,10 +1,10 @@
-"""List, check and prune the teachers' logits kept under outputs/cache/.
+"""List, check and prune what is kept under outputs/cache/: teachers' answers, and pictures read from folders.
 
 usage: distill cache [list|check|prune] [days=N|all] [output_dir=PATH]
 
-  distill cache                       what is kept: of which teacher, on what, how large, when it was last used
+  distill cache                       what is kept: of what, how large, when it was last used
   distill cache check                 read every byte and compare it with what was written
-  distill cache prune                 remove what is damaged, unfinished, or of a teacher that is no longer kept
+  distill cache prune                 remove what is damaged, unfinished, or of a teacher or folder that is gone
   distill cache prune days=30         also what no run has read for 30 days
   distill cache prune all             everything
 
@@ -21,8 +21,8 @@ from pathlib import Path
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.base.names import size
-from distill_cli.teachers.cache import Entry, entries, unfinished
-from distill_cli.teachers.cache import entry as reread
+from distill_cli.runs.store import Entry, entries, unfinished
+from distill_cli.runs.store import entry as reread
 
 ACTIONS = ("list", "check", "prune")
 DAY = 24 * 60 * 60
@@ -43,8 +43,8 @@ def run(words: Sequence[str]) -> None:
     elif action == "check":
         _check(kept)
     else:
-        ui.show(ui.table(f"teachers' logits in {outputs / 'cache'}",
-                         ["name", "teacher", "data", "split", "samples", "classes", "precision", "size", "last used"],
+        ui.show(ui.table(f"kept in {outputs / 'cache'}",
+                         ["name", "teacher", "data", "split", "samples", "each", "precision", "size", "last used"],
                          [_row(entry) for entry in reversed(kept)]))  # fmt: skip
         ui.show(f"{len(kept)} kept, {size(sum(_bytes(entry.folder) for entry in kept))}")
 
@@ -82,9 +82,9 @@ def _row(entry: Entry) -> list[str]:
     when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
     if not entry.card:
         return [entry.folder.name, "damaged", "", "", "", "", "", size(_bytes(entry.folder)), when]
-    about, (samples, classes) = entry.card["about"], entry.card["shape"]
+    about, (samples, *each) = entry.card["about"], next(iter(entry.card["arrays"].values()))["shape"]
     facts = [str(about.get(key, "?")) for key in ("teacher", "dataset", "split")]
-    numbers = [f"{samples:,}", f"{classes:,}", str(about.get("precision", "?"))]
+    numbers = [f"{samples:,}", "x".join(f"{side:,}" for side in each), str(about.get("precision", "?"))]
     return [entry.folder.name, *facts, *numbers, size(_bytes(entry.folder)), when]
 
 
@@ -122,8 +122,10 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
                 remove(now.folder, f"not used for {days:g} days" if days else "as asked")
             elif wrong := now.damage():
                 remove(now.folder, wrong)
-            elif now.card["ingredients"].get("weights") not in teachers:
+            elif now.card["ingredients"].get("weights") not in {*teachers, None}:
                 remove(now.folder, f"its teacher is no longer in {outputs / 'teachers'}")
+            elif not Path(now.card["about"].get("folder", "/")).is_dir():
+                remove(now.folder, f"there is no {now.card['about']['folder']} any more")
     ui.show(f"{len(freed)} removed, {size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
 
 

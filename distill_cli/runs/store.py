@@ -1,0 +1,226 @@
+"""Arrays on disk that cannot be wrong: found by a fingerprint of all they depend on, hashed, memory-mapped, made once.
+
+An entry is a folder `root/<fingerprint>/` with one or more .npy files of as many rows each and, written last, cache.json:
+what the numbers depend on, and each array's shape, type, size and SHA-256. It takes its name when it is finished; one that
+is not as it was written is made again. What the numbers mean is known to those who ask for them.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distill_cli.base import files, ui
+from distill_cli.base.errors import BusyError, CheckpointError, StorageError
+from distill_cli.base.names import fingerprint, size
+
+FORMAT = 2
+CARD = "cache.json"
+MARGIN = 2**16  # bytes beside the arrays themselves
+KINDS = {"shape": list, "dtype": str, "bytes": int, "sha256": str}  # of what the card says of each array
+
+
+@dataclass(frozen=True)
+class Array:
+    """What one array of an entry is to be: its shape, rows first, and its numbers' type as in the head of a .npy file."""
+
+    shape: tuple[int, ...]
+    dtype: str = "<f4"
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Words:
+    """How messages speak of an entry.
+
+    Args:
+        doing: what is done to make it, as in "asking resnet18 about digits, val".
+        what: the numbers, as in "the teacher's answers".
+        way_out: what to do where there is no room for it.
+    """
+
+    doing: str
+    what: str
+    way_out: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry: its folder and what cache.json says; `card` is empty where that cannot be read."""
+
+    folder: Path
+    card: Mapping[str, Any]
+
+    def damage(self) -> str | None:
+        """What is wrong with it, every byte read; None when it is as it was written."""
+        if not self.card:
+            return f"{CARD} is missing or damaged"
+        if fingerprint(self.card["ingredients"]) != self.folder.name:
+            return f"{CARD} does not belong to this folder"
+        for name, facts in self.card["arrays"].items():
+            array = _file(self.folder, name)
+            if not array.is_file():
+                return f"{array.name} is missing"
+            if array.stat().st_size != facts["bytes"]:
+                return f"{array.name} has {array.stat().st_size:,} bytes instead of {facts['bytes']:,}"
+            if files.sha256(array) != facts["sha256"]:
+                return f"{array.name} is not what was written (its SHA-256 differs)"
+        return None
+
+    @property
+    def used(self) -> float:
+        """When it was last read, in seconds since 1970; 0 when it is gone."""
+        try:
+            return self.folder.stat().st_mtime
+        except FileNotFoundError:
+            return 0.0
+
+
+def entry(folder: Path) -> Entry:
+    """The entry in `folder`, whatever its state."""
+    try:
+        card = files.read_json(folder / CARD)
+        whole = all(isinstance(card[key], dict) for key in ("ingredients", "about", "arrays")) and card["arrays"]
+        whole = whole and all(
+            all(isinstance(facts[key], kind) for key, kind in KINDS.items())
+            and facts["shape"]
+            and all(type(side) is int for side in facts["shape"])
+            for facts in card["arrays"].values()
+        )
+    except (CheckpointError, OSError, KeyError, TypeError):
+        whole = False
+    return Entry(folder, card if whole else {})
+
+
+def arrays(
+    root: Path,
+    ingredients: Mapping[str, Any],
+    about: Mapping[str, Any],
+    wanted: Mapping[str, Array],
+    compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
+    words: Words,
+) -> dict[str, np.ndarray]:
+    """The arrays, by name, that depend on `ingredients` alone: read from `root`, or computed and kept there.
+
+    Args:
+        about: facts for people, not part of the fingerprint. wanted: what each array is; a name becomes a file's.
+        compute: gives the rows of all arrays in order, block by block.
+
+    Returns:
+        The arrays, mapped from their files: what of them is not read takes no memory.
+
+    Raises:
+        StorageError: there is no room for them.
+    """
+    named = {"format": FORMAT, **ingredients}
+    folder = root / fingerprint(named)
+
+    def make(place: Path) -> None:
+        if folder.is_dir():
+            ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
+        need, free = sum(array.bytes for array in wanted.values()), shutil.disk_usage(place).free
+        if need + MARGIN > free:
+            first = _file(folder, next(iter(wanted)))
+            raise StorageError(
+                f"no space for {words.what}: {first} needs {size(need + MARGIN)}, {size(free)} are free",
+                f"free some space, choose another output_dir, or {words.way_out}",
+            )
+        rows = next(iter(wanted.values())).shape[0]
+        ui.say(f"cache: {words.doing}: {rows:,} samples, {size(need)}")
+        written = _write(place, wanted, compute())
+        facts = {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in wanted.items()}
+        files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
+
+    def usable(place: Path) -> bool:
+        return place.is_dir() and entry(place).damage() is None
+
+    while True:
+        files.once(folder, make, lambda: ui.say(f"cache: another run is {words.doing}; waiting for it"), usable)
+        try:
+            mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in wanted}
+        except FileNotFoundError:  # pruned in between
+            continue
+        for name, array in wanted.items():
+            assert mapped[name].shape == array.shape and mapped[name].dtype == np.dtype(array.dtype), (name, array)
+        _touch(folder)
+        return mapped
+
+
+def entries(root: Path) -> list[Entry]:
+    """All finished entries in `root`, the least recently used first."""
+    folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."] if root.is_dir() else []
+    return sorted((entry(folder) for folder in folders), key=lambda one: one.used)
+
+
+def unfinished(root: Path) -> Iterator[Path]:
+    """What builders that were killed left behind; what is being built now is not among it."""
+    for aside in sorted(root.glob(".*.making")):
+        try:
+            with files.exclusive(aside.with_suffix(".lock"), _give_up):
+                yield aside
+        except BusyError:
+            continue
+
+
+def _give_up() -> None:
+    raise BusyError("in use")
+
+
+def _file(folder: Path, name: str) -> Path:
+    return folder / f"{name}.npy"
+
+
+def _write(
+    place: Path, wanted: Mapping[str, Array], blocks: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, str | int]]:
+    """Write the arrays as .npy files, block by block; returns each file's sha256 and bytes."""
+    rows, path = dict.fromkeys(wanted, 0), place
+    try:
+        with ExitStack() as stack:
+            sinks = {}
+            for name, array in wanted.items():
+                path = _file(place, name)
+                sinks[name] = files.Sink(stack.enter_context(path.open("xb")))
+                sinks[name].write(_head(array))
+            for block in blocks:
+                for name, values in block.items():
+                    path = _file(place, name)
+                    sinks[name].write(np.ascontiguousarray(values, dtype=wanted[name].dtype).tobytes())
+                    rows[name] += len(values)
+            for name, sink in sinks.items():
+                path = _file(place, name)
+                sink.file.flush()
+                os.fsync(sink.file.fileno())
+    except OSError as error:
+        raise files.explained(error, path, sum(array.bytes for array in wanted.values())) from error
+    assert all(rows[name] == array.shape[0] for name, array in wanted.items()), (rows, wanted)
+    return {name: sink.written for name, sink in sinks.items()}
+
+
+def _head(array: Array) -> bytes:
+    """The head of a .npy file."""
+    head = io.BytesIO()
+    facts = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(head, facts)
+    return head.getvalue()
+
+
+def _touch(folder: Path) -> None:
+    """Remember when it was last used, where the disk lets us."""
+    try:
+        os.utime(folder, (time.time(), time.time()))
+    except OSError:
+        return
