@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from distill_cli.cli.pages import command_names
+from distill_cli.cli.flags import flags_of
+from distill_cli.cli.pages import command_names, is_configured
 
 if TYPE_CHECKING:
     import argparse
@@ -20,13 +21,12 @@ def guarded(words: list[str]) -> int:
 
 def dispatch(words: list[str]) -> int:
     from distill_cli.base.errors import ConfigError, did_you_mean
-    from distill_cli.config.places import conf_dir
 
     command, rest = words[0], words[1:]
     if command not in command_names():
         guess = did_you_mean(command, command_names(), "distill ")
         raise ConfigError(f"there is no command {command!r}", f"{guess}commands: {', '.join(command_names())}")
-    if not (conf_dir() / f"{command}.yaml").is_file():
+    if not is_configured(command):
         return command_run(command)(list(rest)) or 0
     return configured(command, arguments(command, rest))
 
@@ -53,18 +53,9 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
 
     parser = Parser(prog=f"distill {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    parser.add_argument("-m", "--multirun", action="store_true")
-    parser.add_argument("-cn", "--config-name", default=command)
-    parser.add_argument("-cd", "--config-dir")
-    if command == "train":
-        parser.add_argument("--from", dest="source")
-        parser.add_argument("--debug", action="store_true")
-    parser.set_defaults(source=None, debug=False)
-    parser.add_argument("-c", "--cfg", choices=("job", "hydra", "all"))
-    parser.add_argument("-p", "--package")
-    parser.add_argument("--resolve", action="store_true")
-    parser.add_argument("-i", "--info", nargs="?", const="all",
-                        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"))  # fmt: skip
+    parser.set_defaults(source=None, debug=False, config_name=command)
+    for names, rules in flags_of(command).items():
+        parser.add_argument(*names.split(), **rules)
     args = parser.parse_intermixed_args(rest)
     args.overrides += ["debug=true"] * args.debug
     return args

@@ -26,6 +26,11 @@ def command_names() -> list[str]:
     return sorted(name for name in names if name != "__init__")
 
 
+def is_configured(command: str) -> bool:
+    """Whether a command has a configuration, and so a root YAML."""
+    return os.path.isfile(f"{conf_folder()}/{command}.yaml")
+
+
 def page_of(command: str) -> str:
     """A command's help: the docstring of its file, read without importing it."""
     return _read(f"{HERE}/commands/{command}.py").split('"""')[1].strip()
@@ -64,9 +69,9 @@ def front_page() -> str:
 
 def help_page(command: str) -> str:
     """A command's help page; options and keys are part of it where the command takes a configuration."""
-    root = f"{conf_folder()}/{command}.yaml"
-    if not os.path.isfile(root):
+    if not is_configured(command):
         return page_of(command)
+    root = f"{conf_folder()}/{command}.yaml"
     documented = _read(root if command == "eval" else f"{conf_folder()}/train.yaml")
     body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
     groups = "teacher, student, dataset, objective, schedule, optimizer, logger, experiment: `distill list` shows the choices\n"

@@ -13,6 +13,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
 import termios
 import time
 import typing
@@ -26,37 +27,54 @@ from omegaconf import DictConfig
 
 from distill_cli.cli import completion, dispatch
 from distill_cli.cli.commands import cache
-from distill_cli.cli.commands import completion as command
 from distill_cli.cli.commands import list as listing
-from distill_cli.cli.completion import Paths, candidates, source
-from distill_cli.cli.completion.conf import Conf
+from distill_cli.cli.completion import Paths, candidates
 from distill_cli.cli.pages import command_names
-from distill_cli.config import compose, overrides, places, schema
-from distill_cli.runs import identity
+from distill_cli.config import compose, places, schema
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """YAML of the user's own in ./conf, in a folder to be named and in $DISTILL_CONF; folders and files with odd names."""
+    folder = tmp_path_factory.mktemp("home")
+    write(
+        folder,
+        {
+            "conf/model/mynet.yaml": "_target_: mynet.MyNet\nwidth: 3\nbias: true\n",
+            "conf/student/wide.yaml": "defaults: [smallcnn, _self_]\nextra: 1\n",
+            "conf/student/odd name's.yaml": "_target_: a.B\nodd: 1\n",
+            "conf/schedule/three.yaml": "one: {epochs: 1}\ntwo: {epochs: 2}\nthree: {epochs: 3}\n",
+            "conf/optimizer/elsewhere.yaml": "# @package student\nmoved: 1\n",
+            "conf/experiment/mine.yaml": MINE,
+            "conf/dataset/broken.yaml": "a: [1,\n",
+            "conf/own.yaml": "defaults: [train, override student: mynet, _self_]\n",
+            "named/student/namednet.yaml": "_target_: a.B\nnamed: 1\n",
+            "common/student/commonnet.yaml": "_target_: a.B\n",
+            "my runs/Prüfung/model.json": '{"dataset": {"_target_": "x", "root": "here", "shuffle": false}}',
+            "my runs/weights.pt": "",
+            ".hidden/x": "",
+            "student.safetensors": "",
+        },
+    )
+    return folder
+
+
+MINE = "# @package _global_\ndefaults:\n- override /schedule: three\nteacher: {own: 1}\n"
+
+
+def write(folder: Path, texts: Mapping[str, str]) -> None:
+    for name, text in texts.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
-def users_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """YAML of the user's own in ./conf, in a folder to be named and in $DISTILL_CONF; folders and files with odd names."""
-    for name, text in {
-        "conf/model/mynet.yaml": "_target_: mynet.MyNet\nwidth: 3\nbias: true\n",
-        "conf/student/wide.yaml": "defaults: [smallcnn, _self_]\nextra: 1\n",
-        "conf/schedule/three.yaml": "one: {epochs: 1}\ntwo: {epochs: 2}\nthree: {epochs: 3}\n",
-        "conf/experiment/mine.yaml": "# @package _global_\ndefaults:\n- override /schedule: three\nteacher: {own: 1}\n",
-        "conf/dataset/broken.yaml": "a: [1,\n",
-        "conf/own.yaml": "defaults: [train, override student: mynet, _self_]\n",
-        "named/student/namednet.yaml": "_target_: a.B\nnamed: 1\n",
-        "common/student/commonnet.yaml": "_target_: a.B\n",
-        "my runs/Prüfung/model.json": '{"dataset": {"_target_": "x", "root": "here", "shuffle": false}}',
-        "my runs/weights.pt": "",
-        ".hidden/x": "",
-        "student.safetensors": "",
-    }.items():
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    monkeypatch.setenv("DISTILL_CONF", str(tmp_path / "common"))
-    monkeypatch.setenv("HOME", str(tmp_path))
+def at_home(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("DISTILL_CONF", str(home / "common"))
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / ".cache"))
 
 
 FOLDERS = {"conf/", "named/", "common/", "my runs/"}
@@ -94,6 +112,8 @@ FOLDERS = {"conf/", "named/", "common/", "my runs/"}
         ("train student=wide student.", {"student.extra=", "student.widths=", "student.in_channels="}),
         ("train student=mynet student.", {"student.width=", "student.bias="}),
         ("train student=mynet student.bias=", {"student.bias=true ", "student.bias=false "}),
+        ("train student=\"odd name's\" student.", {"student.odd="}),
+        ("train optimizer=elsewhere student.m", {"student.moved="}),
         ("train student._", {"student._target_="}),
         ("train -cn own student.b", {"student.bias="}),
         ("train -cn o", {"own "}),
@@ -130,6 +150,9 @@ FOLDERS = {"conf/", "named/", "common/", "my runs/"}
         ("cache ", {f"{action} " for action in cache.ACTIONS}),
         ("cache prune ", {"all ", "days=", "output_dir="}),
         ("completion ", {"bash "}),
+        ("help sw", {"sweeps "}),
+        ("help resu", {"resume "}),
+        ("help sweeps ", set()),
         ("resume named work", {"workers="}),
         ("resume named tea", {"teacher.cache_limit=", "teacher.checkpoint="}),
         ("resume --c", {"--config-dir "}),
@@ -224,22 +247,12 @@ def bounded_fields(shape: type, where: str = "") -> Iterator[tuple[str, Mapping[
 
 
 @pytest.mark.parametrize("name", schema.SCHEMAS)
-def test_the_schema_read_from_its_source_is_the_schema(name: str) -> None:
-    shape = schema.SCHEMAS[name]
-    assert source.shape_of(name) == shape.__name__
-    assert set(source.fields(shape.__name__)) == {field.name for field in dataclasses.fields(shape)}
-    for key, rules in bounded_fields(shape):
-        assert source.choices(shape.__name__, key) == rules.get("choices", ()), key
-    assert any("choices" in rules for _, rules in bounded_fields(shape))
-
-
-def test_constants_read_from_their_source_are_the_constants() -> None:
-    assert source.constant("overrides", "PATH_KEYS") == overrides.PATH_KEYS
-    assert source.constant("config", "SHARED_FOLDERS") == places.SHARED_FOLDERS
-    assert source.constant("identity", "FREE") == identity.FREE
-    assert source.constant("commands/cache", "ACTIONS") == cache.ACTIONS
-    assert source.constant("commands/list", "KINDS") == listing.KINDS
-    assert source.constant("commands/completion", "SHELLS") == command.SHELLS
+def test_every_choice_the_schema_leaves_is_offered(name: str) -> None:
+    bounded = {key.replace(".any.", ".refine."): rules for key, rules in bounded_fields(schema.SCHEMAS[name])}
+    few = {key: rules["choices"] for key, rules in bounded.items() if "choices" in rules}
+    assert few
+    for key, choices in few.items():
+        assert set(candidates(f"distill {name} {key}=")) == {f"{key}={choice} " for choice in choices}
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "teacher"])
@@ -256,13 +269,63 @@ def test_the_flags_offered_are_those_that_are_taken(name: str, monkeypatch: pyte
     assert {word.strip() for word in candidates(f"distill {name} -")} == taken
 
 
-@pytest.mark.parametrize("named", [None, "named"])
-def test_folders_are_searched_in_the_same_order(named: str | None) -> None:
-    places.use_conf_dir(named)
-    try:
-        assert Conf(named).folders == [*places.user_conf_dirs(), places.conf_dir()]
-    finally:
-        places.use_conf_dir(None)
+def test_what_changes_in_a_folder_is_seen_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    line = "distill train student=net student."
+    assert candidates(line) == []
+    for text, found in (("width: 1\n", ["student.width="]), ("depths: 1\n", ["student.depths="]), ("[", [])):
+        write(tmp_path, {"conf/model/net.yaml": text})
+        assert candidates(line) == found
+    (tmp_path / "conf/model/net.yaml").unlink()
+    assert "student=net " not in candidates("distill train student=")
+
+
+def test_a_half_written_file_of_what_is_chosen_anyway_leaves_all_other_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path, {"conf/model/smallcnn.yaml": "widths: [1,\n", "conf/experiment/half.yaml": "[\n"})
+    assert candidates("distill train teacher.fit.ep") == ["teacher.fit.epochs="]
+    assert candidates("distill train student=resnet20 student.d") == ["student.depth="]
+    assert candidates("distill train experiment=half alp") == ["alpha="]
+
+
+ASKED = {
+    "distill train teacher=resnet20 teacher.d": ["teacher.depth="],
+    "distill train experiment=mine teacher.o": ["teacher.own="],
+    "distill resume x dev": ["device="],
+}
+
+
+def asked() -> dict[str, list[str]]:
+    return {line: candidates(line) for line in ASKED}
+
+
+def test_what_was_composed_is_read_until_it_is_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert asked() == ASKED
+    (index,) = (tmp_path / "distill").iterdir()
+    whole = index.read_bytes()
+    with monkeypatch.context() as patch:
+        patch.setattr(compose, "session", lambda *words: pytest.fail("composed again"))
+        assert asked() == ASKED
+    for damaged in (whole[:1000], b"[]"):
+        index.write_bytes(damaged)
+        assert asked() == ASKED
+        assert index.read_bytes() == whole
+
+
+@pytest.mark.parametrize("usable", [True, False])
+def test_a_cache_that_cannot_be_written_is_done_without(
+    usable: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    own = tmp_path / f"distill-{os.getuid()}"
+    if not usable:
+        own.symlink_to(tmp_path.parent)
+    assert candidates("distill train teacher=resnet20 teacher.d") == ["teacher.depth="]
+    assert [path.name for path in own.glob("keys-*")] == ([] if not usable else [path.name for path in own.iterdir()])
 
 
 @pytest.mark.parametrize(
@@ -308,6 +371,7 @@ def test_what_the_shell_holds_already_is_not_repeated(
 
 
 def test_nothing_slow_is_imported() -> None:
+    candidates("distill train schedule.")
     code = (
         "import sys; from distill_cli.cli import main; "
         "main(['--complete', 'bash', 'distill train schedule.ref', 'schedule.ref']); sys.stdout.flush(); "
@@ -325,7 +389,7 @@ def test_an_unknown_shell_is_told_which_there_are(capsys: pytest.CaptureFixture[
 
 
 RC = r"""
-PATH=$PWD/bin:$PATH PS1='ready> '
+PATH=BIN:$PATH PS1='ready> '
 bind 'set completion-query-items 0' 'set page-completions off' 'set bell-style none'
 bind -x '"\C-x\C-l": printf "\n<%s>\n" "$READLINE_LINE"'
 source <(distill completion bash)
@@ -334,16 +398,19 @@ SHOW = "\x18\x0c"  # the key bound above
 
 
 def bash_with(typed: str, folder: Path) -> str:
-    """What an interactive bash shows once keys are pressed in it; its line comes last, in < >."""
-    script = folder / "bin" / "distill"
-    script.parent.mkdir()
+    """What an interactive bash shows once keys are pressed in it; its line comes last, in < >.
+
+    Args:
+        folder: an empty one, for what bash reads when it starts.
+    """
+    script = folder / "distill"
     script.write_text(f'#!/bin/sh\nPYTHONPATH={quote(str(ROOT))} exec {quote(sys.executable)} -m distill_cli "$@"\n')
     script.chmod(0o755)
-    (folder / "rc").write_text(RC)
+    (folder / "rc").write_text(RC.replace("BIN", str(folder)))
     keyboard, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
     env = {**os.environ, "LC_ALL": "C.UTF-8", "TERM": "dumb", "INPUTRC": "/dev/null"}
-    shell = subprocess.Popen(["bash", "--noprofile", "--rcfile", "rc", "-i"], cwd=folder, env=env,
+    shell = subprocess.Popen(["bash", "--noprofile", "--rcfile", str(folder / "rc"), "-i"], env=env,
                              stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)  # fmt: skip
     try:
         read_until(keyboard, "ready> ")

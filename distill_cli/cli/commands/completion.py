@@ -8,8 +8,10 @@ usage: distill completion bash
   distill completion bash > ~/.local/share/bash-completion/completions/distill
                                                                or so, where the package bash-completion is installed
 
-Tab then completes commands, options, groups and their choices, keys of the configuration with the groups chosen on the
-line, few-valued settings and paths; your own YAML in ./conf, --config-dir and $DISTILL_CONF too. It needs bash 4.
+Tab then completes commands, options, groups and their choices, the keys that exist with the groups chosen on the line,
+values where there are few, and paths; your own YAML in ./conf, --config-dir and $DISTILL_CONF too. It needs bash 4.
+The keys are kept in ~/.cache/distill (or $XDG_CACHE_HOME); the first Tab after a change in one of these folders takes
+about a second, because it composes them anew.
 """
 
 from __future__ import annotations
@@ -20,9 +22,9 @@ from distill_cli.base.errors import ConfigError, did_you_mean
 
 SHELLS = ("bash",)
 
-# bash takes = and : for the end of a word, so it passes on which end of the line it is about to replace. Paths are left
-# to it to quote, and their / to add where it can see the folder, because that / comes behind a quote that it closes.
-# Everything else comes with the space behind it, or none.
+# bash ends a word at = and :, so the script passes on which end of the line bash is about to replace. bash quotes paths,
+# and adds the / behind a folder that it can see, because this / must come after the quote that bash closes. All other
+# words already end with the space that belongs behind them, or with none.
 BASH = r"""
 _distill() {
     local kind
@@ -45,10 +47,10 @@ def run(words: Sequence[str]) -> None:
     """Print the script for the shell that the words name.
 
     Raises:
-        ConfigError: there is none for it.
+        ConfigError: there is no script for it, or no shell is named.
     """
     if list(words) != ["bash"]:
         named = " ".join(words)
-        wrong = f"nothing is known of {named!r}; {did_you_mean(named, SHELLS)}" if words else "for which shell? "
+        wrong = f"there is no script for {named!r}; {did_you_mean(named, SHELLS)}" if words else "for which shell? "
         raise ConfigError(f"distill completion: {wrong}choices: {', '.join(SHELLS)}", "distill completion bash")
     print(BASH.strip())

@@ -1,6 +1,6 @@
 """List what can be chosen: models, datasets, objectives, schedules, optimizers, loggers, experiments.
 
-usage: distill list [what]
+usage: distill list [models|datasets|objectives|schedules|optimizers|loggers|experiments]
 
   distill list                 everything, one line each
   distill list datasets        one kind

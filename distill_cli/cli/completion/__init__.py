@@ -1,4 +1,4 @@
-"""What Tab may add to a `distill ...` line; imports neither Hydra, omegaconf nor torch, because a key press should not wait."""
+"""What Tab may add to a `distill ...` line; reads an index and imports neither Hydra nor torch: a key press should not wait."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from distill_cli.cli.completion import source
-from distill_cli.cli.completion.conf import Conf, Settings
-from distill_cli.cli.pages import command_names, page_of
-from distill_cli.config.shipped import conf_folder
+from distill_cli.cli.completion.index import Index
+from distill_cli.cli.completion.settings import Settings
+from distill_cli.cli.flags import flags_of
+from distill_cli.cli.pages import command_names, is_configured, page_of, topics
 
+Flag = tuple[str, Mapping[str, Any]]  # its longest name, and what argparse is told of it
 END = "\0"  # stands at the cursor, so that the word there is seen even when it is empty
-
-# Commands without a configuration: the constant in their file that lists the words they take.
-WORDS = {"cache": "ACTIONS", "list": "KINDS", "completion": "SHELLS"}
 
 
 class Paths(list[str]):
@@ -61,56 +60,53 @@ def candidates(line: str) -> list[str]:
     command = before[1]
     if command not in command_names():
         return []
-    flags = source.flags(command, _is_configured(command))
+    flags = {name: (names.split()[-1], rules) for names, rules in flags_of(command).items() for name in names.split()}
     typed, options, waiting = _sorted_out(before[2:], flags)
-    conf = Conf(options.get("--config-dir"))
+    index = Index(options.get("--config-dir"))
     name, equals, value = word.partition("=")
     if waiting:
-        return _flag_value(waiting, flags, conf, word)
+        return _flag_value(*flags[waiting], index, word)
     if name in flags and equals:
-        return _behind(f"{name}=", _flag_value(name, flags, conf, value))
+        return _behind(f"{name}=", _flag_value(*flags[name], index, value))
     if word.startswith("-"):
-        return _finished(flags, word)
-    if not _is_configured(command):
-        return _of_plain_command(command, conf, typed, word)
-    settings = Settings(conf, command, options.get("--config-name", command), typed)
+        return _finished(["-h", "--help", *flags], word)
+    if not is_configured(command):
+        return _of_plain_command(command, index, typed, word)
+    settings = Settings(index, command, options.get("--config-name", command), typed)
     return _values(settings, name, value) if equals else settings.keys(word)
 
 
-def _is_configured(command: str) -> bool:
-    return Path(conf_folder(), f"{command}.yaml").is_file()
-
-
-def _sorted_out(typed: Sequence[str], flags: Mapping[str, source.Flag]) -> tuple[list[str], dict[str, str], str]:
+def _sorted_out(typed: Sequence[str], flags: Mapping[str, Flag]) -> tuple[list[str], dict[str, str], str]:
     """The words that are no flags; the values of those that are, by long name; the flag that waits for its value."""
     others, options, waiting = [], {}, ""
     for word in typed:
         name, equals, value = word.partition("=")
         if waiting:
-            options[flags[waiting].name], waiting = word, ""
+            options[flags[waiting][0]], waiting = word, ""
         elif name not in flags:
             others.append(word)
         elif equals:
-            options[flags[name].name] = value
-        elif flags[name].takes_value:
+            options[flags[name][0]] = value
+        elif "action" not in flags[name][1]:
             waiting = name
     return others, options, waiting
 
 
-def _flag_value(given: str, flags: Mapping[str, source.Flag], conf: Conf, typed: str) -> list[str]:
-    flag = flags[given]
-    if flag.name in ("--config-dir", "--from"):
+def _flag_value(name: str, rules: Mapping[str, Any], index: Index, typed: str) -> list[str]:
+    if name in ("--config-dir", "--from"):
         return _paths(typed, folders=True)
-    return _finished(conf.roots() if flag.name == "--config-name" else flag.choices, typed)
+    return _finished(index.content["roots"] if name == "--config-name" else rules.get("choices", ()), typed)
 
 
-def _of_plain_command(command: str, conf: Conf, typed: Sequence[str], word: str) -> list[str]:
-    """Candidates for a command without a configuration: its usage tells its keys, and whether it wants folders."""
+def _of_plain_command(command: str, index: Index, typed: Sequence[str], word: str) -> list[str]:
+    """Candidates for a command without a configuration: its usage tells its words and keys, and whether it wants folders."""
+    if command == "help":
+        return [] if typed else _finished([*topics(), *command_names()], word)
     usage = re.search(r"^usage: distill \S+(.*)", page_of(command), re.MULTILINE)
     takes = usage[1] if usage else ""
     name, equals, value = word.partition("=")
     if equals and command == "resume":
-        return _values(Settings(conf, "train", "train", typed), name, value)
+        return _values(Settings(index, "train", "train", typed), name, value)
     if equals:
         is_path = re.search(rf"\b{re.escape(name)}=(PATH|DIR)\b", takes)
         return _behind(f"{name}=", _paths(value, folders=True)) if is_path else []
@@ -118,17 +114,17 @@ def _of_plain_command(command: str, conf: Conf, typed: Sequence[str], word: str)
     wants_path = re.search(r"[A-Z]{3,} \.\.\." if typed else r"(?<![=\w])[A-Z]{3,}", takes)
     if wants_path and (folders := _paths(word, folders=True)):
         return folders
-    listed = source.constant(f"cli/commands/{command}", WORDS[command]) if command in WORDS else ()
-    found = _finished(re.findall(r"=\w+\|(\w+)", takes) if typed else listed, word)
+    listed = re.search(r"^ \[?([a-z|]+)", takes)
+    found = _finished(re.findall(r"=\w+\|(\w+)", takes) if typed else listed[1].split("|") if listed else (), word)
     if found and not typed:
         return found
-    keys = ["trust", *source.constant("runs/identity", "FREE")] if command == "resume" else re.findall(r"(\w+)=", takes)
+    keys = ["trust", *index.content["free"]] if command == "resume" else re.findall(r"(\w+)=", takes)
     return [*found, *(f"{key}=" for key in keys if key.startswith(word))]
 
 
 def _values(settings: Settings, key: str, typed: str) -> list[str]:
     """Candidates for a value, or for the last of several: in a list in brackets, or in a sweep over a,b."""
-    if key in source.constant("config/overrides", "PATH_KEYS"):
+    if key in settings.index.content["paths"]:
         return _behind(f"{key}=", _paths(typed, folders=key.endswith(("dir", "root"))))
     *others, last = re.split(r"[\[,]", typed)
     start = typed[: len(typed) - len(last)]

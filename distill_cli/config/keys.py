@@ -1,0 +1,121 @@
+"""Every key that can be typed, as Hydra composes it, with the values it can have if these are few; for Tab, so no help.
+
+Keys are written as they are typed, teacher.fit.epochs, each with a list of its values: empty where any will do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.types import RunMode
+from omegaconf import OmegaConf
+
+from distill_cli.config import compose, overrides, schema
+from distill_cli.config.places import OPTIONAL_GROUPS, conf_dir, group_files, group_names, user_conf_dirs
+
+Keys = dict[str, list[str]]
+PACKAGE = re.compile(r"^#\s*@package\s+(\S+)", re.MULTILINE)
+
+
+def everything(config_dir: str | None) -> dict[str, Any]:
+    """What holds for every line: `choices`, the keys each choice of each group brings; `roots`, the names that
+    --config-name can have; `paths`, the keys whose values are paths.
+
+    All choices are composed at once, each into a place of its own. One that cannot be composed brings no keys, and nor
+    does an experiment: its keys depend on what it overrides, see `start`.
+    """
+    with compose.session("train", config_dir) as engine:
+        ConfigStore.instance().store(name="choices", node={})
+        files = [(group, name, path) for group in _groups() for name, path in group_files(group).items()]
+        words = {f"n{number}": f"+{group}@each.n{number}={_quoted(name)}"
+                 for number, (group, name, _) in enumerate(files) if group != "experiment"}  # fmt: skip
+        brought = _composed_apart(engine, words)
+        choices: dict[str, dict[str, Keys]] = {group: {} for group in _groups()}
+        for number, (group, name, path) in enumerate(files):
+            content = brought.get(f"n{number}", {})
+            for part in reversed(_package(path, group)):
+                content = {part: content}
+            choices[group][name] = dict(_keys(content, {"node": schema.Train})) if f"n{number}" in brought else {}
+        folders = [*user_conf_dirs(), conf_dir()]
+        roots = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
+    return {"choices": choices, "roots": roots, "paths": sorted(overrides.PATH_KEYS)}
+
+
+def start(command: str, root: str, config_dir: str | None, experiment: str) -> dict[str, Keys]:
+    """A command's keys without any group's choice, under "", and each group's with what its defaults list chooses.
+
+    What cannot be composed, because a user's file is half written, is left out.
+
+    Args:
+        root: the name of the root YAML. experiment: the name of one, or "".
+    """
+    shape = schema.SCHEMAS[command]
+    fields = {field.name for field in dataclasses.fields(shape)}
+    groups = [group for group in _groups() if shape is schema.Train or group in fields]
+    chosen = [f"experiment={_quoted(experiment)}"] if experiment else []
+    with compose.session(command, config_dir) as engine:
+        if command == "eval":
+            compose.use_dataset_of(None)
+        bare = _composed(engine, root, [*chosen, *(f"{group}=[]" for group in groups if group != "experiment")])
+        if bare is None and experiment:
+            return start(command, root, config_dir, "")
+        whole = dict(_keys(_composed(engine, root, chosen), {"node": shape}))
+    places = {group: f"{group.replace('/', '.')}." for group in groups}
+    below = {g: {key: values for key, values in whole.items() if key.startswith(place)} for g, place in places.items()}
+    return {"": dict(_keys(bare, {"node": shape})), **below}
+
+
+def _groups() -> list[str]:
+    return sorted([*group_names(), *OPTIONAL_GROUPS, *(f"hydra/{path.name}" for path in conf_dir().glob("hydra/*/"))])
+
+
+def _composed_apart(engine: Any, words: Mapping[str, str]) -> dict[str, Any]:
+    """What each word brings to its place below `each`; without those that stop Hydra, which are found by halving."""
+    content = _composed(engine, "choices", list(words.values()))
+    if content is not None or len(words) == 1:
+        return dict((content or {}).get("each", {}))
+    places = list(words)
+    middle = len(places) // 2
+    halves = [{place: words[place] for place in half} for half in (places[:middle], places[middle:])]
+    return {**_composed_apart(engine, halves[0]), **_composed_apart(engine, halves[1])}
+
+
+def _composed(engine: Any, root: str, words: Sequence[str]) -> dict[Any, Any] | None:
+    """A configuration as it is written, its interpolations not worked out; None where it cannot be composed."""
+    try:
+        cfg = engine.compose_config(root, list(words), run_mode=RunMode.RUN, with_log_configuration=False)
+        content = OmegaConf.to_container(cfg, resolve=False)
+    except Exception:  # whatever is wrong with a user's file, the keys of all others are worth a Tab
+        return None
+    assert isinstance(content, dict)
+    return content
+
+
+def _package(path: Path, group: str) -> list[str]:
+    """Where a choice's keys come to stand: what the first lines of its file say, else in the group."""
+    said = PACKAGE.search(path.read_text(encoding="utf-8", errors="replace")[:512])
+    package = said[1] if said else "_group_"
+    return [] if package == "_global_" else package.replace("_group_", group.replace("/", ".")).split(".")
+
+
+def _keys(value: Any, rules: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, list[str]]]:
+    """Every key in a value that holds no others, and the values that its type or the schema allows."""
+    if not isinstance(value, dict) or not value:
+        if key:
+            yield key, list(rules.get("choices", ("true", "false") if isinstance(value, bool) else ()))
+        return
+    shape = rules.get("node")
+    below = {f.name: f.metadata for f in dataclasses.fields(shape)} if shape else {}
+    stage = dict.fromkeys(below) if shape is schema.Stage else {}  # which has all its keys, written or not
+    for name, inner in {**stage, **value}.items():
+        rule = {"node": rules["nodes"]} if "nodes" in rules else below.get(name, {})
+        yield from _keys(inner, rule, f"{key}.{name}" if key else str(name))
+
+
+def _quoted(name: str) -> str:
+    return "'" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", name) + "'"
