@@ -22,7 +22,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Sink:
-    """A file being written: what goes in is counted and hashed, and why it could not be written is remembered."""
+    """A file being written: it counts and hashes the bytes, and remembers why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.size = file, hashlib.sha256(), 0
@@ -88,7 +88,7 @@ def write(
 
 
 def explained(error: OSError, path: Path, need: int) -> Exception:
-    """The error with the file's name in it, which a full disk does not say; where room is short, what it needs and has.
+    """The error with the file's name, which a full disk does not give; where room is short, with the bytes needed and free.
 
     Args:
         need: how many bytes were to be written, as far as that is known.
@@ -104,7 +104,7 @@ def explained(error: OSError, path: Path, need: int) -> Exception:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what writers that were killed left half written in `folder`; to be called under its lock."""
+    """Remove the half-written files of killed writers from `folder`; call it under the folder's lock."""
     for aside in folder.glob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
@@ -116,7 +116,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What `write_json` wrote, without the checksum.
+    """The value that `write_json` wrote, without the checksum.
 
     Raises:
         CheckpointError: it is missing, damaged, or not what was written.
@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _checksum(value: Mapping[str, Any]) -> str:
-    """SHA-256 of the value, however its JSON is laid out: what it is after being written and read."""
+    """SHA-256 of the value as it is after being written and read, whatever the layout of its JSON."""
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -245,7 +245,7 @@ def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> 
 
 
 def lock_of(folder: Path) -> Path:
-    """The lock that whoever makes `folder` holds: see `once`."""
+    """The path of the lock that the maker of `folder` holds: see `once`."""
     return folder.parent / f".{folder.name}.lock"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 
 def slug(text: str, limit: int = 150) -> str:
-    """Keep [A-Za-z0-9._-] of `text`; where something of it is lost, eight hex digits keep it apart from others."""
+    """Keep [A-Za-z0-9._-] of `text`; where other characters are lost, eight hex digits tell it from other texts."""
     clean = re.sub(r"[^A-Za-z0-9._-]+", "-", str(text)).strip("-.")
     if len(clean) <= limit and clean == str(text):
         return clean
@@ -21,14 +21,14 @@ def overrides_slug(overrides: Sequence[str], keys: Sequence[str] | None = None) 
     """A sweep job's folder name from its overrides: T=1, alpha=0.5 -> T-1_alpha-0.5.
 
     Args:
-        keys: those of them that tell it from the others, in whatever order they are typed; None: all, as typed.
+        keys: the keys that differ between jobs; None: all overrides, in the order typed.
     """
     chosen = overrides if keys is None else sorted(among(overrides, keys))
     return slug("_".join(slug(text.replace("=", "-", 1), 1000) for text in chosen) or "default")
 
 
 def among(overrides: Sequence[str], keys: Sequence[str]) -> list[str]:
-    """Those of the overrides that set one of `keys`."""
+    """The overrides that set one of `keys`."""
     return [text for text in overrides if text.partition("=")[0] in keys]
 
 

@@ -66,7 +66,7 @@ def dtype(precision: str, where: torch.device) -> torch.dtype:
 
 
 def unused_bf16(precision: str, where: torch.device) -> str:
-    """A word about bf16 where `auto` leaves a CPU's own instructions for it unused; else nothing."""
+    """A note for the header where `auto` leaves the CPU's bf16 instructions unused; else an empty text."""
     if precision != "auto" or where.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return ""
     has = torch.cpu.get_capabilities()
@@ -86,7 +86,7 @@ def seed_of(*parts: int | str) -> int:
 
 @contextmanager
 def seeded(*parts: int | str) -> Iterator[None]:
-    """Draw from streams of its own inside, torch's, numpy's and Python's, and leave the global ones as they were."""
+    """Seed the streams of torch, numpy and Python inside, and restore their state afterwards."""
     before = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):

@@ -1,4 +1,4 @@
-"""Asked to stop, by Ctrl-C, SIGTERM or a closing terminal: at once, or where what was done so far is whole."""
+"""Ctrl-C, SIGTERM and a closed terminal: they stop the work at once, or where the work so far is complete."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def check() -> None:
 
 
 def orderly() -> bool:
-    """Whether we were asked to stop once, so that what is being stopped is whole; at a second signal nothing is sure."""
+    """Whether exactly one signal came: then the work stopped where it was complete. A second one stops it anywhere."""
     return len(_asked) == 1
 
 
 @contextmanager
 def ignored() -> Iterator[None]:
-    """Hear no signals inside: for a few last words on the way out."""
+    """Ignore signals inside: for the last messages of a process that ends."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

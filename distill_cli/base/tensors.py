@@ -15,7 +15,7 @@ from distill_cli.base.errors import CheckpointError
 
 
 def read_tensors(path: Path) -> Any:
-    """What a .safetensors file, or one that torch.save wrote, holds; loaded without running any code in it.
+    """The content of a .safetensors file, or of one that torch.save wrote; loading it runs no code in it.
 
     Raises:
         CheckpointError: missing, empty, truncated, damaged, holding anything but tensors and plain values.
@@ -46,7 +46,7 @@ def read_tensors(path: Path) -> Any:
 
 
 def _check_records(path: Path) -> None:
-    """Hold every record of a zip file that torch.save wrote against its CRC-32, which torch.load does not."""
+    """Compare every record of a zip file that torch.save wrote with its CRC-32; torch.load does not."""
     with zipfile.ZipFile(path) as archive:
         if any(record.compress_type != zipfile.ZIP_STORED for record in archive.infolist()):
             raise CheckpointError(f"{path} holds compressed records, which torch.save never writes: it was not loaded")

@@ -1,4 +1,4 @@
-"""What a person sees: tables and results on stdout, progress and messages on stderr, everything in the run's log."""
+"""The terminal: tables and results on stdout, progress and messages on stderr; everything also goes to the run's log."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A model again from its card, the model.json that tells how to build it, and its weights; the card is not believed."""
+"""Rebuilds a model from its card, model.json, and its weights; the card is checked before anything is built."""
 
 from __future__ import annotations
 

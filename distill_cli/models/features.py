@@ -128,7 +128,7 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
 
 
 def _shrinking(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """(H, W) of the feature maps of more than one pixel, of which none is larger than one before it, by path."""
+    """(H, W) by path of the feature maps that have more than one pixel and are not larger than a map before them."""
     found: dict[str, tuple[int, ...]] = {}
     least: tuple[int, ...] = ()
     for path, shape in shapes.items():

@@ -28,7 +28,7 @@ def save_weights(path: Path, model: nn.Module) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or one that torch.save wrote, out of whatever it is wrapped in.
+    """A state dict from a .safetensors file or one that torch.save wrote, taken out of a checkpoint that wraps it.
 
     Raises:
         CheckpointError: as `read_tensors`, or it holds no state dict.
@@ -148,7 +148,7 @@ def kept_file(folder: Path, card: Mapping[str, Any]) -> Path:
 
 
 def load_kept(folder: Path, net: nn.Module) -> dict[str, Any]:
-    """Load what `write_model` left in `folder` into the network, its bytes verified; returns the card.
+    """Verify the weights that `write_model` wrote to `folder` and load them into the network; returns the card.
 
     Raises:
         CheckpointError: something is missing, damaged, or of another architecture.

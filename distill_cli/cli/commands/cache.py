@@ -2,13 +2,13 @@
 
 usage: distill cache [list|check|prune] [days=N|all] [output_dir=PATH]
 
-  distill cache                       what is kept: of what, how large, when it was last used
+  distill cache                       the caches: of what, how large, when last used
   distill cache check                 read every byte and compare it with what was written
   distill cache prune                 remove what is damaged, unfinished, or of a teacher or folder that is gone
   distill cache prune days=30         also what no run has read for 30 days
   distill cache prune all             everything
 
-A run that misses something makes it again.
+A run that needs a removed cache makes it again.
 """
 
 from __future__ import annotations

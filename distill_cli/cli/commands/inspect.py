@@ -1,13 +1,13 @@
-"""Show a model's modules: paths, output shapes, parameters; and what of student and teacher objectives compare.
+"""Show a model's modules: paths, output shapes, parameters; and which of them objectives on features compare.
 
 usage: distill inspect student=NAME [teacher=NAME] [key=value ...] [options]
 
   distill inspect student=smallcnn                      every module that gives a tensor
   distill inspect student=smallcnn teacher=resnet18     both, and the pairs that objectives on features choose
-  distill inspect student=resnet20 dataset=cifar10      as it is for that data's pictures and classes
+  distill inspect student=resnet20 dataset=cifar10      built for the pictures and classes of that data
 
-The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained;
-data that are not there are downloaded.
+The paths are what objectives on features take, as in objective.hint.teacher_layer=layer3. Nothing is trained.
+Missing data are downloaded.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ usage: distill report PATH [PATH ...] [output=DIR]
 
   distill report outputs/train/<date>/<run>       one run: its numbers, and report.html in its folder
   distill report outputs/sweeps/<date>/<time>     a sweep: leaderboard.csv and report.html at its top
-  distill report outputs                          every run there is
+  distill report outputs                          all runs
   distill report RUN RUN SWEEP output=compared    several together; without output= into ./report
 
 Runs that differ by their seed alone make one row, with the spread. Validation ranks the rows; the difference to the

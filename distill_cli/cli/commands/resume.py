@@ -1,15 +1,15 @@
-"""Go on with a run or a sweep where it stopped, to the same result as if it had not.
+"""Go on with a run or a sweep where it stopped; the result is the same as without the stop.
 
 usage: distill resume PATH [key=value ...] [options]
 
   distill resume outputs/train/<date>/<run>
-  distill resume outputs/sweeps/<date>/<sweep>          what is done there is left, what is missing is run
-  distill resume RUN workers=4 device=cpu               what does not change the result may be set anew
-  distill resume SWEEP T=1,3,5,10                       a grown axis: the new runs are run as well
-  distill resume RUN trust=[mypackage]                  let its configuration name classes of that package
-  distill resume RUN --config-dir mine                  where it was started so
+  distill resume outputs/sweeps/<date>/<sweep>          finished runs stay, missing ones are run
+  distill resume RUN workers=4 device=cpu               settings that do not change the result
+  distill resume SWEEP T=1,3,5,10                       more values of an axis: their runs are added
+  distill resume RUN trust=[mypackage]                  its configuration may name classes of that package
+  distill resume RUN --config-dir mine                  if it was started with it
 
-It is what the line it was started with does, typed again with run_dir=RUN or hydra.sweep.dir=SWEEP. A finished run
+The line it was started with, typed again with run_dir=RUN or hydra.sweep.dir=SWEEP, does the same. A finished run
 shows its summary.
 """
 
