@@ -17,7 +17,6 @@ from torch import Tensor
 from distill_cli import __version__
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
-from distill_cli.base.names import fingerprint
 from distill_cli.config.arrangement import FIRST
 from distill_cli.deploy import cost
 from distill_cli.models import Classifier, weights
@@ -25,12 +24,12 @@ from distill_cli.pipeline import baseline
 from distill_cli.pipeline import summary as words
 from distill_cli.report import write
 from distill_cli.runs.checkpoints import fitting
-from distill_cli.runs.identity import SUMMARY, SWEEP
+from distill_cli.runs.identity import SUMMARY
 from distill_cli.runs.run import Run
 from distill_cli.tasks import evaluation, metrics
 from distill_cli.teachers import answering
 from distill_cli.teachers import preparing as teachers
-from distill_cli.trackers import About, Loggers
+from distill_cli.trackers.following import following
 from distill_cli.training import loop, saving, setup
 from distill_cli.training.setup import Setup
 
@@ -64,10 +63,10 @@ def distill(
         homes = {name: one.folder for name, one in prepared.items()} or homes_along(job, run.folder)
         card = job.card("student") | ({} if way.joint else taught_by(job, homes, run.folder))
     run.agree(prints_of(job, prepared), machine_of(job))
-    with Loggers(job.plain["logger"], about(run)) as loggers:
+    with following(job.plain["logger"], run.folder):
         with clock("cache"):
             teacher = answering.start(job, way, prepared)
-        state = train(job, teacher, run, card, clock, loggers)
+        state = train(job, teacher, run, card, clock)
         logits = answers(job, state, teacher, untrained, clock)
         summary = summarise(job, state, logits, run) | {"seconds": clock.seconds}
         if way.joint:
@@ -79,7 +78,6 @@ def distill(
         files.write_json(run.folder / evaluation.FILE, details(job, logits["test"]))
         files.write_json(run.folder / SUMMARY, summary)
         close(summary, run.folder, job.plain["report"])
-        loggers.finish(summary)
     return summary
 
 
@@ -95,21 +93,8 @@ def prints_of(job: Setup, prepared: Mapping[str, teachers.Prepared]) -> dict[str
         "data": job.data.digest,
         "teacher": prepared[FIRST].weights if prepared else None,
         **{f"teachers.{name}": one.weights for name, one in prepared.items() if name != FIRST},
-        "code": setup.user_code({**job.plain, "logger": None}),  # loggers change nothing in what comes out
+        "code": setup.user_code({**job.plain, "logger": None}),  # trackers change nothing in what comes out
     }
-
-
-def about(run: Run) -> About:
-    """What loggers know of the run."""
-    parent = run.folder.parent
-    return About(
-        folder=run.folder,
-        name=run.folder.name,
-        id=fingerprint([run.fingerprint, str(run.folder.resolve())]),
-        config={key: value for key, value in run.known["config"].items() if key != "logger"},
-        overrides=run.known["overrides"],
-        group=parent.name if (parent / SWEEP).is_file() else None,
-    )
 
 
 def machine_of(job: Setup) -> dict[str, Any]:
@@ -137,9 +122,7 @@ def taught_by(job: Setup, homes: Mapping[str, Path], folder: Path) -> dict[str, 
     return {"teacher": first, "teachers": found} if found else {"teacher": first}
 
 
-def train(
-    job: Setup, teacher: answering.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock, loggers: Loggers
-) -> loop.State:
+def train(job: Setup, teacher: answering.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock) -> loop.State:
     """Run the stages, or what is left of them; every epoch leaves a row and checkpoints. Returns the final state."""
     state = loop.begin(job.student, job.objectives, job.recipe, job.dtype)
     checkpoints = job.checkpoints(run.folder)
@@ -154,7 +137,6 @@ def train(
             clock.restore(snapshot["seconds"])
         ui.say(f"going on after step {state.step}, {state.epoch} epoch(s) done")
     run.rows(state.rows)
-    loggers.rows(state.rows)
 
     def more() -> dict[str, Any]:
         own = {"run": run.fingerprint, "card": dict(card), "seconds": clock.so_far()}
@@ -165,7 +147,6 @@ def train(
         steps = loop.fit(state, job.stages, job.losses, job.recipe, job.data, job.settings(), teacher)
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
-            loggers.rows(state.rows)
             ui.say(words.epoch_line(row, total))
             if "debug" in row:
                 ui.say(words.debug_line(row))

@@ -1,34 +1,32 @@
-"""Trackers that a run is also sent to: the interface of a logger, and `Loggers`, past which no failure of one can get.
+"""Trackers that a run is also sent to: what each is told of a run, and what it has to be able to do.
 
-metrics.jsonl and summary.json stay the source of truth. Each logger works in a process of its own (worker.py), so that
-its imports, threads, signal handlers, chatter, waits and crashes are not the run's.
+metrics.jsonl and summary.json stay the source of truth. following.py has the run's side; follower.py is the process that a
+tracker works in.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
+import abc
 import json
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, ClassVar
 
-from distill_cli.base import ui
+from distill_cli.base.names import fingerprint
 from distill_cli.config import building
-from distill_cli.trackers.process import Process
+from distill_cli.runs import identity
 
-PATIENCE = 20.0  # seconds that the loggers have, all together, when a run is over
-PATIENCE_STOPPED = 5.0  # when it was asked to stop: whoever asked may not wait long either
+PATIENCE = 20.0  # seconds that the trackers have, all together, when a run is over
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True)
 class About:
-    """The run that a logger tells of.
+    """The run that a tracker is told of.
 
-    `id` is the same for every try of the same run in the same folder; `config` is what it was started with, resolved,
-    but for the loggers' own; `group` names the sweep it belongs to.
+    `id` is the same for every try of the same run in the same folder. `config` is resolved and `overrides` is as typed, both
+    without what belongs to trackers, which may be secret. `group` names the sweep that the run belongs to. `patience` is how
+    many seconds a tracker has once the run is over.
     """
 
     folder: Path
@@ -37,131 +35,88 @@ class About:
     config: Mapping[str, Any]
     overrides: Sequence[str]
     group: str | None = None
+    patience: float = PATIENCE
 
     @property
     def parameters(self) -> dict[str, str]:
         """The configuration by dotted keys, each value as it would be typed."""
-        values = flat(self.config, ".").items()
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in values}
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat(self.config, ".")}
 
     def metrics(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """A row's numbers, as in `val/accuracy`; `stage` is how many stages came before its own."""
+        """A row's numbers, as in `val/accuracy`; `stage` is how many stages came before the row's."""
         return {"stage": list(self.config["schedule"]).index(row["stage"]), **numbers(row)}
+
+
+def about(folder: Path, patience: float = PATIENCE) -> About:
+    """What the run in `folder` says of itself.
+
+    Raises:
+        CheckpointError: it says nothing, or is damaged.
+    """
+    run, sweep = identity.read(folder), folder.parent
+    return About(
+        folder=folder,
+        name=folder.name,
+        id=fingerprint([fingerprint([run["config"], run["prints"]]), str(folder.resolve())]),
+        config={key: value for key, value in run["config"].items() if key != "logger"},
+        overrides=[text for text in run["overrides"] if not text.lstrip("+~").startswith("logger")],
+        group=sweep.name if (sweep / identity.SWEEP).is_file() else None,
+        patience=patience,
+    )
 
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     """Every number in nested mappings, as in `val/accuracy`."""
-    found = flat(values, "/").items()
-    return {key: value for key, value in found if isinstance(value, int | float) and not isinstance(value, bool)}
+    return {key: value for key, value in flat(values, "/") if type(value) in (int, float)}
 
 
-def flat(values: Mapping[str, Any], joint: str) -> dict[str, Any]:
-    """Nested mappings as one, the keys of the inner ones after their own key and `joint`."""
-    found: dict[str, Any] = {}
+def flat(values: Mapping[str, Any], joint: str, before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings, after its keys with `joint` between them."""
     for key, value in values.items():
-        inner = flat(value, joint) if isinstance(value, Mapping) else None
-        found |= {key: value} if inner is None else {f"{key}{joint}{name}": item for name, item in inner.items()}
-    return found
+        if isinstance(value, Mapping):
+            yield from flat(value, joint, f"{before}{key}{joint}")
+        else:
+            yield f"{before}{key}", value
 
 
-class Logger:
+class Logger(abc.ABC):
     """One tracker. It lives in a process of its own: it may take its time, print and fail, and the run goes on.
 
     Its arguments are the keys of its YAML. What else it needs is imported in `start`: the run imports its module too.
 
-    Class attributes:
+    Attributes:
         package: what must be installed for it.
+        target: which of several places it sends to; another one than an earlier try's is told of every epoch.
     """
 
     package: ClassVar[str] = ""
+    target: str = ""
 
+    @abc.abstractmethod
     def start(self, run: About, after: int) -> str:
-        """Begin, or go on with what an earlier try of the same run began.
+        """Begin, or go on with what an earlier try of the same run began; returns where the run can be looked at.
 
         Args:
             after: the optimizer step of the last epoch that an earlier try told it of, else 0.
-
-        Returns:
-            Where the run can be looked at.
         """
-        raise NotImplementedError(type(self).__name__)
 
+    @abc.abstractmethod
     def epoch(self, row: Mapping[str, Any]) -> None:
         """An epoch is done; `row` is its row of metrics.jsonl. Each epoch is told of once, whatever the tries."""
-        raise NotImplementedError(type(self).__name__)
 
+    @abc.abstractmethod
     def finish(self, summary: Mapping[str, Any], report: Path | None) -> None:
         """The run reached its end; `summary` is what summary.json holds."""
-        raise NotImplementedError(type(self).__name__)
 
+    @abc.abstractmethod
     def close(self, status: str) -> None:
         """Nothing more comes; `status` is finished, interrupted or failed."""
-        raise NotImplementedError(type(self).__name__)
 
 
-def check(nodes: Mapping[str, Mapping[str, Any]]) -> None:
-    """Check the chosen loggers' classes and arguments.
+def check(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Callable[..., Logger]]:
+    """The classes of the chosen trackers by name, with their arguments checked.
 
     Raises:
         ConfigError: an unknown class or argument.
     """
-    for name, node in nodes.items():
-        building.check(node, Logger, f"logger.{name}")
-
-
-class Loggers:
-    """The chosen loggers at work, used as a context: started on the way in, gone on the way out.
-
-    One that fails is warned about once and told nothing more. Nothing here waits for one but the way out.
-
-    Args:
-        nodes: the loggers' configuration by name, as `check` passes it.
-    """
-
-    def __init__(self, nodes: Mapping[str, Mapping[str, Any]], run: About) -> None:
-        about = {**dataclasses.asdict(run), "folder": str(run.folder)}
-        found = {name: building.check(node, Logger, f"logger.{name}") for name, node in nodes.items()}
-        packages = {name: getattr(target, "package", "") for name, target in found.items()}
-        self._processes = [Process(name, node, about, packages[name]) for name, node in nodes.items()]
-        self._report = run.folder / "report.html"
-        self._told = 0
-
-    def __enter__(self) -> Loggers:
-        self._each(Process.start)
-        return self
-
-    def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Tell of the rows that are new; `rows` are all that the run has so far."""
-        for row in rows[self._told :]:
-            told = {key: value for key, value in row.items() if key != "best"}
-            self._each(functools.partial(Process.send, row=told))
-        self._told = len(rows)
-
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Tell of the end that the run reached, and of its report where there is one."""
-        report = str(self._report) if self._report.is_file() else None
-        self._each(lambda process: process.send(summary=summary, report=report))
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        stopped = isinstance(error, KeyboardInterrupt)
-        status = "finished" if error is None else "interrupted" if stopped else "failed"
-        patience = PATIENCE_STOPPED if stopped else PATIENCE
-        try:
-            self._each(lambda process: process.send(close=status))
-            deadline = time.monotonic() + patience
-            self._each(lambda process: process.wait(deadline, patience))
-        finally:
-            for process in self._processes:
-                process.end()
-
-    def _each(self, act: Callable[[Process], None]) -> None:
-        """Do something with every logger; whatever goes wrong with one costs that logger only."""
-        for process in self._processes:
-            try:
-                act(process)
-            except Exception as error:
-                if not process.failed:
-                    process.failed = True
-                    ui.warn(f"logger={process.name}: {str(error) or type(error).__name__}")
+    return {name: building.check(node, Logger, f"logger.{name}") for name, node in nodes.items()}  # type: ignore[type-abstract]

@@ -28,7 +28,9 @@ class MLflow(Logger):
     package: ClassVar[str] = "mlflow"
 
     def __init__(self, store: str, experiment: str = "distill", tracking_uri: str | None = None) -> None:
-        self.store, self.experiment, self.tracking_uri = Path(store).absolute(), experiment, tracking_uri
+        self.store, self.experiment = Path(store).absolute(), experiment
+        self.uri = tracking_uri or os.environ.get("MLFLOW_TRACKING_URI")
+        self.target = f"{self.uri or self.store} {experiment}"
 
     def start(self, run: About, after: int) -> str:
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # to its makers; also writes in the user's home
@@ -37,12 +39,11 @@ class MLflow(Logger):
         from mlflow.entities import Param
 
         self.about, self.step = run, after
-        local = ""
-        if uri := self.tracking_uri or os.environ.get("MLFLOW_TRACKING_URI"):
-            self.client = MlflowClient(tracking_uri=uri)
+        local = f"sqlite:///{quote(str(self.store / 'mlflow.db'))}"  # MLflow 3 refuses a store of plain files
+        if self.uri:
+            self.client = MlflowClient(tracking_uri=self.uri)
             experiment = self._experiment(None)
         else:
-            local = f"sqlite:///{quote(str(self.store / 'mlflow.db'))}"  # today's MLflow refuses a store of plain files
             self.store.mkdir(parents=True, exist_ok=True)
             with files.exclusive(self.store / ".lock"):  # two runs must not both lay out a new data base
                 self.client = MlflowClient(tracking_uri=local)
@@ -57,7 +58,7 @@ class MLflow(Logger):
             values = [Param(key, value) for key, value in run.parameters.items()]
             for first in range(0, len(values), MOST_PARAMETERS):
                 self.client.log_batch(self.id, params=values[first : first + MOST_PARAMETERS])
-        return f"run {self.id}" + (f"; mlflow ui --backend-store-uri {local}" if local else "")
+        return f"run {self.id}" + ("" if self.uri else f"; mlflow ui --backend-store-uri {local}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
         self.step = row["step"]
@@ -72,18 +73,15 @@ class MLflow(Logger):
         self.client.set_terminated(self.id, ENDS[status])
 
     def _experiment(self, artifacts: str | None) -> str:
-        """The experiment's id; it is made when there is none."""
+        """The experiment's id; it is made where there is none."""
         from mlflow.exceptions import MlflowException
 
-        found = self.client.get_experiment_by_name(self.experiment)
-        if found is None:
-            try:
-                return str(self.client.create_experiment(self.experiment, artifact_location=artifacts))
-            except MlflowException:  # another run may have made it just now
-                found = self.client.get_experiment_by_name(self.experiment)
-                if found is None:
-                    raise
-        return str(found.experiment_id)
+        try:
+            return str(self.client.create_experiment(self.experiment, artifact_location=artifacts))
+        except MlflowException:  # it may be there, perhaps since a moment ago
+            if (known := self.client.get_experiment_by_name(self.experiment)) is None:
+                raise
+            return str(known.experiment_id)
 
     def _metrics(self, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric

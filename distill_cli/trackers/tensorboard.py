@@ -21,14 +21,15 @@ class TensorBoard(Logger):
     package: ClassVar[str] = "tensorboard"
 
     def __init__(self, dir: str | None = None) -> None:
-        self.dir = dir
+        self.dir = Path(dir).absolute() if dir else None
+        self.target = str(self.dir or "")
 
     def start(self, run: About, after: int) -> str:
         from tensorboard.compat.proto.event_pb2 import Event, SessionLog
         from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
         self.run, self.step, self.event = run, after, Event
-        folder = Path(self.dir) / f"{run.name}-{run.id}" if self.dir else run.folder / "tensorboard"
+        folder = self.dir / f"{run.name}-{run.id}" if self.dir else run.folder / "tensorboard"
         self.writer = EventFileWriter(str(folder))
         if after:  # readers then drop what an earlier file holds beyond this step
             self.writer.add_event(Event(step=after + 1, session_log=SessionLog(status=SessionLog.START)))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from distill_cli.trackers import PATIENCE, About, Logger, numbers
+from distill_cli.trackers import About, Logger, numbers
 
 
 class WandB(Logger):
@@ -30,6 +30,7 @@ class WandB(Logger):
         mode: Literal["online", "offline", "disabled"] | None = None,
     ) -> None:
         self.project, self.entity, self.mode = project, entity, mode
+        self.target = f"{entity}/{project} {mode or os.environ.get('WANDB_MODE', 'online')}"
 
     def start(self, run: About, after: int) -> str:
         home = run.folder / "wandb"
@@ -55,7 +56,8 @@ class WandB(Logger):
                 quiet=True,
                 symlink=False,
                 x_stats_pid=os.getppid(),  # the run's own use of the machine
-                finish_timeout=0.75 * PATIENCE,  # what is left then is for `wandb sync`
+                finish_timeout=0.75 * run.patience,  # what is left then is for `wandb sync`
+                finish_timeout_raises=True,
             ),
         )
         if self.run.offline:

@@ -8,14 +8,15 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pytest
@@ -23,12 +24,12 @@ import torch
 from helpers import QUICK, distill, read_json, rows, without_times
 from omegaconf import OmegaConf
 
-from distill_cli import trackers
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, Terminated
 from distill_cli.config import compose
 from distill_cli.config.overrides import quoted
 from distill_cli.runs import identity
-from distill_cli.trackers import About, Loggers, numbers
+from distill_cli.trackers import about, following, numbers
 
 ALL = ("tensorboard", "wandb", "mlflow")
 
@@ -36,12 +37,12 @@ ALL = ("tensorboard", "wandb", "mlflow")
 MINE = """
 import json, logging, os, random, signal, time
 from pathlib import Path
-from distill_cli.loggers import Logger
+from distill_cli.trackers import Logger
 
 
 class Mine(Logger):
-    def __init__(self, at: str = "", does: str = "raises", file: str = "told.jsonl") -> None:
-        self.at, self.does, self.file = at, does, Path(file).absolute()
+    def __init__(self, at: str = "", does: str = "raises", file: str = "told.jsonl", target: str = "") -> None:
+        self.at, self.does, self.file, self.target = at, does, Path(file).absolute(), target
 
     def told(self, call, *what):
         with self.file.open("a") as file:
@@ -64,6 +65,13 @@ class Mine(Logger):
 
     def raises(self):
         raise RuntimeError(f"broken at {self.at}\\nand more")
+
+    def raises_and_hangs(self):
+        self.at, self.does = "close", "hangs"
+        raise RuntimeError("broken at epoch")
+
+    def leaves(self):
+        raise SystemExit(0)
 
     def dies(self):
         os.kill(os.getpid(), signal.SIGKILL)
@@ -101,7 +109,7 @@ SUMMARY = {"run": "x", "test": {"student": {"accuracy": 0.875}}}
 def alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """No network, a home that stays empty, and no process left behind."""
     surroundings(monkeypatch, tmp_path)
-    monkeypatch.setattr(trackers, "PATIENCE", 60.0)  # a busy machine takes its time over three imports
+    monkeypatch.setattr(following, "PATIENCE", 60.0)  # a busy machine takes its time over three imports
     (tmp_path / "mine.py").write_text(MINE)
     yield
     assert not list((tmp_path / "home").iterdir())
@@ -127,12 +135,28 @@ def processes_in(place: Path) -> list[str]:
     return [words for words in found if words]  # a zombie has none
 
 
-def about(folder: Path) -> About:
+def run_in(folder: Path) -> Path:
+    """A folder that says what its run is, as one that is about to train."""
     folder.mkdir(exist_ok=True)
     stages = {"imitate": {"T": "3.0"}, "refine": {"T": ["3.0", 1.0]}}
-    return About(
-        folder, folder.name, "0123456789ab", {"seed": 7, "schedule": stages, "logger": {}}, ["seed=7"], "sweep"
-    )
+    config = {
+        "seed": 7,
+        "schedule": stages,
+        "output_dir": "outputs",
+        "logger": {"mlflow": {"tracking_uri": "http://me:secret@there"}},
+    }
+    typed = ["seed=7", "logger=mlflow", "logger.mlflow.tracking_uri=http://me:secret@there"]
+    says = {"config": config, "overrides": typed, "name": "train", "directory": ".", "prints": {}, "machine": {}}
+    files.write_json(folder / "run.json", says)
+    return folder
+
+
+def wrote(folder: Path, rows: list[dict[str, Any]], summary: dict[str, Any] | None = None) -> None:
+    """Leave in the run's folder what a run leaves there after an epoch, or after all of them."""
+    told = ({key: value for key, value in row.items() if key != "best"} for row in rows)
+    files.write(folder / "metrics.jsonl", "".join(f"{json.dumps(row)}\n" for row in told))
+    if summary:
+        files.write_json(folder / "summary.json", summary)
 
 
 def mine(at: str = "", does: str = "raises") -> dict[str, Any]:
@@ -151,6 +175,14 @@ def shipped(*names: str) -> dict[str, Any]:
 def told(file: Path = Path("told.jsonl")) -> list[list[Any]]:
     """What the logger above was told."""
     return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait for something that a tracker is to do."""
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def warnings(text: str) -> list[str]:
@@ -222,12 +254,25 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Pa
         patch.chdir(place)
         surroundings(patch, place)
         assert distill("train", *QUICK, "run_dir=bare") == 0
-        patch.setattr(trackers, "PATIENCE", 60.0)
-        out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(following, "PATIENCE", 60.0)
+        out = io.StringIO()
+        with (place / "err").open("a+", buffering=1) as err, stderr_to(err), contextlib.redirect_stdout(out):
             assert distill("train", *QUICK, "run_dir=run", f"logger=[{','.join(ALL)}]") == 0
         assert not list((place / "home").iterdir()) and not processes_in(place)
-        yield place / "bare", place / "run", out.getvalue(), err.getvalue()
+        yield place / "bare", place / "run", out.getvalue(), (place / "err").read_text()
+
+
+@contextlib.contextmanager
+def stderr_to(file: TextIO) -> Iterator[None]:
+    """Have what this process and those that it starts say on stderr in `file`."""
+    before = os.dup(2)
+    os.dup2(file.fileno(), 2)
+    try:
+        with contextlib.redirect_stderr(file):
+            yield
+    finally:
+        os.dup2(before, 2)
+        os.close(before)
 
 
 Tracked = tuple[Path, Path, str, str]
@@ -281,45 +326,42 @@ def test_wandb_holds_the_run(tracked: Tracked) -> None:
 
 
 def test_a_run_gone_on_with_is_one_run_with_every_epoch_once(
-    tracked: Tracked, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tracked: Tracked, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    run, nodes, page = about(tmp_path / "again"), shipped(*ALL), tmp_path / "again" / "report.html"
+    run, nodes, page = run_in(tmp_path / "again"), shipped(*ALL), tmp_path / "again" / "report.html"
     page.write_text("<p>report</p>")
     store = tracked[0].parent / "outputs" / "mlflow"  # it takes seconds to lay one out
     nodes["mlflow"]["store"] = str(store)
-    with pytest.raises(ValueError), Loggers(nodes, run) as first:
-        first.rows(ROWS[:1])
-        first.rows(ROWS[:2])
+    with pytest.raises(ValueError), following.following(nodes, run):
+        wrote(run, ROWS[:1])
+        wrote(run, ROWS[:2])
         raise ValueError("the run's own")
-    with Loggers(nodes, run) as second:
-        second.rows(ROWS[:2])
-        second.rows(ROWS)
-        second.finish(SUMMARY)
-    assert not warnings(capsys.readouterr().err)
-    texts, scalars = read_tensorboard(run.folder)
+    with following.following(nodes, run):
+        wrote(run, ROWS[:2])
+        wrote(run, ROWS, SUMMARY)
+    assert not warnings(capfd.readouterr().err)
+    texts, scalars = read_tensorboard(run)
     assert {step: told["val/accuracy"] for step, told in scalars.items()} == {10: 0.25, 20: 0.5, 30: 0.75}
     assert scalars[30]["summary/test/student/accuracy"] == 0.875 and texts["report"] == str(page)
+    assert texts["overrides"] == "seed=7" and "secret" not in texts["config"]
     found, metrics, artifacts = read_mlflow(store, "again")
     assert {step: told["val/accuracy"] for step, told in metrics.items()} == {10: 0.25, 20: 0.5, 30: 0.75}
     assert artifacts == ["report.html"] and found.info.status == "FINISHED"
-    records = read_wandb(run.folder)
+    records = read_wandb(run)
     told = [values(record.item) for record in records["history"]]
     assert [(row["_step"], row["val/accuracy"]) for row in told] == [(10, 0.25), (20, 0.5), (30, 0.75)]
-    assert {begun.run_id for begun in records["run"]} == {run.id}
-    assert [artifact.name for artifact in records["artifact"]] == [f"report-{run.id}"]
+    assert {begun.run_id for begun in records["run"]} == {about(run).id}
+    assert [artifact.name for artifact in records["artifact"]] == [f"report-{about(run).id}"]
 
 
 def test_a_logger_is_told_of_epochs_that_an_earlier_try_did_not_get_to(tmp_path: Path) -> None:
-    run = about(tmp_path / "run")
-    with pytest.raises(ValueError), Loggers(mine(at="epoch"), run) as first:
-        first.rows(ROWS[:2])
+    run = run_in(tmp_path / "run")
+    with pytest.raises(ValueError), following.following(mine(at="epoch"), run):
+        wrote(run, ROWS[:2])
         raise ValueError("the run's own")
-    with Loggers(mine(), run) as second:
-        second.rows(ROWS)
-        second.finish(SUMMARY)
-    with Loggers(mine(), run) as third:
-        third.rows(ROWS)
-        third.finish(SUMMARY)
+    for _ in range(2):
+        with following.following(mine(), run):
+            wrote(run, ROWS, SUMMARY)
     sent = [{key: value for key, value in row.items() if key != "best"} for row in ROWS]
     assert told() == [
         ["start", 0],
@@ -336,18 +378,42 @@ def test_a_logger_is_told_of_epochs_that_an_earlier_try_did_not_get_to(tmp_path:
 
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
 def test_a_stop_passes_through_and_is_told(stop: type[BaseException], tmp_path: Path) -> None:
-    with pytest.raises(stop), Loggers(mine(), about(tmp_path / "run")) as running:
-        running.rows(ROWS[:1])
+    run = run_in(tmp_path / "run")
+    with pytest.raises(stop), following.following(mine(), run):
+        wrote(run, ROWS[:1])
+        until(lambda: Path("told.jsonl").exists())  # it takes a busy machine longer to start than a stopped run waits
         raise stop
     assert [line[0] for line in told()] == ["start", "epoch", "close"] and told()[-1] == ["close", "interrupted"]
 
 
+def test_rows_that_an_earlier_try_left_are_not_sent_before_the_run_has_written_its_own(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    wrote(run, ROWS)
+    with pytest.raises(ValueError), following.following(mine(), run):
+        raise ValueError("its teacher cannot be read")
+    with following.following(mine(), run):
+        until(lambda: told()[-1][0] == "start")
+        wrote(run, ROWS[1:2], SUMMARY)
+    assert [line[0] for line in told()] == ["start", "close", "start", "epoch", "finish", "close"]
+    assert told()[3][1]["step"] == 20
+
+
+def test_a_place_that_is_new_is_told_of_every_epoch(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    for place in ("here", "there", "here"):
+        with following.following(mine() | {"mine": {**mine()["mine"], "target": place}}, run):
+            wrote(run, ROWS, SUMMARY)
+    epochs = ["epoch"] * len(ROWS)
+    assert [line[0] for line in told()] == [*["start", *epochs, "finish", "close"] * 2, "start", "close"]
+
+
 def test_a_run_with_broken_loggers_is_the_run_without_and_each_is_warned_about_once(
-    tracked: Tracked, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tracked: Tracked, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bare = tracked[0]
     (tmp_path / "conf" / "logger").mkdir(parents=True)
-    broken = {call: (call, "raises") for call in ("start", "epoch", "finish", "close")} | {"dying": ("epoch", "dies")}
+    broken = {call: (call, "raises") for call in ("start", "epoch", "finish", "close")}
+    broken |= {"dying": ("epoch", "dies"), "leaving": ("start", "leaves")}
     for name, (call, does) in broken.items():
         text = f"{name}: {{_target_: mine.Mine, at: {call}, does: {does}, file: {name}.jsonl}}"
         (tmp_path / "conf" / "logger" / f"{name}.yaml").write_text(text)
@@ -355,7 +421,7 @@ def test_a_run_with_broken_loggers_is_the_run_without_and_each_is_warned_about_o
     chosen = ",".join([*broken, "wandb", "tensorboard"])
     typed = [f"logger=[{chosen}]", "logger.tensorboard.dir=mine.py/below/a/file"]
     assert distill("train", *QUICK, *typed, f"output_dir={bare.parent / 'outputs'}", "run_dir=run") == 0
-    warned = warnings(capsys.readouterr().err)
+    warned = warnings(capfd.readouterr().err)
     assert sorted(line.split()[1] for line in warned) == sorted(f"logger={name}:" for name in chosen.split(","))
     assert "warning: logger=wandb: wandb is not installed; pip install 'distill-cli[log]'" in warned
     assert "warning: logger=epoch: broken at epoch" in warned
@@ -367,18 +433,24 @@ def test_a_run_with_broken_loggers_is_the_run_without_and_each_is_warned_about_o
 
 @pytest.mark.parametrize("at", ["start", "epoch", "close"])
 def test_a_logger_that_hangs_costs_no_more_than_the_patience(
-    at: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    at: str, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trackers, "PATIENCE", 2.0)
-    with Loggers(mine(at, "hangs"), about(tmp_path / "run")) as running:
+    monkeypatch.setattr(following, "PATIENCE", 2.0)
+    run = run_in(tmp_path / "run")
+    with following.following(mine(at, "hangs"), run):  # for ten minutes
+        wrote(run, ROWS, SUMMARY)
         since = time.monotonic()
-        for _ in range(3000):  # more than a pipe holds
-            running.rows(ROWS)
-            running._told = 0
-        assert time.monotonic() - since < 2
-        since = time.monotonic()
-    assert time.monotonic() - since < 4
-    assert len(warnings(capsys.readouterr().err)) == 1
+    assert time.monotonic() - since < 60
+    assert len(warnings(capfd.readouterr().err)) == 1
+
+
+def test_a_logger_that_fails_and_then_hangs_is_warned_about_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run = run_in(tmp_path / "run")
+    with following.following(mine("epoch", "raises_and_hangs"), run):
+        wrote(run, ROWS)
+    assert warnings(capfd.readouterr().err) == ["warning: logger=mine: broken at epoch"]
 
 
 def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> None:
@@ -387,19 +459,22 @@ def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> N
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        with pytest.raises(KeyboardInterrupt), Loggers(mine("close", "hangs"), about(tmp_path / "run")):
+        with pytest.raises(KeyboardInterrupt), following.following(mine("close", "hangs"), run_in(tmp_path / "run")):
             signal.alarm(2)
     finally:
         signal.signal(signal.SIGALRM, before)
 
 
 def test_when_the_run_is_killed_its_loggers_close_and_end(tmp_path: Path) -> None:
+    run = run_in(tmp_path / "run")
+    wrote(run, ROWS)
+    (run / "metrics.jsonl").rename(run / "new.jsonl")
     code = f"""
 import os, time
-from pathlib import Path, PosixPath
-from distill_cli.loggers import About, Loggers
-with Loggers({mine()!r}, {about(tmp_path / "run")!r}) as running:
-    running.rows({ROWS!r})
+from pathlib import Path
+from distill_cli.trackers.following import following
+with following({mine()!r}, Path({str(run)!r})):
+    Path({str(run)!r}, "new.jsonl").rename(Path({str(run)!r}, "metrics.jsonl"))
     while not Path("told.jsonl").exists():
         time.sleep(0.05)
     os.kill(os.getpid(), 9)
@@ -407,9 +482,7 @@ with Loggers({mine()!r}, {about(tmp_path / "run")!r}) as running:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     killed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert killed.returncode == -9, killed.stderr
-    deadline = time.monotonic() + 10
-    while processes_in(tmp_path) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: not processes_in(tmp_path))
     assert [line[0] for line in told()] == ["start", "epoch", "epoch", "epoch", "close"]
     assert told()[-1] == ["close", "failed"]
 
@@ -422,7 +495,7 @@ def test_nothing_of_a_logger_reaches_the_run(tmp_path: Path, capfd: pytest.Captu
         return [handlers, Path.cwd(), chance, root, {**os.environ}, threading.active_count()]
 
     before = state()
-    with Loggers(mine("start", "meddles"), about(tmp_path / "run")):
+    with following.following(mine("start", "meddles"), run_in(tmp_path / "run")):
         assert state() == before
     assert state() == before
     said = capfd.readouterr()
@@ -430,17 +503,96 @@ def test_nothing_of_a_logger_reaches_the_run(tmp_path: Path, capfd: pytest.Captu
     assert "chatter" in (tmp_path / "run" / "train.log").read_text()
 
 
+def test_a_finished_run_can_be_sent_later_and_is_sent_once(
+    tracked: Tracked, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MPLCONFIGDIR", str(tmp_path / "mpl"))  # the report's, not the tracker's
+    run = tmp_path / "run"
+    shutil.copytree(tracked[0], run)
+    assert distill("report", "run", "logger=tensorboard") == 0
+    assert f"sent         {run} to tensorboard: finished" in capfd.readouterr().out
+    texts, scalars = read_tensorboard(run)
+    for number, row in enumerate(rows(run)):
+        assert scalars[row["step"]].items() >= approximately({"stage": number, **numbers(row)}).items()
+    final = numbers({"summary": read_json(run / "summary.json")})
+    assert scalars[rows(run)[-1]["step"]].items() >= approximately(final).items()
+    assert texts["status"] == "finished" and texts["report"] == str(run / "report.html")
+    assert distill("report", "run", "logger=tensorboard") == 0
+    assert f"it has this run up to step {rows(run)[-1]['step']}" in capfd.readouterr().err
+    assert read_tensorboard(run)[1] == scalars
+
+
+def approximately(values: dict[str, float]) -> dict[str, float]:
+    """The values in single precision, as TensorBoard keeps them."""
+    return {key: float(np.float32(value)) for key, value in values.items()}
+
+
+@pytest.fixture
+def untold(tmp_path: Path) -> Path:
+    """The folder of a run that has a row and no end, beside a conf/ with the logger above."""
+    (tmp_path / "conf" / "logger").mkdir(parents=True)
+    (tmp_path / "conf" / "logger" / "mine.yaml").write_text('mine: {_target_: mine.Mine, at: "", does: raises}')
+    run = run_in(tmp_path / "run")
+    wrote(run, ROWS[:1])
+    files.write_json(run / "status.json", {"status": "running"})
+    return run
+
+
+def test_a_running_run_is_followed_until_it_ends(untold: Path, tmp_path: Path) -> None:
+    lock = files.claim(untold / identity.LOCK)
+    command = [sys.executable, "-m", "distill_cli", "report", str(untold), "logger=mine"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sending:
+        until(lambda: sending.poll() or (Path("told.jsonl").exists() and told()[-1][0] == "epoch"))
+        assert sending.poll() is None
+        wrote(untold, ROWS, SUMMARY)
+        files.write_json(untold / "status.json", {"status": "finished"})
+        files.release(lock)
+        out, err = sending.communicate()
+    assert sending.returncode == 0 and "is still running: it is sent to mine until it ends" in err
+    assert [line[0] for line in told()] == ["start", "epoch", "epoch", "epoch", "finish", "close"]
+    assert told()[-1] == ["close", "finished"] and out.endswith("to mine: finished\n")
+
+
+@pytest.mark.parametrize(("status", "ended"), [("running", "failed"), ("interrupted", "interrupted")])
+def test_of_a_run_that_was_killed_or_stopped_what_there_is_is_sent(status: str, ended: str, untold: Path) -> None:
+    files.write_json(untold / "status.json", {"status": status})
+    assert distill("report", "run", "logger=mine") == 0
+    assert [line[0] for line in told()] == ["start", "epoch", "close"] and told()[-1] == ["close", ended]
+
+
+def test_a_run_that_could_not_be_sent_is_a_failure(untold: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert distill("report", "run", "logger=mine", "logger.mine.at=epoch") == 6
+    said = capfd.readouterr().err
+    assert "warning: logger=mine: broken at epoch" in said and "error: not sent to mine" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("run logger=tensorbord", "did you mean logger=tensorboard?"),
+        ("run logger=wandb logger.wandb.mode=onlin", "logger.wandb.mode: should be one of online, offline, disabled"),
+        ("run logger=wandb,mlflow", "several trackers are a list: logger=[tensorboard,wandb]"),
+        ("run loger=wandb", "did you mean logger?"),
+        (". logger=wandb", "logger=wandb: sends one run, and . is not the folder of one"),
+        ("run run logger=wandb", "logger=wandb: sends one run"),
+    ],
+)
+def test_what_cannot_be_sent_is_told(words: str, said: str, untold: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill("report", *words.split()) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_that_is_called_like_a_package_is_not_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "wandb").mkdir()
     kept = [place for place in sys.path if not (Path(place) / "wandb").is_dir()]
     monkeypatch.setattr(sys, "path", [*kept, str(tmp_path)])
     for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:
         monkeypatch.delitem(sys.modules, name)
-    with Loggers(shipped("wandb"), about(tmp_path / "run")):
+    with following.following(shipped("wandb"), run_in(tmp_path / "run")):
         pass
-    assert "wandb is not installed" in capsys.readouterr().err
+    assert "wandb is not installed" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,135 @@
+"""The run's side of its trackers: each is started in a process that follows the run's folder, told of the end, and ended.
+
+Nothing is handed over in between, and nothing waits for a tracker but the way out. No failure of one gets out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from distill_cli.base import ui
+from distill_cli.trackers import PATIENCE, check
+
+PATIENCE_STOPPED = 5.0  # seconds when the run was asked to stop: whoever asked may not wait long either
+PATIENCE_LATER = 600.0  # seconds to send what was not sent while the run ran
+TOLD = (3, -signal.SIGALRM)  # exit codes of a tracker's process that has failed and said why
+
+# -P: what lies in the current directory must not stand in for an installed package; the run's own path is given.
+START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from distill_cli.trackers.follower import main; main()"
+)
+
+Nodes = Mapping[str, Mapping[str, Any]]  # the trackers' configuration by name, as `trackers.check` passes it
+
+
+@contextlib.contextmanager
+def following(nodes: Nodes, folder: Path, later: bool = False) -> Iterator[Following]:
+    """Have trackers follow the run in `folder` inside; on the way out, tell them how it ended and wait for them.
+
+    Args:
+        later: the run is another process's, or over: all that lies there is sent, and that may take its time.
+    """
+    trackers = Following(nodes, folder, later)
+    try:
+        yield trackers
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        trackers.status = "interrupted" if stopped else "failed"
+        trackers.patience = PATIENCE_STOPPED if stopped else trackers.patience
+        raise
+    finally:
+        trackers.end()
+
+
+def stamp(folder: Path) -> list[int] | None:
+    """What differs each time that the run's metrics.jsonl is written; None while there is none."""
+    with contextlib.suppress(FileNotFoundError):
+        file = (folder / "metrics.jsonl").stat()
+        return [file.st_ino, file.st_mtime_ns]
+    return None
+
+
+class Following:
+    """Trackers at work on the run in `folder`, from the making of this until `end`.
+
+    Attributes:
+        status: how the run ended, as they are told: finished, interrupted or failed.
+        patience: how many seconds they have then, all together.
+        failed: the names of those that have failed; the user was told why.
+    """
+
+    def __init__(self, nodes: Nodes, folder: Path, later: bool) -> None:
+        self.status, self.patience, self.failed = "finished", PATIENCE_LATER if later else PATIENCE, set[str]()
+        self._log, self._processes = folder / "train.log", dict[str, subprocess.Popen[bytes]]()
+        # A run that goes on writes metrics.jsonl again: until then there lies what an earlier try has left.
+        job = {"folder": str(folder), "patience": self.patience, "stale": None if later else stamp(folder)}
+        for name, node in nodes.items():
+            try:
+                _require(getattr(check({name: node})[name], "package", ""))
+                self._processes[name] = self._start({**job, "name": name, "node": dict(node)})
+            except Exception as error:  # whatever it is, it costs this tracker only
+                self._warn(name, str(error) or type(error).__name__)
+
+    def end(self) -> None:
+        """Tell the trackers how the run ended, wait for them, and have no process left."""
+        deadline = time.monotonic() + self.patience
+        try:
+            for process in self._processes.values():
+                _tell(process, self.status)
+            for name, process in self._processes.items():
+                try:
+                    code = process.wait(max(0.0, deadline - time.monotonic()))
+                except subprocess.TimeoutExpired:
+                    self._warn(name, f"not done {self.patience:.0f} s after the run, it may lack the run's end")
+                    continue
+                if code in TOLD:
+                    self.failed.add(name)
+                elif code:
+                    self._warn(name, f"its process died; what it printed is in {self._log}")
+        finally:
+            for process in self._processes.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+
+    def _start(self, job: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
+                stdin=subprocess.PIPE,  # by whose end the process hears that this one is gone
+                stdout=2,  # where its one line goes
+                stderr=log,
+                bufsize=0,
+                start_new_session=True,  # Ctrl-C and a closing terminal are for the run to hear
+            )
+        finally:
+            os.close(log)
+        _tell(process, json.dumps(job))
+        return process
+
+    def _warn(self, name: str, reason: str) -> None:
+        self.failed.add(name)
+        ui.warn(f"logger={name}: {reason}")
+
+
+def _require(package: str) -> None:
+    spec = importlib.util.find_spec(package) if package else None
+    if package and (spec is None or spec.origin is None):  # a mere folder of that name has no origin
+        raise ImportError(f"{package} is not installed; pip install 'distill-cli[log]'")
+
+
+def _tell(process: subprocess.Popen[bytes], line: str) -> None:
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):  # it is gone: its exit code tells why
+        process.stdin.write(line.encode() + b"\n")
