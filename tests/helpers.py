@@ -19,10 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.cli import main
-from distill_cli.data import Part, Split
+from distill_cli.data import Batch, Part, Split
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.pictures import Pixels, shaped
 from distill_cli.data.source import source_of
+from distill_cli.models.features import Output
+from distill_cli.tasks.rows import Dense, Rows
 from distill_cli.training.loop import State
 
 ROOT = Path(__file__).parent.parent
@@ -119,6 +121,16 @@ def killed(*words: str, saves: int, folder: str = "run") -> str:
     said = Path("said").read_text()
     assert os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL, said
     return said
+
+
+def rows_from(output: Output, batch: Batch) -> Rows:
+    """A classifier's answer to a batch as the rows of a loss."""
+    return Rows(output.logits, batch.targets, batch.index, output.features)
+
+
+def signal_from(output: Output) -> Dense:
+    """A teacher's answer as the signal of a loss."""
+    return Dense(output.logits, output.features)
 
 
 def stored(state: State) -> dict[str, Any]:

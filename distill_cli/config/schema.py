@@ -151,6 +151,7 @@ class Train(Device):
     alpha: float = bounded(0.7, ge=0, le=1)
     seed: int = bounded(0, ge=0)
     label_smoothing: float = bounded(0.0, ge=0, lt=1)
+    rows_at_once: Optional[int] = bounded(None, ge=1)  # noqa: UP045
     precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
     compile: Any = bounded(False, flag=True)
     baseline: Any = bounded(False, flag=True)

@@ -4,17 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from distill_cli.data import Batch, Data
+from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output
-
-
-def wide(values: Tensor) -> Tensor:
-    """fp32 at least, for loss arithmetic; float64 stays float64."""
-    return values if values.dtype == torch.float64 else values.float()
+from distill_cli.tasks.rows import Rows, Signal
 
 
 class Objective(nn.Module):
@@ -26,7 +20,9 @@ class Objective(nn.Module):
         labels_only: whether it is no term of its own but says that the labels alone are learnt from.
         needs_teacher: whether the teacher is asked at all.
         alpha_weighted: whether alpha weighs it against the labels; if not, it is added as it is; alone, labels keep all weight.
-        summed: whether it is a sum over the batch's samples rather than a mean, which matters when a batch is cut.
+        summed: whether it is a sum over the batch's rows rather than a mean, which matters when a batch is cut.
+        by_row: whether it is a mean, or a sum, of what each row gives alone, whatever the others are, and reads no
+            features: then `rows_at_once` may cut the rows into chunks. Where it is false, it is given all rows at once.
         uses_T: whether the temperature has an effect on it.
 
     Args:
@@ -40,6 +36,7 @@ class Objective(nn.Module):
     needs_teacher: ClassVar[bool] = True
     alpha_weighted: ClassVar[bool] = True
     summed: ClassVar[bool] = False
+    by_row: ClassVar[bool] = False
     uses_T: ClassVar[bool] = False
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0) -> None:
@@ -67,8 +64,8 @@ class Objective(nn.Module):
         """Module paths in the teacher whose features `forward` wants."""
         return ()
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        """The term's value, a scalar; weight and alpha are applied outside."""
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        """The term's value, a scalar: a mean over the rows, or a sum if `summed`. Weight and alpha are applied outside."""
         raise NotImplementedError(type(self).__name__)
 
     def weight_at(self, progress: float) -> float:

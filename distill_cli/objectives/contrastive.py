@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill_cli.data import Batch, Data
+from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import wide
 from distill_cli.objectives.constants import require
 from distill_cli.objectives.relations import OnSamples, embedded
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def crd(
@@ -116,12 +115,12 @@ class CRD(OnSamples):
         self.register_buffer("labels", data.train.targets, persistent=False)
         return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         (ours,), (theirs,) = self.taken(student, teacher)
         s = F.normalize(self.student_embed(embedded(ours)), dim=1)
         t = F.normalize(self.teacher_embed(embedded(theirs)), dim=1)
         drawn = self._drawn()
-        mask = self.labels[drawn] != batch.targets[:, None]
+        mask = self.labels[drawn] != student.targets[:, None]
         scores = [s @ self.teacher_bank[drawn].T / self.tau, t @ self.student_bank[drawn].T / self.tau]
         log_z = self._log_z(scores)
         log_count = mask.sum(1).clamp(min=1).to(s.dtype).log()
@@ -130,8 +129,8 @@ class CRD(OnSamples):
         if self.training:
             with torch.no_grad():
                 for bank, rows in ((self.student_bank, s), (self.teacher_bank, t)):
-                    mixed = self.momentum * bank[batch.index] + (1 - self.momentum) * rows
-                    bank[batch.index] = F.normalize(mixed, dim=1)
+                    mixed = self.momentum * bank[student.index] + (1 - self.momentum) * rows
+                    bank[student.index] = F.normalize(mixed, dim=1)
                 self.log_z.copy_(log_z)
         return terms[0] + terms[1]
 

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.constants import require
 from distill_cli.objectives.logits import kd
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -110,10 +109,11 @@ class LSKD(Objective):
 
     formula = "T²·KL(teacher‖student) of standardised z"
     source = "Sun et al., 2024, arXiv 2403.01427"
+    by_row = True
     uses_T = True
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return lskd(student.logits, teacher.logits, temperature=temperature)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return lskd(student.logits(), teacher.logits(), temperature=temperature)
 
 
 class DIST(Objective):
@@ -131,8 +131,8 @@ class DIST(Objective):
         super().__init__(weight, warmup)
         self.beta, self.gamma = require("beta", beta, ge=0), require("gamma", gamma, ge=0)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return dist(student.logits, teacher.logits, temperature=temperature, beta=self.beta, gamma=self.gamma)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return dist(student.logits(), teacher.logits(), temperature=temperature, beta=self.beta, gamma=self.gamma)
 
 
 class MLLD(Objective):
@@ -148,5 +148,5 @@ class MLLD(Objective):
         require("the number of temperatures", len(temperatures), ge=1)
         self.temperatures = [require("each of temperatures", T, gt=0) for T in temperatures]
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return mlld(student.logits, teacher.logits, temperatures=self.temperatures)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return mlld(student.logits(), teacher.logits(), temperatures=self.temperatures)

@@ -6,10 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.constants import require
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def split(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -92,14 +91,15 @@ class DKD(Objective):
 
     formula = "T²·[a·KL(b_t‖b_s)+b·KL(q_t‖q_s)]"
     source = "Zhao et al., 2022, arXiv 2203.08679"
+    by_row = True
     uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__(weight, warmup)
         self.alpha, self.beta = require("alpha", alpha, ge=0), require("beta", beta, ge=0)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return dkd(student.logits, teacher.logits, batch.targets, temperature, self.alpha, self.beta)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return dkd(student.logits(), teacher.logits(), student.targets, temperature, self.alpha, self.beta)
 
 
 class NKD(Objective):
@@ -107,6 +107,7 @@ class NKD(Objective):
 
     formula = "[-t_y·log s_y-γλ²·Σt'·log s']"
     source = "Yang et al., 2023, arXiv 2303.13005"
+    by_row = True
 
     def __init__(
         self, weight: float = 1.0, warmup: float = 0.0, gamma: float = 1.5, nontarget_temperature: float = 1.0
@@ -115,11 +116,11 @@ class NKD(Objective):
         self.gamma = require("gamma", gamma, ge=0)
         self.nontarget_temperature = require("nontarget_temperature", nontarget_temperature, gt=0)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         return nkd(
-            student.logits,
-            teacher.logits,
-            batch.targets,
+            student.logits(),
+            teacher.logits(),
+            student.targets,
             gamma=self.gamma,
             nontarget_temperature=self.nontarget_temperature,
         )

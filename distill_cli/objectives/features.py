@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.data import Batch, Data
+from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output, Shapes, deepest_map, feature_map, pairs, shapes, sized
-from distill_cli.objectives.base import Objective, wide
+from distill_cli.models.features import Shapes, deepest_map, feature_map, pairs, shapes, sized
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.constants import require
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 AUTO = ("auto",)
 
@@ -101,7 +102,7 @@ class OnFeatures(Objective):
         """What the objective is called in keys and in the header."""
         return type(self).__name__.lower()
 
-    def taken(self, student: Output, teacher: Output) -> tuple[list[Tensor], list[Tensor]]:
+    def taken(self, student: Rows, teacher: Signal) -> tuple[list[Tensor], list[Tensor]]:
         """The features of its layers, fp32 at least."""
         ours = [wide(student.features[path]) for path in self.student_layers]
         return ours, [wide(teacher.features[path]) for path in self.teacher_layers]
@@ -171,7 +172,7 @@ class Hint(OnFeatures):
         self.regressor = nn.Sequential(nn.Conv2d(source[1], target[1], 1, bias=False), nn.BatchNorm2d(target[1]))
         return self.settle(ours, theirs, [(layer, other)])
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         (ours,), (theirs,) = self.taken(student, teacher)
         ours, theirs = same_size(ours, theirs)
         return hint([self.regressor(ours)], [theirs])
@@ -199,7 +200,7 @@ class Attention(OnFeatures):
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         return self.pair_maps(student, teacher, data)[0]
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         return attention(*self.taken(student, teacher))
 
 
@@ -236,7 +237,7 @@ class VID(OnFeatures):
         self.c = nn.ParameterList(torch.full((b,), c) for _, b in channels)
         return header
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         found = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]
         means = [mu(ours) for mu, (ours, _) in zip(self.mu, found, strict=True)]
         return vid(means, [theirs for _, theirs in found], [F.softplus(c) + self.smallest for c in self.c])

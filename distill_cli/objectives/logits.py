@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.base import Objective
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def ce(
@@ -83,10 +82,11 @@ class KD(Objective):
 
     formula = "T²·KL(teacher‖student)"
     source = "Hinton et al., 2015, arXiv 1503.02531"
+    by_row = True
     uses_T = True
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return kd(student.logits, teacher.logits, temperature=temperature)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return kd(student.logits(), teacher.logits(), temperature=temperature)
 
 
 class LogitMSE(Objective):
@@ -94,9 +94,10 @@ class LogitMSE(Objective):
 
     formula = "‖z_s-z_t‖²"
     source = "Ba & Caruana, 2014, arXiv 1312.6184"
+    by_row = True
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return logit_mse(student.logits, teacher.logits)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return logit_mse(student.logits(), teacher.logits())
 
 
 class LogitSSE(Objective):
@@ -104,11 +105,12 @@ class LogitSSE(Objective):
 
     formula = "Σ(z_t-z_s)²"
     source = "the practice loop of tutorials"
+    by_row = True
     alpha_weighted = False
     summed = True
 
     def __init__(self, weight: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__(weight, warmup)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return logit_sse(student.logits, teacher.logits)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return logit_sse(student.logits(), teacher.logits())

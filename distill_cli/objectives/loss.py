@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import building
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
 from distill_cli.objectives.base import Objective
+from distill_cli.objectives.chunks import Term, by_chunks
 from distill_cli.objectives.logits import ce
+from distill_cli.tasks.rows import Dense, Rows, Signal
 
-NOBODY = Output(torch.empty(0))  # the answer of a teacher that no objective asks
+NOBODY = Dense(torch.empty(0, 0))  # the signal of a teacher that no objective asks
 
 
 def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
@@ -40,11 +40,20 @@ def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
 
 
 class Loss:
-    """The loss of one stage: the label term and the objectives in use."""
+    """The loss of one stage: the label term and the objectives in use.
 
-    def __init__(self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0) -> None:
+    Args:
+        objectives: by name; those that are labels only add no term.
+        label_smoothing: of the label term.
+        rows_at_once: how many rows the label term and the objectives that are `by_row` are computed on at a time,
+            forward and backward, which bounds their memory; None: all.
+    """
+
+    def __init__(
+        self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0, rows_at_once: int | None = None
+    ) -> None:
         self.objectives = {name: o for name, o in objectives.items() if not o.labels_only}
-        self.label_smoothing = label_smoothing
+        self.label_smoothing, self.rows_at_once = label_smoothing, rows_at_once
         self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
 
     @property
@@ -67,39 +76,53 @@ class Loss:
             factors[name] = (alpha if objective.alpha_weighted else 1.0) * objective.weight_at(progress)
         return factors
 
-    def terms(self, student: Output, teacher: Output | None, batch: Batch, T: float) -> dict[str, Tensor]:
-        """Each unweighted term by name, `ce` first: scalars that gradients flow back from."""
-        found = {"ce": ce(student.logits, None, batch.targets, label_smoothing=self.label_smoothing)}
+    def terms(self, alpha: float, progress: float = 1.0) -> dict[str, Term]:
+        """Each term with its factor, `ce` first."""
+        factors = self.weights(alpha, progress)
+        terms = {"ce": Term(self._of_labels, factors["ce"], by_row=True)}
         for name, objective in self.objectives.items():
-            assert teacher is not None or not objective.needs_teacher
-            found[name] = objective(student, teacher or NOBODY, batch, T)
-        return found
+            learnt = tuple(objective.parameters())
+            terms[name] = Term(objective, factors[name], objective.by_row, objective.summed, learnt)
+        return terms
+
+    def _of_labels(self, rows: Rows, signal: Signal, T: float) -> Tensor:
+        return ce(rows.logits(), None, rows.targets, label_smoothing=self.label_smoothing)
 
     def __call__(
         self,
-        student: Output,
-        teacher: Output | None,
-        batch: Batch,
+        rows: Rows,
+        signal: Signal | None,
         T: float,
         alpha: float,
         share: float = 1.0,
         progress: float = 1.0,
+        whole: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """The batch's loss and its unweighted terms.
+        """The loss of some rows and its unweighted terms.
 
         Args:
-            share: which part of the optimizer step's samples this batch is; means are weighted by it, sums are not.
+            signal: the teacher's on the same rows; None where no objective asks it.
+            share: which part of the optimizer step's rows these are; means are weighted by it, sums are not.
             progress: as in `weights`.
+            whole: compute on all rows at once whatever `rows_at_once` says. Terms that are computed by chunks have no
+                graph, which `influence` needs.
 
         Returns:
             The scalar to call backward on, and each term by name (`ce` first), scalars as of the whole step.
         """
-        terms, factors = self.terms(student, teacher, batch, T), self.weights(alpha, progress)
-        summed = {name for name, objective in self.objectives.items() if objective.summed}
-        total = torch.zeros((), device=batch.targets.device)
+        assert signal is not None or not self.asks_teacher
+        signal = NOBODY if signal is None else signal
+        terms = self.terms(alpha, progress)
+        size = len(rows) if whole or self.rows_at_once is None else self.rows_at_once
+        cut = {name: term for name, term in terms.items() if term.by_row and size < len(rows)}
+        total, values = torch.zeros((), device=rows.targets.device), dict[str, Tensor]()
+        if cut:
+            total, values = by_chunks(cut, rows, signal, T, size, share)
         for name, term in terms.items():
-            total = total + factors[name] * (1.0 if name in summed else share) * term
-        return total, {name: term / share if name in summed else term for name, term in terms.items()}
+            if name not in cut:
+                values[name] = term.value(rows, signal, T)
+                total = total + term.factor * (1.0 if term.summed else share) * values[name]
+        return total, {name: values[name] / share if term.summed else values[name] for name, term in terms.items()}
 
     def formula(self, T: str, alpha: str, rest: str) -> str:
         """The loss with its numbers in it, each as the header shows it: `3`, or `3→1` where it moves.

@@ -9,12 +9,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.data import Batch, Data
+from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output, Shapes, deepest_map, penultimate, shape_of, shapes
-from distill_cli.objectives.base import wide
+from distill_cli.models.features import Shapes, deepest_map, penultimate, shape_of, shapes
 from distill_cli.objectives.constants import require
 from distill_cli.objectives.features import AUTO, OnFeatures
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def similarity(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -132,7 +132,7 @@ class Similarity(OnSamples):
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         return self.pair_outputs(student, teacher, data)[0]
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         return similarity(*self.taken(student, teacher))
 
 
@@ -163,5 +163,5 @@ class RKD(OnSamples):
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         return self.pair_outputs(student, teacher, data)[0]
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         return rkd(*self.taken(student, teacher), self.distance_weight, self.angle_weight)

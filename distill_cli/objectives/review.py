@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill_cli.data import Batch, Data
+from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import wide
 from distill_cli.objectives.constants import require
 from distill_cli.objectives.features import OnFeatures, same_size
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 SCALES = (4, 2, 1)  # pixels to a side
 
@@ -69,7 +68,7 @@ class Review(OnFeatures):
         self.fusions = nn.ModuleList(Fusion(a, mid, b, number < deepest) for number, (a, b) in enumerate(channels))
         return header
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         maps, theirs = self.taken(student, teacher)
         fused: list[Tensor] = []
         residual: Tensor | None = None

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
-from distill_cli.objectives.base import Objective, wide
+from distill_cli.objectives.base import Objective
 from distill_cli.objectives.constants import require
 from distill_cli.objectives.logits import kd, logit_mse
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def reverse_kl(
@@ -117,10 +116,11 @@ class ReverseKL(Objective):
 
     formula = "T²·KL(student‖teacher)"
     source = "Agarwal et al., 2024, arXiv 2306.13649"
+    by_row = True
     uses_T = True
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return reverse_kl(student.logits, teacher.logits, temperature=temperature)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return reverse_kl(student.logits(), teacher.logits(), temperature=temperature)
 
 
 class JSD(Objective):
@@ -128,14 +128,15 @@ class JSD(Objective):
 
     formula = "T²·JSD_β(teacher‖student)"
     source = "Agarwal et al., 2024, arXiv 2306.13649"
+    by_row = True
     uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, beta: float = 0.5) -> None:
         super().__init__(weight, warmup)
         self.beta = require("beta", beta, ge=0, le=1)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return jsd(student.logits, teacher.logits, temperature=temperature, beta=self.beta)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return jsd(student.logits(), teacher.logits(), temperature=temperature, beta=self.beta)
 
 
 class Hard(Objective):
@@ -143,9 +144,10 @@ class Hard(Objective):
 
     formula = "CE(z_s, argmax z_t)"
     source = "Touvron et al., 2021, arXiv 2012.12877"
+    by_row = True
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return hard(student.logits, teacher.logits)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return hard(student.logits(), teacher.logits())
 
 
 class Annealed(Objective):
@@ -153,14 +155,17 @@ class Annealed(Objective):
 
     formula = "‖z_s-φ(T)·z_t‖²"
     source = "Jafari et al., 2021, arXiv 2104.07163"
+    by_row = True
     uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, max_temperature: float = 10.0) -> None:
         super().__init__(weight, warmup)
         self.max_temperature = require("max_temperature", max_temperature, gt=0)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return annealed(student.logits, teacher.logits, temperature=temperature, max_temperature=self.max_temperature)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return annealed(
+            student.logits(), teacher.logits(), temperature=temperature, max_temperature=self.max_temperature
+        )
 
 
 class Virtual(Objective):
@@ -168,6 +173,7 @@ class Virtual(Objective):
 
     formula = "T²·KL(p_d‖student)"
     source = "Yuan et al., 2020, arXiv 1909.11723"
+    by_row = True
     needs_teacher = False
     uses_T = True
 
@@ -175,5 +181,5 @@ class Virtual(Objective):
         super().__init__(weight, warmup)
         self.correct = require("correct", correct, gt=0, lt=1)
 
-    def forward(self, student: Output, teacher: Output, batch: Batch, temperature: float) -> Tensor:
-        return virtual(student.logits, None, batch.targets, temperature=temperature, correct=self.correct)
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return virtual(student.logits(), None, student.targets, temperature=temperature, correct=self.correct)

@@ -17,6 +17,7 @@ from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap
 from distill_cli.objectives import Loss, Objective, influence
 from distill_cli.tasks import metrics
+from distill_cli.tasks.rows import Dense, Rows
 from distill_cli.training import schedule
 from distill_cli.training.guard import Guard, Moment
 from distill_cli.training.optim import Recipe, restore
@@ -227,8 +228,11 @@ def fit(
                         output = tap(forward, part.inputs)
                     answer = teacher(part, at.T, output.logits.detach()) if teacher and asks else None
                     share = len(part) / len(batch)
-                    loss, terms = loss_of(output, answer, part, at.T, at.alpha, share, at.progress)
-                    if settings.debug and state.step == epoch.number * per_epoch - 1:
+                    rows = Rows(output.logits, part.targets, part.index, output.features)
+                    signal = Dense(answer.logits, answer.features) if answer else None
+                    weighed = settings.debug and state.step == epoch.number * per_epoch - 1
+                    loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, whole=weighed)
+                    if weighed:
                         meter.influence = influence(terms, loss_of.weights(at.alpha, at.progress), trained)
                     terms = {name: term.detach() for name, term in terms.items()}
                     guard.backward(loss, terms)

@@ -120,7 +120,8 @@ def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None =
     names |= {f"teachers.{name}": str(node.get("name") or name) for name, node in plain["teachers"].items()}
     names |= called or {}
     stages = schedule.stages(plain["schedule"], terms)
-    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, plain["label_smoothing"]) for s in stages}
+    how = plain["label_smoothing"], plain["rows_at_once"]
+    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *how) for s in stages}
     if plain["teacher"]["joint"] and not any(loss.asks_teacher for loss in losses.values()):
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import stored
+from helpers import rows_from, signal_from, stored
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,6 +29,7 @@ from distill_cli.objectives.features import VID, Attention, Hint, OnFeatures, at
 from distill_cli.objectives.relations import RKD, Similarity, rkd, similarity
 from distill_cli.objectives.review import Fusion, Review, review
 from distill_cli.tasks import metrics
+from distill_cli.tasks.rows import Dense
 from distill_cli.training import loop
 from distill_cli.training.loop import Settings, State
 from distill_cli.training.optim import Recipe
@@ -307,7 +308,7 @@ def term_of(objective: Objective, student: Classifier, teacher: Classifier, batc
     with Tap(student.net, objective.student_layers) as ours, Tap(teacher.net, objective.teacher_layers) as theirs:
         with torch.no_grad():
             answer = theirs(teacher.eval(), batch.inputs)
-        return objective(ours(student.train(), batch.inputs), answer, batch, 3.0)
+        return objective(rows_from(ours(student.train(), batch.inputs), batch), signal_from(answer), 3.0)
 
 
 @EVERY_CLASS
@@ -373,7 +374,8 @@ def test_hint_is_the_mean_squared_difference_after_the_regressor(data: Data) -> 
     found.eval()
     with torch.no_grad():
         expected = ((found.regressor(maps) - maps).double().numpy() ** 2).mean()
-        assert found(output, output, next(data.train.batches(3)), 1.0).item() == pytest.approx(expected, rel=1e-5)
+        rows = rows_from(output, next(data.train.batches(3)))
+        assert found(rows, signal_from(output), 1.0).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_what_the_classifier_is_given(data: Data) -> None:
@@ -407,9 +409,9 @@ def test_review_lets_deep_maps_tell_about_shallow_ones(data: Data) -> None:
     connected(found, built(data, SMALL), built(data, RESNET), data)
     deep = draw(2, 6, 4, 4)[0].float().requires_grad_()
     maps = {"features.1": torch.ones(2, 4, 16, 16), "features": deep}
-    teacher = Output(torch.zeros(2, 4), {"layer1": torch.ones(2, 4, 16, 16), "layer3": torch.zeros(2, 16, 4, 4)})
+    teacher = Dense(torch.zeros(2, 4), {"layer1": torch.ones(2, 4, 16, 16), "layer3": torch.zeros(2, 16, 4, 4)})
     nn.init.zeros_(found.fusions[1].leave[1].weight)  # the deepest pair itself says nothing
-    found(Output(torch.zeros(2, 4), maps), teacher, next(data.train.batches(2)), 1.0).backward()
+    found(rows_from(Output(torch.zeros(2, 4), maps), next(data.train.batches(2))), teacher, 1.0).backward()
     assert deep.grad is not None and deep.grad.abs().max().item() > 0
 
 
@@ -596,8 +598,8 @@ def test_the_memorys_row_is_mixed_with_what_the_sample_gives_now(data: Data) -> 
     before = objective.student_bank[2].clone()
     features = draw(1, 6, 4, 4)[0].float()
     batch = next(data.train.batches(1, order=torch.tensor([2])))
-    objective(Output(torch.zeros(1, 4), {"features": features}),
-              Output(torch.zeros(1, 4), {"layer3": torch.ones(1, 16, 4, 4)}), batch, 1.0)  # fmt: skip
+    rows = rows_from(Output(torch.zeros(1, 4), {"features": features}), batch)
+    objective(rows, Dense(torch.zeros(1, 4), {"layer3": torch.ones(1, 16, 4, 4)}), 1.0)
     embedding = F.normalize(objective.student_embed(features.mean((2, 3))), dim=1)[0]
     expected = F.normalize(0.25 * before + 0.75 * embedding, dim=0)
     assert torch.allclose(objective.student_bank[2], expected, atol=1e-6)
@@ -610,9 +612,8 @@ def test_contrast_with_the_memory_by_loops(data: Data) -> None:
     banks = objective.student_bank.double().numpy().copy(), objective.teacher_bank.double().numpy().copy()
     batch = next(data.train.batches(3, order=torch.tensor([4, 9, 14])))
     ours, theirs = draw(3, 6)[0].float(), draw(3, 16)[1].float()
-    found = objective(
-        Output(torch.zeros(3, 4), {"features": ours}), Output(torch.zeros(3, 4), {"layer3": theirs}), batch, 1.0
-    )
+    rows = rows_from(Output(torch.zeros(3, 4), {"features": ours}), batch)
+    found = objective(rows, Dense(torch.zeros(3, 4), {"layer3": theirs}), 1.0)
     with torch.no_grad():
         s = [unit(row) for row in objective.student_embed(ours).double().numpy()]
         t = [unit(row) for row in objective.teacher_embed(theirs).double().numpy()]

@@ -16,16 +16,15 @@ from torch import Tensor
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import building, places
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
 from distill_cli.objectives import Objective
 from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
 from distill_cli.objectives.loss import NOBODY
 from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
+from distill_cli.tasks.rows import Dense, Rows
 
-Rows = list[list[float]]
+Table = list[list[float]]
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     f.__name__: f
@@ -77,11 +76,11 @@ def without(row: list[float], y: int) -> list[float]:
     return row[:y] + row[y + 1 :]
 
 
-def kd_by_loops(s: Rows, t: Rows, y: list[int], T: float) -> float:
+def kd_by_loops(s: Table, t: Table, y: list[int], T: float) -> float:
     return mean([T * T * kl(soft(b, T), soft(a, T)) for a, b in zip(s, t, strict=True)])
 
 
-def dkd_by_loops(s: Rows, t: Rows, y: list[int], T: float, alpha: float = 1.0, beta: float = 8.0) -> float:
+def dkd_by_loops(s: Table, t: Table, y: list[int], T: float, alpha: float = 1.0, beta: float = 8.0) -> float:
     found = []
     for a, b, label in zip(s, t, y, strict=True):
         p_s, p_t = soft(a, T)[label], soft(b, T)[label]
@@ -91,7 +90,7 @@ def dkd_by_loops(s: Rows, t: Rows, y: list[int], T: float, alpha: float = 1.0, b
     return mean(found)
 
 
-def nkd_by_loops(s: Rows, t: Rows, y: list[int], T: float, gamma: float = 1.5, heat: float = 1.0) -> float:
+def nkd_by_loops(s: Table, t: Table, y: list[int], T: float, gamma: float = 1.5, heat: float = 1.0) -> float:
     found = []
     for a, b, label in zip(s, t, y, strict=True):
         target = -soft(b)[label] * math.log(soft(a)[label])
@@ -100,14 +99,14 @@ def nkd_by_loops(s: Rows, t: Rows, y: list[int], T: float, gamma: float = 1.5, h
     return mean(found)
 
 
-def dist_by_loops(s: Rows, t: Rows, y: list[int], T: float, beta: float = 2.0, gamma: float = 2.0) -> float:
+def dist_by_loops(s: Table, t: Table, y: list[int], T: float, beta: float = 2.0, gamma: float = 2.0) -> float:
     p_s, p_t = [soft(row, T) for row in s], [soft(row, T) for row in t]
     rows = mean([correlation(a, b) for a, b in zip(p_s, p_t, strict=True)])
     columns = mean([correlation([r[k] for r in p_s], [r[k] for r in p_t]) for k in range(len(s[0]))])
     return T * T * (beta * (1 - rows) + gamma * (1 - columns))
 
 
-def lskd_by_loops(s: Rows, t: Rows, y: list[int], T: float) -> float:
+def lskd_by_loops(s: Table, t: Table, y: list[int], T: float) -> float:
     def standard(row: list[float]) -> list[float]:
         deviation = math.sqrt(sum((z - mean(row)) ** 2 for z in row) / (len(row) - 1))
         return [(z - mean(row)) / (deviation + 1e-7) for z in row]
@@ -115,8 +114,10 @@ def lskd_by_loops(s: Rows, t: Rows, y: list[int], T: float) -> float:
     return kd_by_loops([standard(row) for row in s], [standard(row) for row in t], y, T)
 
 
-def mlld_by_loops(s: Rows, t: Rows, y: list[int], T: float, temperatures: tuple[float, ...] = (2, 3, 4, 5, 6)) -> float:
-    def distance(a: Rows, b: Rows) -> float:
+def mlld_by_loops(
+    s: Table, t: Table, y: list[int], T: float, temperatures: tuple[float, ...] = (2, 3, 4, 5, 6)
+) -> float:
+    def distance(a: Table, b: Table) -> float:
         """Squared Frobenius norm of a a' - b b'."""
         size, depth = range(len(a)), range(len(a[0]))
         gap = [sum(a[i][k] * a[j][k] - b[i][k] * b[j][k] for k in depth) for i in size for j in size]
@@ -130,7 +131,7 @@ def mlld_by_loops(s: Rows, t: Rows, y: list[int], T: float, temperatures: tuple[
     return total
 
 
-def jsd_by_loops(s: Rows, t: Rows, y: list[int], T: float, beta: float = 0.5) -> float:
+def jsd_by_loops(s: Table, t: Table, y: list[int], T: float, beta: float = 0.5) -> float:
     found = []
     for a, b in zip(s, t, strict=True):
         p_s, p_t = soft(a, T), soft(b, T)
@@ -139,11 +140,11 @@ def jsd_by_loops(s: Rows, t: Rows, y: list[int], T: float, beta: float = 0.5) ->
     return mean(found)
 
 
-def squares(s: Rows, t: Rows, phi: float = 1.0) -> list[float]:
+def squares(s: Table, t: Table, phi: float = 1.0) -> list[float]:
     return [sum((p - phi * q) ** 2 for p, q in zip(a, b, strict=True)) for a, b in zip(s, t, strict=True)]
 
 
-def virtual_by_loops(s: Rows, t: Rows, y: list[int], T: float, correct: float = 0.95) -> float:
+def virtual_by_loops(s: Table, t: Table, y: list[int], T: float, correct: float = 0.95) -> float:
     found = []
     for a, label in zip(s, y, strict=True):
         design = [correct if k == label else (1 - correct) / (len(a) - 1) for k in range(len(a))]
@@ -375,9 +376,8 @@ def shipped(name: str, **changes: Any) -> Objective:
 
 
 def answer(objective: Objective, student: Tensor, teacher: Tensor, labels: Tensor, T: float) -> float:
-    batch = Batch(torch.zeros(len(labels), 1, 2, 2), labels, torch.arange(len(labels)))
-    theirs = Output(teacher) if objective.needs_teacher else NOBODY
-    return objective(Output(student), theirs, batch, T).item()
+    theirs = Dense(teacher) if objective.needs_teacher else NOBODY
+    return objective(Rows(student, labels, torch.arange(len(labels))), theirs, T).item()
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -12,10 +12,9 @@ from torch.nn import functional as F
 
 from distill_cli import objectives
 from distill_cli.base.errors import ConfigError
-from distill_cli.data import Batch
-from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE, kd, logit_mse, logit_sse
+from distill_cli.tasks.rows import Dense, Rows
 
 LOGITS = "distill_cli.objectives.logits."
 
@@ -37,14 +36,14 @@ def kd64(student: Tensor, teacher: Tensor, T: float) -> float:
     return float(T**2 * (p_t * (np.log(p_t) - np.log(p_s))).sum(axis=1).mean())
 
 
-def batch_of(labels: Tensor) -> Batch:
-    return Batch(torch.zeros(len(labels), 1, 2, 2), labels, torch.arange(len(labels)))
+def rows_of(logits: Tensor, labels: Tensor) -> Rows:
+    return Rows(logits, labels, torch.arange(len(labels)))
 
 
 def total_of(terms: dict[str, Objective], student: Tensor, teacher: Tensor, labels: Tensor, **how: float) -> Tensor:
     T, alpha, share, smoothing = (how.get(key, value) for key, value in
                                   (("T", 3.0), ("alpha", 0.7), ("share", 1.0), ("smoothing", 0.0)))  # fmt: skip
-    return Loss(terms, smoothing)(Output(student), Output(teacher), batch_of(labels), T, alpha, share)[0]
+    return Loss(terms, smoothing)(rows_of(student, labels), Dense(teacher), T, alpha, share)[0]
 
 
 @pytest.mark.parametrize("T", [0.5, 1.0, 3.0, 20.0])
@@ -193,7 +192,7 @@ def test_logit_sse_stands_beside_the_whole_label_term(alpha: float) -> None:
 
 def test_labels_only_is_the_cross_entropy_whatever_alpha() -> None:
     student, _ = (logits.float() for logits in pair())
-    total, terms = Loss({"ce": CE()})(Output(student), None, batch_of(LABELS), 3.0, 0.9)
+    total, terms = Loss({"ce": CE()})(rows_of(student, LABELS), None, 3.0, 0.9)
     assert total.item() == pytest.approx(F.cross_entropy(student, LABELS).item())
     assert list(terms) == ["ce"]
 
@@ -201,7 +200,7 @@ def test_labels_only_is_the_cross_entropy_whatever_alpha() -> None:
 def test_terms_are_reported_unweighted() -> None:
     student, teacher = (logits.float() for logits in pair())
     loss = Loss({"kd": KD(weight=7.0)})
-    _, terms = loss(Output(student), Output(teacher), batch_of(LABELS), 3.0, 0.25, share=0.5)
+    _, terms = loss(rows_of(student, LABELS), Dense(teacher), 3.0, 0.25, share=0.5)
     assert terms["kd"].item() == pytest.approx(kd64(student, teacher, 3.0), rel=1e-5)
     assert terms["ce"].item() == pytest.approx(F.cross_entropy(student, LABELS).item())
 
@@ -209,9 +208,9 @@ def test_terms_are_reported_unweighted() -> None:
 def test_the_term_of_a_sum_is_reported_as_of_the_whole_step_however_it_is_cut() -> None:
     student, teacher = (logits.float() for logits in pair())
     loss = Loss({"sse": LogitSSE()})
-    whole = loss(Output(student), Output(teacher), batch_of(LABELS), 1.0, 0.5)[1]["sse"].item()
+    whole = loss(rows_of(student, LABELS), Dense(teacher), 1.0, 0.5)[1]["sse"].item()
     halves = [
-        loss(Output(student[cut]), Output(teacher[cut]), batch_of(LABELS[cut]), 1.0, 0.5, share=0.5)[1]["sse"].item()
+        loss(rows_of(student[cut], LABELS[cut]), Dense(teacher[cut]), 1.0, 0.5, share=0.5)[1]["sse"].item()
         for cut in (slice(0, 3), slice(3, 6))
     ]
     assert sum(halves) / 2 == pytest.approx(whole, rel=1e-6)

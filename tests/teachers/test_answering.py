@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import distill, make_pictures, rows, without_times
+from helpers import distill, make_pictures, rows, rows_from, signal_from, without_times
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -146,9 +146,9 @@ def test_a_cached_teacher_gives_every_batch_the_logits_and_every_loss_of_a_live_
         assert torch.equal(batch.inputs, same.inputs)
         assert torch.allclose(ours.logits, theirs.logits, rtol=1e-5, atol=1e-5 * theirs.logits.abs().max().item())
         with torch.no_grad():
-            answer = Output(student(batch.inputs))
+            answer = rows_from(Output(student(batch.inputs)), batch)
             for name, loss in losses.items():
-                (total, terms), (expected, others) = (loss(answer, said, batch, 3.0, 0.7) for said in (ours, theirs))
+                (total, terms), (expected, others) = (loss(answer, signal_from(z), 3.0, 0.7) for z in (ours, theirs))
                 assert total.item() == pytest.approx(expected.item(), rel=1e-5), name
                 assert terms[name].item() == pytest.approx(others[name].item(), rel=1e-5), name
         shown.setdefault(batch.view, []).append(ours.logits)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import stored
+from helpers import rows_from, signal_from, stored
 from torch import Tensor, nn
 
 from distill_cli import models
@@ -187,7 +187,7 @@ def test_losses_of_a_row_are_means_over_its_samples(data: Data) -> None:
     whole = next(data.train.batches(len(data.train)))
     ours = Output(model(whole.inputs))
     theirs = Guide(data)(whole, 2.0, ours.logits)
-    total, terms = Loss({"kd": KD()})(ours, theirs, whole, 2.0, 0.25)
+    total, terms = Loss({"kd": KD()})(rows_from(ours, whole), signal_from(theirs), 2.0, 0.25)
     expected = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
     assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
 

@@ -1,0 +1,98 @@
+"""The rows that a loss and a metric see: the student's answers with their targets, and the teacher's on the same rows.
+
+A sample gives as many rows as it has targets: a picture one, a text of a language model one a token. How a batch becomes
+rows is the task's affair; what is computed of them is not in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def wide(values: Tensor) -> Tensor:
+    """fp32 at least, for loss arithmetic; float64 stays float64."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+class Rows:
+    """The student's answers on M rows, and what they should be.
+
+    Attributes:
+        targets: (M,) int64, the classes.
+        index: (M,) int64, the position in its split of the sample that each row belongs to.
+        features: by module path, of whole samples (N, ...), whatever part of their rows this is.
+
+    Args:
+        logits: (M, C).
+    """
+
+    def __init__(
+        self, logits: Tensor, targets: Tensor, index: Tensor, features: Mapping[str, Tensor] | None = None
+    ) -> None:
+        self._logits, self.targets, self.index = logits, targets, index
+        self.features = features or {}
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+    def logits(self, chunk: slice | None = None) -> Tensor:
+        """The logits (m, C) of some rows, or of all (M, C)."""
+        return self._logits if chunk is None else self._logits[chunk]
+
+    def chunks(self, size: int | None) -> Iterator[slice]:
+        """Slices of at most `size` rows that cover all of them in order; with None, one slice."""
+        step = size or max(1, len(self))
+        return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
+
+    def part(self, chunk: slice) -> Rows:
+        """Some of the rows. Features are those of the whole samples still."""
+        return Rows(self.logits(chunk), self.targets[chunk], self.index[chunk], self.features)
+
+
+class Signal(Protocol):
+    """A teacher's answers on the same M rows, as far as they are kept; `features` as those of `Rows`."""
+
+    @property
+    def features(self) -> Mapping[str, Tensor]: ...
+
+    def __len__(self) -> int: ...
+
+    def logits(self, chunk: slice | None = None) -> Tensor:
+        """The logits (m, C) of some rows, or of all (M, C).
+
+        Raises:
+            ConfigError: the logits of all classes are not kept.
+        """
+        ...
+
+    def log_probs(self, T: float, chunk: slice | None = None) -> Tensor:
+        """log softmax(z / T) of some rows (m, C), or of all, in fp32 at least."""
+        ...
+
+    def part(self, chunk: slice) -> Signal:
+        """The signal on some of the rows."""
+        ...
+
+
+class Dense:
+    """A signal whose logits (M, C) are at hand."""
+
+    def __init__(self, logits: Tensor, features: Mapping[str, Tensor] | None = None) -> None:
+        self._logits, self.features = logits, features or {}
+
+    def __len__(self) -> int:
+        return len(self._logits)
+
+    def logits(self, chunk: slice | None = None) -> Tensor:
+        return self._logits if chunk is None else self._logits[chunk]
+
+    def log_probs(self, T: float, chunk: slice | None = None) -> Tensor:
+        return F.log_softmax(wide(self.logits(chunk)) / T, dim=-1)
+
+    def part(self, chunk: slice) -> Dense:
+        return Dense(self.logits(chunk), self.features)

@@ -1,0 +1,185 @@
+"""Proves that a loss computed on a few rows at a time is the loss on all rows, in value and gradient, and takes less memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import QUICK, distill, read_json, rows
+from torch import Tensor, nn
+
+from distill_cli.objectives import Loss, Objective, kd
+from distill_cli.objectives.correlation import DIST, LSKD, MLLD
+from distill_cli.objectives.decoupled import DKD, NKD
+from distill_cli.objectives.features import Attention
+from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE
+from distill_cli.objectives.softened import JSD, Annealed, Hard, ReverseKL, Virtual
+from distill_cli.tasks.rows import Dense, Rows, Signal
+
+M, C = 23, 7
+
+
+class Scaled(Objective):
+    """kd of the student's logits times a factor that is learnt."""
+
+    by_row = True
+
+    def __init__(self) -> None:
+        super().__init__(weight=0.5)
+        self.factor = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return kd(self.factor * student.logits(), teacher.logits(), temperature=temperature)
+
+
+def attention() -> Objective:
+    objective = Attention(student_layers="maps", teacher_layers="maps", weight=3.0)
+    assert not objective.by_row
+    return objective
+
+
+COMBINATIONS: dict[str, Callable[[], dict[str, Objective]]] = {
+    "labels": lambda: {"ce": CE()},
+    "kd": lambda: {"kd": KD()},
+    "a sum": lambda: {"kd": KD(weight=2.0), "sse": LogitSSE(), "mse": LogitMSE(weight=0.3)},
+    "no teacher": lambda: {"virtual": Virtual()},
+    "by row": lambda: {o.__class__.__name__: o for o in (DKD(), NKD(), LSKD(), JSD(), Hard(), Annealed(), ReverseKL())},
+    "some by row": lambda: {"kd": KD(), "dist": DIST(), "mlld": MLLD(weight=0.1), "attention": attention()},
+    "none by row": lambda: {"dist": DIST(warmup=0.5)},
+    "learnt": lambda: {"kd": KD(), "scaled": Scaled()},
+}
+
+
+def batch(dtype: torch.dtype = torch.float64, m: int = M, c: int = C) -> tuple[Tensor, Tensor, Dense]:
+    """The student's logits, targets, and a teacher's signal with features."""
+    draw = torch.Generator().manual_seed(0)
+    student, teacher = (3 * torch.randn(m, c, generator=draw, dtype=torch.float64).to(dtype) for _ in range(2))
+    targets = torch.randint(c, (m,), generator=draw)
+    maps = torch.randn(m, 2, 3, 3, generator=draw, dtype=torch.float64).to(dtype)
+    return student.requires_grad_(), targets, Dense(teacher, {"maps": maps})
+
+
+def computed(
+    objectives: dict[str, Objective], at_once: int | None, dtype: torch.dtype = torch.float64, smoothing: float = 0.1
+) -> tuple[Tensor, dict[str, Tensor], list[Tensor]]:
+    """The total, the terms, and the gradients of the logits, of the student's features and of what is learnt beside."""
+    logits, targets, signal = batch(dtype)
+    maps = (2 * signal.features["maps"]).cos().requires_grad_()
+    student = Rows(logits, targets, torch.arange(M), {"maps": maps})
+    loss = Loss({name: objective.to(dtype) for name, objective in objectives.items()}, smoothing, at_once)
+    total, terms = loss(student, signal if loss.asks_teacher else None, 2.5, 0.6, share=0.25, progress=0.2)
+    (3 * total).backward()
+    learnt = [p for objective in objectives.values() for p in objective.parameters()]
+    gradients = [tensor.grad for tensor in (logits, maps, *learnt) if tensor.grad is not None]
+    return total.detach(), terms, gradients
+
+
+@pytest.mark.parametrize("name", COMBINATIONS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("at_once", [1, 5, 22, 23, 1000])
+def test_values_and_gradients_are_those_of_all_rows_at_once(name: str, dtype: torch.dtype, at_once: int) -> None:
+    total, terms, gradients = computed(COMBINATIONS[name](), None, dtype)
+    cut, cut_terms, cut_gradients = computed(COMBINATIONS[name](), at_once, dtype)
+    near = {"rel": 1e-6 if dtype == torch.float32 else 1e-12}
+    assert cut.item() == pytest.approx(total.item(), **near)
+    assert list(cut_terms) == list(terms)
+    for term, value in terms.items():
+        assert cut_terms[term].item() == pytest.approx(value.item(), **near), term
+    assert len(gradients) == len(cut_gradients) >= 1
+    for whole, part in zip(gradients, cut_gradients, strict=True):
+        assert whole.dtype == part.dtype and whole.shape == part.shape
+        assert (whole - part).norm() <= near["rel"] * whole.norm()
+
+
+def test_the_chunks_cover_all_rows_in_order() -> None:
+    logits, targets, signal = batch()
+    whole = Rows(logits, targets, torch.arange(M) + 100)
+    parts = [whole.part(chunk) for chunk in whole.chunks(5)]
+    assert [len(part) for part in parts] == [5, 5, 5, 5, 3]
+    assert torch.equal(torch.cat([part.logits() for part in parts]), logits)
+    assert torch.equal(torch.cat([part.targets for part in parts]), targets)
+    assert torch.cat([part.index for part in parts]).tolist() == list(range(100, 100 + M))
+    assert [len(whole.part(chunk)) for chunk in whole.chunks(None)] == [M]
+    answers = [signal.part(chunk) for chunk in whole.chunks(5)]
+    assert torch.equal(torch.cat([answer.logits() for answer in answers]), signal.logits())
+    known = torch.cat([answer.log_probs(2.0) for answer in answers])
+    assert torch.equal(known, signal.log_probs(2.0)) and known.exp().sum(1).allclose(torch.ones(M).double())
+
+
+def test_each_objective_is_shown_so_many_rows_and_those_that_need_all_are_shown_all() -> None:
+    seen: dict[str, list[int]] = {"cut": [], "whole": []}
+
+    class Seen(Objective):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+            assert len(student) == len(teacher) == len(student.logits()) == len(student.index)
+            seen[self.name].append(len(student))
+            return student.logits().mean()
+
+    class Cut(Seen):
+        by_row = True
+
+    logits, targets, signal = batch()
+    for whole in (False, True):
+        loss = Loss({"cut": Cut("cut"), "whole": Seen("whole")}, rows_at_once=10)
+        loss(Rows(logits, targets, torch.arange(M)), signal, 1.0, 0.5, whole=whole)
+    assert seen == {"cut": [10, 10, 3, M], "whole": [M, M]}
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.0**14])
+def test_a_gradient_in_half_precision_is_scaled_before_it_is_rounded(scale: float) -> None:
+    # Of 4,096 rows each gradient is about 1e-8, which fp16 has no number for.
+    logits, targets, signal = batch(torch.float16, 4096)
+    total, _ = Loss({"kd": KD()}, rows_at_once=1000)(Rows(logits, targets, torch.arange(4096)), signal, 1.0, 0.0)
+    (scale * total).backward()
+    assert logits.grad is not None and logits.grad.dtype == torch.float16
+    exact = torch.autograd.grad(scale * torch.nn.functional.cross_entropy(logits.double(), targets), logits)[0]
+    assert (logits.grad - exact).double().abs().max() <= 2.0**-10 * exact.double().abs().max() + 2.0**-24
+
+
+def peak(at_once: int | None, place: Path) -> int:
+    """Bytes that a loss and its backward pass hold at most beside logits, targets and signal, as torch's profiler counts."""
+    logits, targets, signal = batch(torch.float32, 512, 2000)
+    student = Rows(logits, targets, torch.arange(512))
+    loss = Loss({"kd": KD(), "dkd": DKD(), "mse": LogitMSE()}, rows_at_once=at_once)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        loss(student, signal, 2.0, 0.5)[0].backward()
+    profiler.export_chrome_trace(str(place / "trace.json"))
+    events = json.loads((place / "trace.json").read_text())["traceEvents"]
+    changes = sorted((e["ts"], e["args"]["Bytes"]) for e in events if e["name"] == "[memory]")
+    held = most = 0
+    for _, change in changes:
+        held += change
+        most = max(most, held)
+    return most
+
+
+def test_memory_falls_with_the_rows_at_a_time(tmp_path: Path) -> None:
+    matrix = 4 * 512 * 2000
+    whole, cut = peak(None, tmp_path), peak(32, tmp_path)
+    assert whole > 6 * matrix  # several tensors a term
+    assert cut < 2 * matrix  # the gradient, and a chunk's
+    assert cut < whole / 4
+
+
+def test_a_run_by_rows_goes_as_one_of_all_rows_and_tells_what_each_term_weighs(tmp_path: Path) -> None:
+    words = [*QUICK, "objective=[kd,logit_sse]", "debug=true", "dataset.limit=200", "threads=1"]
+    assert distill("train", *words, "run_dir=whole") == 0
+    assert distill("train", *words, "run_dir=cut", "rows_at_once=7") == 0
+    for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "cut"), strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
+        for term, said in one["debug"].items():
+            assert other["debug"][term] == pytest.approx(said, rel=1e-3)
+    one, other = (read_json(tmp_path / name / "summary.json")["test"]["student"] for name in ("whole", "cut"))
+    assert other["nll"] == pytest.approx(one["nll"], rel=1e-3)
+
+
+def test_rows_at_once_is_a_number_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    assert distill("train", "rows_at_once=0") == 2
+    assert "rows_at_once: must be at least 1, got 0" in capsys.readouterr().err
