@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def shown(page: str) -> int:
-    """Print a page, as far as whoever reads it wants it (`| head`); returns 0."""
+    """Print a page; where its reader stops early (`| head`), the rest is dropped. Returns 0."""
     try:
         print(page, flush=True)
     except BrokenPipeError:
