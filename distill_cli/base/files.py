@@ -1,20 +1,18 @@
-"""Files that are whole or absent: one atomic writer, JSON that tells its own damage, locks, and folders made once."""
+"""Files that are whole or absent: one atomic writer, and JSON that tells its own damage; locks are in locks.py."""
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distill_cli.base.errors import BusyError, CheckpointError, StorageError
+from distill_cli.base.errors import CheckpointError, StorageError
 from distill_cli.base.names import size
 
 CHECKSUM = "checksum"  # the key of a JSON file of ours that holds the SHA-256 of the rest of it
@@ -153,135 +151,3 @@ def sha256(path: Path) -> str:
     """The file's SHA-256 in hex, read in bounded memory."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-@contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock on the file `path`, waiting for whoever has it (`waiting` is called once before); freed on any death."""
-    handle = _opened(path)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if waiting is not None:
-                waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        release(handle)
-
-
-_handles: set[int] = set()
-
-
-def _opened(path: Path) -> int:
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-    _handles.add(handle)
-    return handle
-
-
-def release(handle: int) -> None:
-    """Let go of what `claim` locked."""
-    _handles.discard(handle)
-    os.close(handle)
-
-
-def _forget() -> None:
-    """In a forked child, a data-loading worker: it must not hold our locks when we are dead."""
-    for handle in list(_handles):
-        release(handle)
-
-
-os.register_at_fork(after_in_child=_forget)
-
-
-def claim(path: Path) -> int:
-    """Lock the file `path` until `release` or this process's death, and leave our process id in it; returns the handle.
-
-    Raises:
-        BusyError: another process holds it; the message names that process.
-    """
-    handle = _opened(path)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        holder = os.read(handle, 32).decode(errors="replace").strip()
-        release(handle)
-        raise BusyError(
-            f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another folder"
-        ) from error
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-    return handle
-
-
-def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> tuple[Path, int]:
-    """Make `folder` and hold the lock in it; of two that would take the same name by chance, the second takes another.
-
-    Args:
-        named: whether the user chose the folder, so that it must be this one. taken: whether a folder, one that is not
-            named, is somebody's already.
-
-    Returns:
-        the folder, and the handle to `release`.
-
-    Raises:
-        BusyError: another process works in a named one.
-    """
-    place, number = folder, 1
-    while True:
-        place.mkdir(parents=True, exist_ok=True)
-        try:
-            handle = claim(place / lock)
-        except BusyError:
-            if named:
-                raise
-        else:
-            if named or not taken(place):
-                return place, handle
-            release(handle)
-        number += 1
-        place = folder.with_name(f"{folder.name}-{number}")
-
-
-def lock_of(folder: Path) -> Path:
-    """The path of the lock that the maker of `folder` holds: see `once`."""
-    return folder.parent / f".{folder.name}.lock"
-
-
-def once(
-    folder: Path,
-    make: Callable[[Path], None],
-    waiting: Callable[[], None] | None = None,
-    usable: Callable[[Path], bool] = Path.is_dir,
-    resumable: bool = False,
-) -> bool:
-    """Have `folder` made by `make` exactly once, whoever asks; returns whether it was made now.
-
-    `make` fills a folder beside it, which takes the final name only when `make` returned: a folder under its final name
-    is finished. Others who ask meanwhile wait. One that is there but not `usable` is replaced.
-
-    Args:
-        resumable: `make` goes on with what an earlier call, stopped or killed, left in its folder.
-    """
-    if usable(folder):
-        return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(lock_of(folder), waiting):
-        if usable(folder):
-            return False
-        aside = folder.parent / f".{folder.name}.making"
-        if not resumable:
-            shutil.rmtree(aside, ignore_errors=True)  # left by one that was killed: we hold the lock
-        aside.mkdir(exist_ok=True)
-        sweep(aside)
-        try:
-            make(aside)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        except BaseException:
-            if not resumable:
-                shutil.rmtree(aside, ignore_errors=True)
-            raise
-        sync_folder(folder.parent)
-    return True

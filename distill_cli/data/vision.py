@@ -16,7 +16,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from distill_cli.base.errors import DataError
-from distill_cli.base.files import exclusive
+from distill_cli.base.locks import exclusive
 from distill_cli.data import Data, Part, Resized, assemble, resized, within
 from distill_cli.data.source import Held
 

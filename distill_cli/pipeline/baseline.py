@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint
 from distill_cli.config.building import code_digest
@@ -50,7 +50,7 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
     def waiting() -> None:
         ui.say("baseline: another run is training this one; waiting for it")
 
-    if not files.once(folder, make, waiting, resumable=True):
+    if not locks.once(folder, make, waiting, resumable=True):
         ui.say(f"baseline: reusing {folder}")
     try:
         weights.load_kept(folder, model.net)

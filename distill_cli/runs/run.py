@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from distill_cli import __version__
-from distill_cli.base import files, stopping, ui
+from distill_cli.base import files, locks, stopping, ui
 from distill_cli.base.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.base.names import fingerprint
 from distill_cli.runs import identity
@@ -47,13 +47,13 @@ class Run:
         self._log: Any = None
 
     def __enter__(self) -> Run:
-        self.folder, self._lock = files.own(
+        self.folder, self._lock = locks.own(
             self.folder, LOCK, self.named, lambda place: (place / identity.FILE).exists()
         )
         try:
             self._meet()
         except BaseException:
-            files.release(self._lock)
+            self._lock.release()
             raise
         return self
 
@@ -179,7 +179,7 @@ class Run:
         finally:
             if self._log is not None:
                 ui.stop_log(self._log)
-            files.release(self._lock)
+            self._lock.release()
 
     def _says(self) -> str | None:
         """What status.json says of the run."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.base.names import fingerprint, size
 
@@ -148,7 +148,7 @@ def arrays(
         return place.is_dir() and entry(place).damage() is None
 
     while True:
-        files.once(folder, make, lambda: ui.say(f"cache: another run is {words.doing}; waiting for it"), usable)
+        locks.once(folder, make, lambda: ui.say(f"cache: another run is {words.doing}; waiting for it"), usable)
         try:
             mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in wanted}
         except FileNotFoundError:  # pruned in between
@@ -169,7 +169,7 @@ def unfinished(root: Path) -> Iterator[Path]:
     """What builders that were killed left behind; what is being built now is not among it."""
     for aside in sorted(root.glob(".*.making")):
         try:
-            with files.exclusive(aside.with_suffix(".lock"), _give_up):
+            with locks.exclusive(aside.with_suffix(".lock"), _give_up):
                 yield aside
         except BusyError:
             continue

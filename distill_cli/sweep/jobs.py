@@ -20,7 +20,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_cli.base import endings, files
+from distill_cli.base import endings, files, locks
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import compose, overrides
 from distill_cli.config.kinds import short
@@ -109,7 +109,7 @@ def _await_lock(folder: Path) -> None:
     """Let a run of an earlier sweep, just killed, finish its last step here."""
     for _ in range(int(PATIENCE)):
         with contextlib.suppress(BusyError):
-            files.release(files.claim(folder / LOCK))
+            locks.claim(folder / LOCK).release()
             return
         time.sleep(1)
 

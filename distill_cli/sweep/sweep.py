@@ -16,7 +16,7 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.base.names import among, overrides_slug
 from distill_cli.config import compose, kinds, overrides
@@ -84,7 +84,7 @@ def run(
     wanted = Path(plan.cfg.hydra.sweep.dir).absolute()
     if wanted.exists() and not wanted.is_dir():
         raise ConfigError(f"hydra.sweep.dir: {wanted} is no folder")
-    home, lock = files.own(wanted, LOCK, named, lambda place: (place / SWEEP).exists())
+    home, lock = locks.own(wanted, LOCK, named, lambda place: (place / SWEEP).exists())
     since = time.time()
     try:
         meet(engine, config_name, plan, home)
@@ -112,7 +112,7 @@ def run(
             ui.warn(f"the sweep broke off: {type(error).__name__}: {error}")
         return max(close(plan, home, since), int(broken))
     finally:
-        files.release(lock)
+        lock.release()
 
 
 def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from distill_cli import __version__, models
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint, slug
 from distill_cli.config.building import code_digest
@@ -89,7 +89,7 @@ def prepare(job: Setup) -> Prepared:
     def waiting() -> None:
         ui.say("teacher: another run is preparing this one; waiting for it")
 
-    made = files.once(folder, make, waiting, resumable=True)
+    made = locks.once(folder, make, waiting, resumable=True)
     try:
         facts = files.read_json(folder / "teacher.json")
         kept = weights.load_kept(folder, model.net)["sha256"]

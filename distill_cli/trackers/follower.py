@@ -15,7 +15,7 @@ from contextlib import redirect_stderr, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn
 
-from distill_cli.base import files, stopping, ui
+from distill_cli.base import files, locks, stopping, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint, slug
 from distill_cli.config import building
@@ -53,7 +53,7 @@ def main() -> NoReturn:
 
     code, turn = TOLD[0], folder / f".logger-{slug(name)}.lock"
     try:
-        with files.exclusive(turn, lambda: say(f"{name}: waiting for another process that sends this run there")):
+        with locks.exclusive(turn, lambda: say(f"{name}: waiting for another process that sends this run there")):
             work = Work(job)
             say(f"{name}: {work.place}" + f"; it has this run up to step {work.step}" * bool(work.step))
             try:

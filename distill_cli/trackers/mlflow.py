@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from distill_cli.base import files
+from distill_cli.base import locks
 from distill_cli.trackers import About, Logger, numbers
 
 MOST_PARAMETERS = 100  # that a server takes at once
@@ -45,7 +45,7 @@ class MLflow(Logger):
             experiment = self._experiment(None)
         else:
             self.store.mkdir(parents=True, exist_ok=True)
-            with files.exclusive(self.store / ".lock"):  # two runs must not both lay out a new data base
+            with locks.exclusive(self.store / ".lock"):  # two runs must not both lay out a new data base
                 self.client = MlflowClient(tracking_uri=local)
                 experiment = self._experiment((self.store / "artifacts").as_uri())
         known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'", max_results=1)

@@ -6,23 +6,24 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from distill_cli.base import files, names
+from distill_cli.base import files, locks, names
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import kinds
 
 RACER = """
 import sys, time
 from pathlib import Path
-from distill_cli import files
+from distill_cli.base import locks
 folder, log = Path(sys.argv[1]), Path(sys.argv[2])
 def make(place):
     with log.open("a") as file:
@@ -30,18 +31,20 @@ def make(place):
     (place / "part").write_text("half")
     time.sleep(0.3)
     (place / "part").write_text("whole")
-made = files.once(folder, make)
+made = locks.once(folder, make)
 assert (folder / "part").read_text() == "whole"
 print(int(made))
 """
 
 HOLDER = """
-import sys
+import os, sys, time
 from pathlib import Path
-from distill_cli import files
-handle = files.claim(Path(sys.argv[1]))
-print("held", flush=True)
-sys.stdin.read()
+from distill_cli.base import locks
+held = locks.claim(Path(sys.argv[1]))
+worker = os.fork()
+if worker:
+    print(worker, flush=True)
+time.sleep(600)
 """
 
 
@@ -190,9 +193,9 @@ def test_a_make_that_fails_leaves_nothing_and_can_be_tried_again(tmp_path: Path)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.once(folder, broken)
+        locks.once(folder, broken)
     assert [p.name for p in folder.parent.iterdir() if p.is_dir()] == []
-    assert files.once(folder, lambda place: (place / "whole").touch())
+    assert locks.once(folder, lambda place: (place / "whole").touch())
     assert inside(folder) == ["whole"]
 
 
@@ -200,7 +203,7 @@ def test_what_a_killed_process_left_is_not_taken_for_finished(tmp_path: Path) ->
     folder = tmp_path / "x"
     (tmp_path / ".x.making").mkdir()
     (tmp_path / ".x.making" / "half").touch()
-    assert files.once(folder, lambda place: (place / "whole").touch())
+    assert locks.once(folder, lambda place: (place / "whole").touch())
     assert inside(folder) == ["whole"]
 
 
@@ -215,34 +218,85 @@ def test_what_can_be_resumed_is_kept_for_the_next_try(tmp_path: Path) -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        files.once(folder, make, resumable=True)
+        locks.once(folder, make, resumable=True)
     assert not folder.exists()
-    assert files.once(folder, make, resumable=True)
+    assert locks.once(folder, make, resumable=True)
     assert seen == [[], ["half"]]
 
 
 def test_a_finished_folder_is_not_made_again(tmp_path: Path) -> None:
     (tmp_path / "x").mkdir()
     calls: list[Path] = []
-    assert not files.once(tmp_path / "x", calls.append)
+    assert not locks.once(tmp_path / "x", calls.append)
     assert calls == []
 
 
-def test_a_claimed_folder_is_refused_to_others_until_its_process_dies(tmp_path: Path) -> None:
-    lock = tmp_path / "run" / ".lock"
-    lock.parent.mkdir()
-    command = [sys.executable, "-c", HOLDER, str(lock)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+@pytest.fixture
+def holder(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that holds tmp_path/.lock, and whose forked child says its own process id and lives on."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        worker = int(process.stdout.readline())
+        yield process
+        process.kill()
+        os.kill(worker, signal.SIGKILL)
+
+
+def test_a_claimed_folder_is_refused_to_others_until_its_process_dies(
+    holder: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    lock = tmp_path / ".lock"
+    for _ in range(2):  # asking changes nothing
         with pytest.raises(BusyError) as caught:
-            files.claim(lock)
-        holder.kill()
-    assert f"process {holder.pid}" in caught.value.message
-    assert str(lock.parent) in caught.value.message
-    handle = files.claim(lock)
+            locks.claim(lock)
+        assert f"process {holder.pid}" in caught.value.message
+        assert str(tmp_path) in caught.value.message
+    holder.kill()
+    holder.wait()  # its worker is alive still
+    held = locks.claim(lock)
     assert lock.read_text() == str(os.getpid())
-    os.close(handle)
+    held.release()
+
+
+def test_who_waits_is_told_so_and_has_the_lock_afterwards(holder: subprocess.Popen[str], tmp_path: Path) -> None:
+    told = []
+
+    def waiting() -> None:
+        told.append("waiting")
+        holder.kill()
+
+    with locks.exclusive(tmp_path / ".lock", waiting), pytest.raises(BusyError):
+        locks.claim(tmp_path / ".lock")
+    assert told == ["waiting"]
+    with locks.exclusive(tmp_path / ".lock", waiting):
+        assert told == ["waiting"]
+
+
+def test_of_two_in_one_folder_by_chance_the_second_takes_another_name(tmp_path: Path) -> None:
+    def taken(folder: Path) -> bool:
+        return (folder / "run.json").exists()
+
+    first, held = locks.own(tmp_path / "run", ".lock", False, taken)
+    second, other = locks.own(tmp_path / "run", ".lock", False, taken)
+    with pytest.raises(BusyError):
+        locks.own(tmp_path / "run", ".lock", True, taken)
+    (first / "run.json").touch()
+    held.release()
+    other.release()
+    third, last = locks.own(tmp_path / "run", ".lock", False, taken)
+    last.release()
+    assert [first.name, second.name, third.name] == ["run", "run-2", "run-2"]
+
+
+def test_a_link_in_a_locks_place_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("text")
+    (tmp_path / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError):
+        locks.claim(tmp_path / ".lock")
+    with pytest.raises(OSError), locks.exclusive(tmp_path / ".lock"):
+        pass
+    assert (tmp_path / "precious").read_text() == "text"
 
 
 AWKWARD = [

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 from helpers import QUICK, distill, only_run, read_json, rows, run_folders, without_times
 
-from distill_cli.base import files
+from distill_cli.base import files, locks
 from distill_cli.cli.commands import cache as command
 from distill_cli.runs import store
 
@@ -279,7 +279,7 @@ def prune_waiting_for(entry: Path, *words: str) -> Iterator[None]:
             failed.append(error)
 
     pruning = threading.Thread(target=prune)
-    with files.exclusive(entry.parent / f".{entry.name}.lock"):
+    with locks.exclusive(entry.parent / f".{entry.name}.lock"):
         pruning.start()
         pruning.join(0.3)
         assert pruning.is_alive()

@@ -24,7 +24,7 @@ import torch
 from helpers import QUICK, distill, read_json, rows, without_times
 from omegaconf import OmegaConf
 
-from distill_cli.base import files
+from distill_cli.base import files, locks
 from distill_cli.base.errors import CheckpointError, Terminated
 from distill_cli.config import compose
 from distill_cli.config.overrides import quoted
@@ -539,14 +539,14 @@ def untold(tmp_path: Path) -> Path:
 
 
 def test_a_running_run_is_followed_until_it_ends(untold: Path, tmp_path: Path) -> None:
-    lock = files.claim(untold / identity.LOCK)
+    lock = locks.claim(untold / identity.LOCK)
     command = [sys.executable, "-m", "distill_cli", "report", str(untold), "logger=mine"]
     with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as sending:
         until(lambda: sending.poll() or (Path("told.jsonl").exists() and told()[-1][0] == "epoch"))
         assert sending.poll() is None
         wrote(untold, ROWS, SUMMARY)
         files.write_json(untold / "status.json", {"status": "finished"})
-        files.release(lock)
+        lock.release()
         out, err = sending.communicate()
     assert sending.returncode == 0 and "is still running: it is sent to mine until it ends" in err
     assert [line[0] for line in told()] == ["start", "epoch", "epoch", "epoch", "finish", "close"]

@@ -18,7 +18,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.base.names import size
 from distill_cli.runs.store import Entry, entries, unfinished
@@ -114,7 +114,7 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
     for aside in unfinished(outputs / "cache"):
         remove(aside, "unfinished")
     for entry in kept:
-        with files.exclusive(files.lock_of(entry.folder)):
+        with locks.exclusive(locks.lock_of(entry.folder)):
             now = reread(entry.folder)
             if not now.folder.is_dir():
                 continue  # another prune took it

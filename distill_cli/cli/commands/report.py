@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import BusyError, CheckpointError, ConfigError, StorageError, did_you_mean
 from distill_cli.report import leaderboard, records, write
 from distill_cli.runs import identity
@@ -107,7 +107,7 @@ def _send(folder: Path, nodes: dict[str, Any]) -> None:
 def _ending(folder: Path) -> str | None:
     """How the run in `folder` ended, as a tracker is told; None while it runs."""
     try:
-        files.release(files.claim(folder / identity.LOCK))
+        locks.claim(folder / identity.LOCK).release()
     except BusyError:
         return None
     if (folder / identity.SUMMARY).exists():

@@ -1,0 +1,140 @@
+"""Locks between processes on one machine, and folders made once, whoever asks first; writing files is in files.py."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from distill_cli.base import files
+from distill_cli.base.errors import BusyError
+
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+
+def _lock(path: Path) -> FileLock:
+    """A lock on the file `path`, which stays there; its holder's death frees it, and a forked child does not hold it."""
+    from filelock import FileLock  # here, because a bad value is told before anything is locked
+
+    # Without fallback_to_soft=False a file system that has no locks would get a file that outlives its holder.
+    return FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
+
+
+def _sign(handle: int) -> None:
+    """Leave our process id in the file, for others' messages."""
+    os.ftruncate(handle, 0)
+    os.write(handle, str(os.getpid()).encode())
+
+
+@contextmanager
+def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock on the file `path`; wait for it while another process holds it, and call `waiting` once before."""
+    from filelock import Timeout
+
+    lock = _lock(path)
+    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if waiting is not None:
+                waiting()
+            lock.acquire()
+        yield
+    finally:
+        lock.release()
+
+
+def claim(path: Path) -> FileLock:
+    """Lock the file `path` until the lock's `release()`, or until this process dies; returns the lock.
+
+    Raises:
+        BusyError: another process holds it; the message names that process.
+    """
+    from filelock import Timeout
+
+    lock = _lock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        holder = path.read_text(errors="replace").strip()
+        raise BusyError(
+            f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another folder"
+        ) from error
+    return lock
+
+
+def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> tuple[Path, FileLock]:
+    """Make `folder` and hold the lock in it; of two that would take the same name by chance, the second takes another.
+
+    Args:
+        lock: the name of the lock's file. named: whether the user chose the folder, so that it must be this one.
+        taken: whether a folder, one that the user did not choose, belongs to another run already.
+
+    Returns:
+        the folder, and the lock to `release()`.
+
+    Raises:
+        BusyError: another process works in a folder that the user chose.
+    """
+    place, number = folder, 1
+    while True:
+        place.mkdir(parents=True, exist_ok=True)
+        try:
+            held = claim(place / lock)
+        except BusyError:
+            if named:
+                raise
+        else:
+            if named or not taken(place):
+                return place, held
+            held.release()
+        number += 1
+        place = folder.with_name(f"{folder.name}-{number}")
+
+
+def lock_of(folder: Path) -> Path:
+    """The file of the lock that `once` holds while it makes `folder`."""
+    return folder.parent / f".{folder.name}.lock"
+
+
+def once(
+    folder: Path,
+    make: Callable[[Path], None],
+    waiting: Callable[[], None] | None = None,
+    usable: Callable[[Path], bool] = Path.is_dir,
+    resumable: bool = False,
+) -> bool:
+    """Have `folder` made by `make` exactly once, whoever asks; returns whether this call made it.
+
+    `make` fills a folder beside it, which takes the final name only when `make` has returned: a folder under its final
+    name is finished. Others who ask meanwhile wait. A folder that is there but not `usable` is replaced.
+
+    Args:
+        waiting: is called once before this call waits for another process.
+        resumable: `make` goes on with what an earlier call, stopped or killed, left in its folder.
+    """
+    if usable(folder):
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(lock_of(folder), waiting):
+        if usable(folder):
+            return False
+        aside = folder.parent / f".{folder.name}.making"
+        if not resumable:
+            shutil.rmtree(aside, ignore_errors=True)  # a killed process left it: the lock is ours
+        aside.mkdir(exist_ok=True)
+        files.sweep(aside)
+        try:
+            make(aside)
+            shutil.rmtree(folder, ignore_errors=True)
+            aside.rename(folder)
+        except BaseException:
+            if not resumable:
+                shutil.rmtree(aside, ignore_errors=True)
+            raise
+        files.sync_folder(folder.parent)
+    return True
