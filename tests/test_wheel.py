@@ -21,10 +21,14 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_the_wheel_holds_every_yaml_and_page_and_no_tests(wheel: Path) -> None:
+def test_the_wheel_holds_every_yaml_page_and_template_and_no_tests(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     shipped = {f"distill_cli/conf/{path.relative_to(ROOT / 'conf')}" for path in (ROOT / "conf").rglob("*.yaml")}
-    shipped |= {str(path.relative_to(ROOT)) for path in (ROOT / "distill_cli" / "manual").glob("*.md")}
+    beside = [
+        *(ROOT / "distill_cli" / "manual").glob("*.md"),
+        *(ROOT / "distill_cli" / "report" / "templates").iterdir(),
+    ]
+    shipped |= {str(path.relative_to(ROOT)) for path in beside}
     assert len(shipped) > 50 and shipped <= names
     top = {name.split("/")[0] for name in names}
     assert {name for name in top if not name.endswith(".dist-info")} == {"distill_cli"}

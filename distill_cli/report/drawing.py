@@ -1,28 +1,38 @@
-"""From a matplotlib figure to inline SVG that scales and takes the page's own colours and fonts; no chart is drawn here."""
+"""From axes to inline SVG that takes the page's own colours and fonts; no chart is drawn here."""
 
 from __future__ import annotations
 
-import html
 import io
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
-from matplotlib import style
+import matplotlib
+from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.backend_bases import RendererBase
+from matplotlib.backends.backend_svg import RendererSVG
 from matplotlib.figure import Figure
 
-from distill_cli.report.page import Html
-
-# Drawn in colours that nothing else has; in the SVG each becomes the page's variable, so that dark pages have dark pictures.
-NAMES = ("ink", "muted", "line", "faint", "paper", "teacher", "student", "labels")
-COLOURS = {name: f"#a1b2c{number}" for number, name in enumerate(NAMES)}
-STYLE = {
+# Each colour on a light page and on paper, and on a dark page. Pictures are drawn in the light ones; the style sheet
+# finds them by their value and puts the dark ones in their place.
+PALETTE = {
+    "paper": ("#ffffff", "#15181c"),
+    "ink": ("#1a1d21", "#e7e9ec"),
+    "muted": ("#59626d", "#9ba4af"),
+    "line": ("#d8dce1", "#343a42"),
+    "faint": ("#f3f4f6", "#1e2228"),
+    "teacher": ("#1762a8", "#74b6f2"),
+    "student": ("#b44400", "#f79d62"),
+    "labels": ("#16755c", "#5fc9a9"),
+}
+COLOURS = {name: light for name, (light, _) in PALETTE.items()}
+DASHES = {"teacher": "dashed", "student": "solid", "labels": "dotted", "ink": "solid"}  # as style.css has them
+PATTERNS = {"solid": "-", "dashed": (0, (5, 3)), "dotted": (0, (1.2, 2.2))}
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a class may be called $1
-    "font.family": "DejaVu Sans",  # comes with matplotlib and measures the text; what is seen is the page's font
+    "font.family": "DejaVu Sans",  # comes with matplotlib and measures the text; a reader sees the page's font
     "font.size": 11,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -34,60 +44,81 @@ STYLE = {
     "lines.linewidth": 1.8,
     "lines.solid_capstyle": "round",
     "text.color": COLOURS["ink"],
+    "xtick.bottom": False,
+    "ytick.left": False,
     **{f"{axis}tick.{key}": 0 for axis in "xy" for key in ("major.size", "minor.size")},
     **{f"{axis}tick.labelcolor": COLOURS["muted"] for axis in "xy"},
 }
-EMPTY = Html()
 NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-@dataclass
-class Canvas:
-    """Axes to draw on; `svg` is the picture once the drawing is done."""
+class Line(NamedTuple):
+    """A line of a chart, in the colour of a role (teacher, student, labels) or of ink.
 
-    axes: Axes
-    svg: Html = EMPTY
+    One without a label has no key. `dash` is solid, dashed, dotted, or "" for the role's usual one.
+    """
+
+    colour: str
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dash: str = ""
+
+    @property
+    def style(self) -> dict[str, Any]:
+        """Its colour and dashes as matplotlib's arguments."""
+        return {"color": COLOURS[self.colour], "linestyle": PATTERNS[self.dash or DASHES[self.colour]]}
 
 
-@contextmanager
-def drawing(name: str, finding: str, width: float, height: float) -> Iterator[Canvas]:
-    """Draw one picture.
+class Picture(NamedTuple):
+    """A drawn chart.
+
+    `title` is unique on a page. `finding` is what the picture shows, for readers who cannot see it too. `width` is in
+    units of font sizes. `lines` are those whose keys stand over the picture.
+    """
+
+    title: str
+    finding: str
+    svg: Markup
+    width: float
+    lines: Sequence[Line]
+
+
+class _Renderer(RendererSVG):
+    """Writes no groups: they have ids, which would stand twice on a page with several pictures."""
+
+    open_group = RendererBase.open_group
+    close_group = RendererBase.close_group
+
+
+def drawn(
+    draw: Callable[[Axes], None],
+    title: str,
+    finding: str,
+    size: tuple[float, float],
+    left: float = 48,
+    top: float = 4,
+    lines: Sequence[Line] = (),
+) -> Picture:
+    """Return the picture that `draw` draws on empty axes; the other arguments are those of a Picture.
 
     Args:
-        name: unique on its page, the beginning of every id in the SVG. finding: what the picture shows, in words.
-        width: and height in the units of font sizes; on its page the picture is as wide as its place.
+        size: width and height in units of font sizes; on its page the picture is as wide as its place.
+        left: and top are the room for texts there. matplotlib could measure it, but draws everything twice for that.
     """
-    with style.context({**STYLE, "svg.hashsalt": name}, after_reset=True), warnings.catch_warnings():
+    (width, height), right, bottom = size, 12, 36
+    place = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has a font for it
-        figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
-        canvas = Canvas(figure.add_subplot())
-        figure.patch.set_visible(False)
-        canvas.axes.patch.set_visible(False)
-        yield canvas
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata=NO_METADATA)
-    canvas.svg = _inline(buffer.getvalue(), name, finding, width)
-
-
-def _inline(text: str, name: str, finding: str, width: float) -> Html:
-    """The SVG document as an element: as wide as its place but legible, no style sheet, ids that only this picture has."""
-    view = re.search(r'viewBox="[^"]*"', text)
-    assert view is not None
-    body = re.sub(r"<!--.*?-->|<style.*?</style>", "", text[text.index(">", view.end()) + 1 :], flags=re.DOTALL)
-    used = set(re.findall(r'(?:href="|url\()#([\w-]+)', body))
-
-    def tidied(element: re.Match[str]) -> str:  # elements alone: what stands between them is somebody's text
-        words = re.sub(r"#a1b2c(\d)", lambda found: f"var(--{NAMES[int(found[1])]})", element[0])
-        words = re.sub(r'font: ([\d.]+px) [^;"]*', r"font-size: \1", words)
-        words = re.sub(r'font-family: [^;"]*;? ?| transform="rotate\(-0 [^"]*"', "", words)
-        words = re.sub(r"-?\d+\.\d{3,}", lambda found: f"{float(found[0]):.2f}", words)
-        words = re.sub(r' id="([^"]*)"', lambda found: f' id="{name}-{found[1]}"' if found[1] in used else "", words)
-        return re.sub(r'(href="|url\()#', rf"\1#{name}-", words)
-
-    body = re.sub(r"<[^>]*>", tidied, body)
-    body = re.sub(r"<g/>|<defs>\s*</defs>", "", re.sub(r"\s*\n\s*", "\n", body))
-    spaces = 'xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-    named = f'role="img" aria-label="{html.escape(finding)}"'
-    return Html(
-        f'<svg {spaces} {view[0]} style="min-width:{0.65 * width:.0f}px;max-width:{1.3 * width:.0f}px" {named}>{body}'
-    )
+        matplotlib.rcdefaults()  # a user's own matplotlibrc changes no report
+        matplotlib.rcParams.update({**STYLE, "svg.hashsalt": title})
+        figure = Figure(figsize=(width / 72, height / 72), dpi=72, frameon=False)
+        axes = figure.add_axes(place)
+        axes.patch.set_visible(False)
+        draw(axes)
+        text = io.StringIO()
+        renderer = _Renderer(width, height, text, metadata=NO_METADATA)
+        figure.draw(renderer)
+        renderer.finalize()
+    _, svg, body = text.getvalue().partition("<svg ")
+    return Picture(title, finding, Markup(svg + " ".join(body.split())), width, lines)

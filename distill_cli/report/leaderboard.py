@@ -1,4 +1,4 @@
-"""Statistics over seeds: runs that differ by their seed alone become one entry, and distillation's gain is tested."""
+"""The leaderboard: runs that differ by their seed alone become one entry; as values, as CSV, and as printed."""
 
 from __future__ import annotations
 
@@ -7,86 +7,76 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
-from scipy.stats import ttest_rel
 
 from distill_cli.base import ui
 from distill_cli.report import settings
 from distill_cli.report.records import Record
+from distill_cli.report.significance import Difference, Stat, over_samples, over_seeds
 
-SIGNIFICANT = 0.05
-ROUNDING = 1e-12  # differences of accuracies that are closer than that are the same
 FEW = 3  # seeds below which a spread says little
 MOST = 40  # rows that are printed
 MANY = 5  # comparisons from which one may well look like something by chance
 
 
-@dataclass(frozen=True)
-class Stat:
-    """A mean over `n` seeds and the sample standard deviation, which one seed alone does not have."""
-
-    mean: float
-    spread: float | None
-    n: int
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Test accuracy of the student minus that of the same student on labels only, with its 95 % interval.
-
-    `over` says what varies in it: "seeds" (`n` of them, paired, and p of a t-test), or with one seed "test samples"
-    (`n` of them, and no p).
-    """
-
-    mean: float
-    low: float
-    high: float
-    p: float | None
-    n: int
-    over: str
-
-    @property
-    def verdict(self) -> str:
-        """helps, hurts or no difference shown, at 5 %."""
-        shown = self.p < SIGNIFICANT if self.p is not None else not self.low <= 0 <= self.high
-        return "no difference shown" if not shown else "helps" if self.mean > 0 else "hurts"
+# Where a summary says what an entry is told by: split, whose, metric.
+MEASURED = {
+    "val": ("val", "student", "accuracy"),
+    "test": ("test", "student", "accuracy"),
+    "test_last": ("test", "student_last", "accuracy"),
+    "kl": ("test", "student", "kl"),
+    "agreement": ("test", "student", "agreement"),
+    "baseline": ("test", "baseline", "accuracy"),
+}
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Runs with the same settings but for the seed. Accuracies and fidelity are those of the student that was best on
-    validation, on test where not said otherwise; `test_last` is the last epoch's.
+    """Runs with the same settings but for the seed.
 
-    `settings` tells it from the other entries. `verdict` is that of the difference, "" without a baseline. `records`
-    holds one run for each seed, in their order.
+    `settings` tells it from the other entries. `records` holds one run for each seed, in their order. Accuracies and
+    fidelity are those of MEASURED, the student's at the epoch that was best on validation; what no run measured is None.
     """
 
     settings: dict[str, Any]
-    seeds: list[int]
+    records: list[Record]
+    note: str
+    difference: Difference | None
     val: Stat
     test: Stat
     test_last: Stat
     kl: Stat | None
     agreement: Stat | None
     baseline: Stat | None
-    difference: Difference | None
-    verdict: str
-    params: int
-    compression: float
-    records: list[Record]
-    note: str
 
     @property
     def label(self) -> str:
         """The settings in one line, as they would be typed."""
         return settings.line(self.settings)
 
+    @property
+    def seeds(self) -> list[int]:
+        return [record.seed for record in self.records]
+
+    @property
+    def verdict(self) -> str:
+        """That of the difference, "" without a baseline."""
+        return self.difference.verdict if self.difference else ""
+
+    @property
+    def params(self) -> int:
+        return int(self.records[0].summary["params"]["student"])
+
+    @property
+    def compression(self) -> float:
+        return float(self.records[0].summary["compression"])
+
 
 def leaderboard(records: Sequence[Record]) -> list[Entry]:
-    """The records by their settings, the best on validation first; ties by validation NLL, then by settings."""
+    """Return the records by their settings, the best on validation first; ties by validation NLL, then by settings."""
     groups = settings.grouped(records)
     told = settings.telling([group[0] for group in groups])
     return sorted((_entry(own, group) for own, group in zip(told, groups, strict=True)), key=_rank)
@@ -97,109 +87,63 @@ def _rank(entry: Entry) -> tuple[float, float, str]:
 
 
 def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
-    by_seed = {record.seed: record for record in sorted(group, key=lambda record: record.started)}
-    records = [by_seed[seed] for seed in sorted(by_seed)]
-    paired = [record for record in records if "baseline" in record.summary["test"]]
-    difference = _difference(paired)
-    val, test, last = _stat(records, "val"), _stat(records, "test"), _stat(records, "test", "student_last")
-    assert val and test and last, "records.read checks that they are there"
-    return Entry(
-        settings=told,
-        seeds=[record.seed for record in records],
-        val=val,
-        test=test,
-        test_last=last,
-        kl=_stat(records, "test", key="kl"),
-        agreement=_stat(records, "test", key="agreement"),
-        baseline=_stat(paired, "test", "baseline"),
-        difference=difference,
-        verdict=difference.verdict if difference else "",
-        params=records[0].summary["params"]["student"],
-        compression=records[0].summary["compression"],
-        records=records,
-        note="; ".join(_notes(group, len(records), len(paired))),
-    )
+    newest = {record.seed: record for record in sorted(group, key=lambda record: record.started)}
+    records = [newest[seed] for seed in sorted(newest)]
+    paired = [record.summary for record in records if "baseline" in record.summary["test"]]
+    if len(paired) < 2:
+        difference = over_samples(paired[0].get("difference") if paired else None)
+    else:
+        students, baselines = ([s["test"][who]["accuracy"] for s in paired] for who in ("student", "baseline"))
+        difference = over_seeds(students, baselines)
+    stats: dict[str, Any] = {name: _stat(records, *keys) for name, keys in MEASURED.items()}
+    note = "; ".join(_notes([record.seed for record in group], len(records), len(paired)))
+    return Entry(told, records, note, difference, **stats)
 
 
-def _notes(group: Sequence[Record], seeds: int, paired: int) -> list[str]:
-    every = [record.seed for record in group]
+def _stat(records: Sequence[Record], split: str, who: str, metric: str) -> Stat | None:
+    parts = [record.summary[split].get(who, {}) for record in records]
+    values = [part[metric] for part in parts if metric in part]
+    return Stat.of(values) if values else None
+
+
+def _notes(runs: list[int], seeds: int, paired: int) -> list[str]:
+    """Return what to know about the seeds of the runs of an entry."""
     notes = [f"{seeds} seed{'s: fewer than three' if seeds > 1 else ''}"] if seeds < FEW else []
     if 0 < paired < seeds:
         notes.append(f"{paired} of {seeds} seeds with a baseline")
-    twice = sorted({seed for seed in every if every.count(seed) > 1})
-    return notes + [f"seed {seed} was run {every.count(seed)} times: the newest counts" for seed in twice]
+    twice = sorted({seed for seed in runs if runs.count(seed) > 1})
+    return notes + [f"seed {seed} was run {runs.count(seed)} times: the newest counts" for seed in twice]
 
 
-def _stat(records: Sequence[Record], split: str, who: str = "student", key: str = "accuracy") -> Stat | None:
-    """None where no run says it."""
-    values = [scores[key] for r in records if key in (scores := r.summary[split].get(who, {}))]
-    if not values:
-        return None
-    return Stat(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
+def remarks(entries: Sequence[Entry]) -> list[str]:
+    """Return what to know before believing the leaderboard, a sentence each."""
+    total = len(entries)
 
+    def among(number: int) -> str:
+        return f" ({number} of {total} configurations)" if total > 1 else ""
 
-def _difference(paired: Sequence[Record]) -> Difference | None:
-    """What distillation changed, over the seeds by a paired t-test (Student, 1908), two-sided.
-
-    Where every seed shows the same difference there is no spread to test with: the interval then has no width, and p
-    is that of the sign test, 2^(1-n), or 1 where the difference is zero.
-    """
-    if len(paired) < 2:
-        known = paired[0].summary.get("difference") if paired else None
-        if not known:
-            return None
-        mean, half = known["accuracy"], known["half_interval"]
-        return Difference(mean, mean - half, mean + half, None, known["samples"], "test samples")
-    ours, theirs = ([r.summary["test"][who]["accuracy"] for r in paired] for who in ("student", "baseline"))
-    deltas = [a - b for a, b in zip(ours, theirs, strict=True)]
-    mean, n = fmean(deltas), len(deltas)
-    if max(deltas) - min(deltas) < ROUNDING:
-        mean = mean if abs(mean) > ROUNDING else 0.0
-        return Difference(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0, n, "seeds")
-    tested = ttest_rel(ours, theirs)
-    low, high = tested.confidence_interval(0.95)
-    return Difference(mean, float(low), float(high), float(tested.pvalue), n, "seeds")
-
-
-# --- shown
-
-
-def show(entries: Sequence[Entry]) -> None:
-    """Print the leaderboard, the best of a long one, and what to know before believing it."""
-    ui.show(table(entries[:MOST]))
-    if len(entries) > MOST:
-        ui.show(f"{len(entries) - MOST} more are in leaderboard.csv")
-    ui.show("\n".join(["", *remarks(entries), ""]))
-
-
-def table(entries: Sequence[Entry]) -> Table:
-    """The leaderboard in 120 columns; the difference in points."""
-    columns = ["", "settings", "n", "val", "test", "last", "kl", "labels only", "difference, 95 %", "distillation"]
-    rows = [_cells(rank, entry) for rank, entry in enumerate(entries, 1)]
-    made = ui.table("student, best on validation: accuracy, mean ± deviation over n seeds", columns, rows)
-    made.padding, made.show_edge = (0, 1, 0, 0), False
-    for column in made.columns:
-        column.no_wrap = column.header != "settings"
-    made.columns[1].justify = made.columns[-1].justify = "left"
-    made.columns[1].overflow = "fold"
-    return made
-
-
-def _cells(rank: int, entry: Entry) -> list[str]:
-    """Labels only without its spread, for want of room."""
-    d = entry.difference
-    scores = [f"{entry.val.mean:.4f}", _spread(entry.test), f"{entry.test_last.mean:.4f}"]
-    scores += [f"{stat.mean:.4f}" if stat else "-" for stat in (entry.kl, entry.baseline)]
-    difference = f"{100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]" if d else "-"
-    return [str(rank), entry.label or "defaults", str(len(entry.seeds)), *scores, difference, entry.verdict or "-"]
-
-
-def _spread(stat: Stat) -> str:
-    return f"{stat.mean:.4f}" + (f"±{stat.spread:.4f}" if stat.spread is not None else "")
+    data = sorted({record.names["dataset"] for entry in entries for record in entry.records})
+    lines = [f"Several data sets ({', '.join(data)}): compare the rows of one."] if len(data) > 1 else []
+    notes = Counter(note for entry in entries for note in entry.note.split("; ") if note)
+    lines += [f"{note[0].upper()}{note[1:]}{among(number)}." for note, number in notes.items()]
+    if any(len(entry.seeds) < FEW for entry in entries):
+        lines.append("Fewer than three seeds say little about the spread: -m seed=0,1,2 runs three.")
+    compared = sum(entry.difference is not None for entry in entries)
+    if compared >= MANY:
+        lines.append(
+            f"{compared} configurations are compared on the same test set: where distillation changes nothing, about "
+            "one in twenty still shows as helps or hurts, by chance."
+        )
+    if compared < total:
+        lines.append(
+            f"What did distillation buy{among(total - compared)}? baseline=true trains the same student on labels only, "
+            "and compares."
+        )
+    return lines
 
 
 def csv_text(entries: Sequence[Entry]) -> str:
-    """The leaderboard as CSV with a header, every digit kept; what an entry does not have is empty."""
+    """Return the leaderboard as CSV with a header, every digit kept; what an entry does not have is empty."""
     text = io.StringIO()
     rows = [_row(rank, entry) for rank, entry in enumerate(entries, 1)]
     writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
@@ -233,32 +177,35 @@ def _row(rank: int, entry: Entry) -> dict[str, Any]:
 
 
 def _columns(name: str, stat: Stat | None) -> dict[str, float | None]:
-    mean, spread = (stat.mean, stat.spread) if stat else (None, None)
-    return {f"{name}_mean": mean, f"{name}_spread": spread}
+    return {f"{name}_{key}": getattr(stat, key, None) for key in ("mean", "spread")}
 
 
-def remarks(entries: Sequence[Entry]) -> list[str]:
-    """What to know before believing the leaderboard, a sentence each."""
-    total = len(entries)
+def show(entries: Sequence[Entry]) -> None:
+    """Print the leaderboard, the best of a long one, and what to know before believing it."""
+    ui.show(table(entries[:MOST]))
+    if len(entries) > MOST:
+        ui.show(f"{len(entries) - MOST} more are in leaderboard.csv")
+    ui.show("\n".join(["", *remarks(entries), ""]))
 
-    def among(number: int) -> str:
-        return f" ({number} of {total} configurations)" if total > 1 else ""
 
-    data = sorted({record.names["dataset"] for entry in entries for record in entry.records})
-    found = [f"Several data sets ({', '.join(data)}): compare the rows of one."] if len(data) > 1 else []
-    notes = Counter(note for entry in entries for note in entry.note.split("; ") if note)
-    found += [f"{note[0].upper()}{note[1:]}{among(number)}." for note, number in notes.items()]
-    if any(len(entry.seeds) < FEW for entry in entries):
-        found.append("Fewer than three seeds say little about the spread: -m seed=0,1,2 runs three.")
-    compared = sum(entry.difference is not None for entry in entries)
-    if compared >= MANY:
-        found.append(
-            f"{compared} configurations are compared on the same test set: where distillation changes nothing, about "
-            "one in twenty still shows as helps or hurts, by chance."
-        )
-    if compared < total:
-        found.append(
-            f"What did distillation buy{among(total - compared)}? baseline=true trains the same student on labels only, "
-            "and compares."
-        )
-    return found
+def table(entries: Sequence[Entry]) -> Table:
+    """Return the leaderboard in 120 columns; the difference in points."""
+    columns = ["", "settings", "n", "val", "test", "last", "kl", "labels only", "difference, 95 %", "distillation"]
+    rows = [_cells(rank, entry) for rank, entry in enumerate(entries, 1)]
+    made = ui.table("student, best on validation: accuracy, mean ± deviation over n seeds", columns, rows)
+    made.padding, made.show_edge = (0, 1, 0, 0), False
+    for column in made.columns:
+        column.no_wrap = column.header != "settings"
+    made.columns[1].justify = made.columns[-1].justify = "left"
+    made.columns[1].overflow = "fold"
+    return made
+
+
+def _cells(rank: int, entry: Entry) -> list[str]:
+    """Return the texts of a row, labels only without its spread, for want of room."""
+    d, test = entry.difference, entry.test
+    spread = f"±{test.spread:.4f}" if test.spread is not None else ""
+    scores = [f"{entry.val.mean:.4f}", f"{test.mean:.4f}{spread}", f"{entry.test_last.mean:.4f}"]
+    scores += [f"{stat.mean:.4f}" if stat else "-" for stat in (entry.kl, entry.baseline)]
+    difference = f"{100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]" if d else "-"
+    return [str(rank), entry.label or "defaults", str(len(entry.seeds)), *scores, difference, entry.verdict or "-"]

@@ -1,7 +1,8 @@
-"""Which runs lie under given paths, and what each says of itself; judges none of it, and needs no torch."""
+"""Which runs lie under given paths, and what the files of each say; judges none of it, and needs no torch."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import shlex
@@ -15,6 +16,10 @@ import yaml
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.runs import identity
+
+EVALUATION = "evaluation.json"
+MOST = 300  # epochs that are read; of more, every second, third, ...
+SPEED = "samples_per_second"
 
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
@@ -41,6 +46,11 @@ class Record:
     names: dict[str, str]
     started: float = 0.0
 
+    @property
+    def unit(self) -> str:
+        """What speed counts."""
+        return str(self.summary.get("unit", "images"))
+
 
 class Unfinished(NamedTuple):
     """A run without final numbers: its settings as typed, and how it stands, as in running or why it failed."""
@@ -49,8 +59,8 @@ class Unfinished(NamedTuple):
     reason: str
 
 
-def found(paths: Sequence[Path]) -> list[Record]:
-    """The finished runs in and below the paths, each once, in the order of their folders.
+def finished(paths: Sequence[Path]) -> list[Record]:
+    """Return the finished runs in and below the paths, each once, in the order of their folders.
 
     A damaged one is warned about and left out, one that is not finished is left out: see `unfinished`.
 
@@ -76,7 +86,7 @@ def found(paths: Sequence[Path]) -> list[Record]:
 
 
 def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
-    """The runs in and below the paths that have no final numbers, each once.
+    """Return the runs in and below the paths that have no final numbers, each once.
 
     Raises:
         CheckpointError: a path is no folder.
@@ -85,7 +95,7 @@ def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
 
 
 def read(folder: Path) -> Record:
-    """What the finished run in `folder` says.
+    """Return what the finished run in `folder` says.
 
     Raises:
         CheckpointError: it is missing, not finished or damaged.
@@ -104,13 +114,52 @@ def read(folder: Path) -> Record:
     return Record(folder, about["config"], about["overrides"], summary["seed"], summary, names, started)
 
 
+def evaluation(folder: Path) -> dict[str, Any] | None:
+    """Return what the run in `folder` says of its answers and costs, None where an older run kept nothing.
+
+    Raises:
+        CheckpointError: that is damaged.
+    """
+    path = folder / EVALUATION
+    return files.read_json(path) if path.exists() else None
+
+
+def epochs(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a run's epochs, thinned to at most about MOST; the last one stays.
+
+    Raises:
+        CheckpointError: they are missing or damaged.
+    """
+    path = folder / "metrics.jsonl"
+    try:
+        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged: {error}") from error
+    if not rows:
+        raise CheckpointError(f"{path} is damaged: it holds no epoch")
+    step = -(-len(rows) // MOST)
+    return rows[:-1:step] + rows[-1:]
+
+
+def speed(measured: Mapping[str, Any]) -> float:
+    """Return the samples a second of an epoch's row or of a model's cost, which older files call images_per_second."""
+    rate: float = measured[SPEED if SPEED in measured else "images_per_second"]
+    return rate
+
+
+def command(about: Mapping[str, Any]) -> str:
+    """Return the line that starts the run again, from what run.json holds."""
+    recipe = [] if about["name"] == "train" else ["-cn", about["name"]]
+    return shlex.join(["distill", "train", *recipe, *about["overrides"]])
+
+
 def typed(overrides: Sequence[str]) -> dict[str, str]:
-    """Settings as typed, value by key; of one typed twice the last."""
+    """Return settings as typed, value by key; of one typed twice the last."""
     return {key: value for key, _, value in (text.lstrip("+").partition("=") for text in overrides)}
 
 
 def _folders(paths: Sequence[Path]) -> Iterator[Path]:
-    """Every folder in and below the paths that holds a run, once."""
+    """Yield every folder in and below the paths that holds a run, once."""
     seen = set()
     for path in paths:
         if not path.is_dir():
@@ -118,8 +167,8 @@ def _folders(paths: Sequence[Path]) -> Iterator[Path]:
             raise CheckpointError(f"{path}: {what}", "give the folder of a run or a sweep, or one above")
         for place, inner, names in os.walk(path):  # which follows no links
             # A chain's links are counted as the run that they lie in.
-            own = {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
-            inner[:] = sorted(name for name in inner if name[0] != "." and name not in own)
+            parts = {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
+            inner[:] = sorted(name for name in inner if name[0] != "." and name not in parts)
             folder = Path(place)
             if identity.FILE in names and folder.resolve() not in seen:
                 seen.add(folder.resolve())
@@ -138,13 +187,13 @@ def _check(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, str]:
-    """From the cards of student and teacher; where one is gone, from what was chosen, or by its class."""
+    """Return the names from the cards of student and teacher; where one is gone, from what was chosen, or its class."""
     chosen = _choices(folder)
 
     def guess(group: str) -> str:
         node = config.get(group) or {}
-        known = node.get("name") or chosen.get(group) or texts.get(group)
-        return str(known or str(node.get("_target_", "?")).rpartition(".")[2])
+        name = node.get("name") or chosen.get(group) or texts.get(group)
+        return str(name or str(node.get("_target_", "?")).rpartition(".")[2])
 
     card = _quietly(folder / "model.json")
     teacher = _quietly(folder / card.get("teacher", {}).get("path", "teacher") / "model.json")
@@ -158,7 +207,7 @@ def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) ->
 
 
 def _choices(folder: Path) -> dict[str, str]:
-    """Which file of each group was chosen, defaults among them, as Hydra wrote it down."""
+    """Return which file of each group was chosen, defaults among them, as Hydra wrote it down."""
     try:
         with (folder / ".hydra" / "hydra.yaml").open(encoding="utf-8") as file:
             choices = yaml.safe_load(file)["hydra"]["runtime"]["choices"]
@@ -174,7 +223,7 @@ def _unfinished(folder: Path) -> Unfinished:
 
 
 def _quietly(path: Path) -> dict[str, Any]:
-    """What a file of ours says, nothing where it is gone or damaged."""
+    """Return what a file of ours says, nothing where it is gone or damaged."""
     try:
         return files.read_json(path)
     except (CheckpointError, OSError):

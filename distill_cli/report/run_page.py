@@ -2,95 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
-from distill_cli.base import files
-from distill_cli.report import answers, cost, curves, headline, recipe
-from distill_cli.report.headline import Score
-from distill_cli.report.leaderboard import Difference
-from distill_cli.report.page import Html, Section, folded, key, markup, note, page, table, tag
-from distill_cli.report.records import Record
+import yaml
+
+from distill_cli.report import answers, charts, records, training, words
+from distill_cli.report.drawing import Picture
+from distill_cli.report.records import Record, speed
+from distill_cli.report.render import page
+from distill_cli.report.significance import Difference, over_samples
 from distill_cli.runs import identity
 
-METRICS = {"accuracy": "accuracy", "f1": "F1", "nll": "NLL", "ece": "ECE", "kl": "KL", "agreement": "agreement"}
-EVALUATION = "evaluation.json"
+PARTS = {
+    "teacher": "preparing the teacher",
+    "cache": "caching its answers",
+    "train": "distilling",
+    "baseline": "training on labels only",
+    "eval": "measuring",
+}
 
 
 def run_page(record: Record) -> str:
-    """The page of a finished run.
+    """Return the page of a finished run.
 
     Raises:
         CheckpointError: a file of the run is damaged.
     """
-    kept = record.folder / EVALUATION
-    evaluation = files.read_json(kept) if kept.exists() else None
-    measured = evaluation["cost"] if evaluation else None
-    sections = [Section("Results", _results(record)), curves.training(record, curves.read(record.folder))]
-    if evaluation:
-        sections += answers.sections(evaluation, record.summary)
-    else:
-        missing = note(f"This run kept no {EVALUATION}: its mistakes, confidence and single samples cannot be shown.")
-        sections.append(Section("Answers", missing))
-    sections += [
-        cost.section(record, measured),
-        recipe.time(record.summary["seconds"]),
-        recipe.configuration(identity.read(record.folder)),
-    ]
-    teacher, student, data = (record.names[role] for role in ("teacher", "model", "dataset"))
-    top = markup(
-        headline.title(teacher, student, data),
-        note(recipe.stages(record.config), f"; seed {record.seed}"),
-        _scores(record),
-        _verdict(record),
-        headline.facts(cost.ratios(record.summary["compression"], measured)),
-    )
-    return page(f"{teacher} distilled into {student} on {data}", top, sections)
-
-
-def _scores(record: Record) -> Html:
-    test, params = record.summary["test"], record.summary["params"]
-    compared = [
-        Score("teacher", "teacher", test["teacher"]["accuracy"], f"{params['teacher']:,} parameters"),
-        Score("student", "student", test["student"]["accuracy"], f"{params['student']:,} parameters"),
-    ]
-    if "baseline" in test:
-        compared.append(Score("labels", "labels only", test["baseline"]["accuracy"], "same student"))
-    return headline.scores(compared, "Accuracy on test")
-
-
-def _verdict(record: Record) -> Html:
-    found = record.summary.get("difference")
-    if found is None:
-        return headline.unknown()
-    mean, half = found["accuracy"], found["half_interval"]
-    difference = Difference(mean, mean - half, mean + half, None, found["samples"], "test samples")
-    more = (" This is one seed: ", tag("code", "-m seed=0,1,2"), " shows the spread.")
-    return headline.verdict(difference, more)
-
-
-def _results(record: Record) -> Html:
-    about = (
-        f"The best student is that of epoch {record.summary['best']['epoch']}, chosen on validation. Higher is better for "
-        "accuracy, macro F1 and agreement with the teacher; lower for NLL, calibration error (ECE) and KL(teacher ‖ student)."
-    )
-    return markup(
-        _table("Test", record.summary, "test"),
-        note(about),
-        folded("The same on validation", _table("Validation", record.summary, "val")),
+    summary, evaluation = record.summary, records.evaluation(record.folder)
+    cost = evaluation["cost"] if evaluation else None
+    rows, about = records.epochs(record.folder), identity.read(record.folder)
+    terms, metrics = training.names(row["loss"] for row in rows), list(rows[-1]["val"])
+    losses = [f"loss {term}" for term in terms]
+    difference = over_samples(summary.get("difference"))
+    return page(
+        "run.html",
+        record=record,
+        summary=summary,
+        schedule=schedule(record.config),
+        difference=difference,
+        interval=verdict(difference),
+        ratios=_ratios(record, cost),
+        rows=rows,
+        terms=terms,
+        metrics=metrics,
+        head=["epoch", "stage", "T", "α", "learning rate", *losses, *(f"val {m}" for m in metrics), f"{record.unit}/s"],
+        learned=training.learned(record, rows),
+        taught=training.taught(record, rows),
+        answers=answers.content(evaluation, summary) if evaluation else None,
+        evaluation_file=records.EVALUATION,
+        cost=cost,
+        seconds={PARTS.get(part, part): spent for part, spent in summary["seconds"].items()},
+        about=about,
+        command=records.command(about),
+        settings=_lines(about["config"], "", set(records.typed(about["overrides"]))),
     )
 
 
-def _table(caption: str, summary: Mapping[str, Any], split: str) -> Html:
-    labels = {
-        "teacher": key("teacher", "teacher"),
-        "student": key("student", "student, best"),
-        "student_last": key("student", "student, last"),
-        "baseline": key("labels", "labels only"),
-    }
-    rows = [
-        (label, *(f"{summary[split][who][metric]:.4f}" if metric in summary[split][who] else "–" for metric in METRICS))
-        for who, label in labels.items()
-        if who in summary[split]
-    ]
-    return table(caption, ["", *METRICS.values()], rows)
+def verdict(difference: Difference | None) -> Picture | None:
+    """Return the interval of a difference as a picture."""
+    if difference is None:
+        return None
+    finding = f"{words.verdict(difference)} {words.interval(difference)}."
+    row = charts.Interval("", difference.mean, difference.low, difference.high, difference.shown)
+    return charts.intervals("Difference to labels only", finding, [row], charts.NARROW)
+
+
+def schedule(config: Mapping[str, Any]) -> str:
+    """Return the schedule in a line: imitate 10 epochs at T 3, α 0.7; refine 5 epochs at T 3 → 1, α 0.7 → 0."""
+
+    def span(value: Any) -> str:
+        return " → ".join(f"{number:g}" for number in value) if isinstance(value, list) else f"{value:g}"
+
+    return "; ".join(
+        f"{name} {words.count(stage['epochs'], 'epoch')} at T {span(stage['T'])}, α {span(stage['alpha'])}"
+        for name, stage in config["schedule"].items()
+    )
+
+
+def _ratios(record: Record, cost: Mapping[str, Any] | None) -> list[tuple[str, str]]:
+    """Return how much smaller and faster the student is: a number and its words each."""
+    ratios = [words.times(record.summary["compression"], "fewer parameters", "more parameters")]
+    if cost:
+        teacher, student, one = cost["teacher"], cost["student"], record.unit.removesuffix("s")
+        latency = teacher["latency_ms"]["p50"] / student["latency_ms"]["p50"]
+        ratios.append(words.times(latency, f"faster on one {one}", f"slower on one {one}"))
+        if teacher["batch"] == student["batch"]:
+            rate = speed(student) / speed(teacher)
+            ratios.append(words.times(rate, f"more {record.unit}/s", f"fewer {record.unit}/s"))
+    return ratios
+
+
+def _lines(node: Mapping[str, Any], path: str, marked: Set[str]) -> Iterator[tuple[str, bool]]:
+    """Yield a mapping as YAML, a line a key, and whether that key was typed."""
+    for name, value in node.items():
+        deeper = isinstance(value, Mapping) and value
+        yield "  " * path.count(".") + f"{name}:" + ("" if deeper else f" {_flow(value)}"), path + name in marked
+        if deeper:
+            yield from _lines(value, f"{path}{name}.", marked)
+
+
+def _flow(value: Any) -> str:
+    """Return a value as YAML in one line."""
+    text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("\n...")

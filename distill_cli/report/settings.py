@@ -15,7 +15,7 @@ IGNORED = (identity.FREE - {"dataset.root", "teacher.checkpoint"}) | {"seed", "b
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:
-    """The records, those together that differ by their seed alone."""
+    """Return the records, those together that differ by their seed alone."""
     groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(fingerprint(_flat(record.config)), []).append(record)
@@ -23,32 +23,32 @@ def grouped(records: Sequence[Record]) -> list[list[Record]]:
 
 
 def telling(firsts: Sequence[Record]) -> list[dict[str, Any]]:
-    """For each group, of which one record is given, the typed settings that differ between groups; all that were typed
+    """Return for each group, from its first record, the typed settings that differ between groups; all that were typed
     where there is one group. Where those do not tell two groups apart, also the configuration's keys that do.
     """
     flat = [_flat(record.config) for record in firsts]
     keys = list(
         dict.fromkeys(key for record in firsts for key in typed(record.overrides) if not identity.within(key, IGNORED))
     )
-    found = [{key: _value(record, values, key) for key in keys} for record, values in zip(firsts, flat, strict=True)]
+    chosen = [{key: _value(record, values, key) for key in keys} for record, values in zip(firsts, flat, strict=True)]
     if len(firsts) == 1:
-        return found
-    kept = [key for key in keys if _differ(found, key) and _parts_differ(flat, key)]
-    found = [{key: settings[key] for key in kept} for settings in found]
+        return chosen
+    told = [key for key in keys if _differ(chosen, key) and _parts_differ(flat, key)]
+    chosen = [{key: settings[key] for key in told} for settings in chosen]
     alike: dict[str, list[dict[str, Any]]] = {}
-    for settings, values in zip(found, flat, strict=True):
+    for settings, values in zip(chosen, flat, strict=True):
         alike.setdefault(line(settings), []).append(values)
     more = dict.fromkeys(key for group in alike.values() for v in group for key in v if _differ(group, key))
-    return [settings | {key: v.get(key, "") for key in more} for settings, v in zip(found, flat, strict=True)]
+    return [settings | {key: v.get(key, "") for key in more} for settings, v in zip(chosen, flat, strict=True)]
 
 
 def line(settings: Mapping[str, Any]) -> str:
-    """Settings as they would be typed; one that a group does not have is left out."""
+    """Return settings as they would be typed; one that a group does not have is left out."""
     return " ".join(f"{key}={text(value)}" for key, value in settings.items() if value != "")
 
 
 def text(value: Any) -> str:
-    """A value as it would be typed: 3.0 -> 3, null, [3,1]."""
+    """Return a value as it would be typed: 3.0 -> 3, null, [3,1]."""
     if isinstance(value, list):
         return f"[{','.join(map(text, value))}]"
     if isinstance(value, str):
@@ -57,7 +57,7 @@ def text(value: Any) -> str:
 
 
 def _flat(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
-    """The configuration's values by dotted key, without what does not change a result."""
+    """Return the configuration's values by dotted key, without what does not change a result."""
     values: dict[str, Any] = {}
     for name, value in node.items():
         key = f"{where}{name}"
@@ -69,7 +69,7 @@ def _flat(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
 
 
 def _value(record: Record, values: Mapping[str, Any], key: str) -> Any:
-    """A key's value; a group's as it was typed, or what the default is called."""
+    """Return a key's value; a group's as it was typed, or what the default is called."""
     if key in values:
         return values[key]
     default = record.names.get("model" if key == "student" else key, "")
@@ -81,6 +81,6 @@ def _differ(many: Sequence[Mapping[str, Any]], key: str) -> bool:
 
 
 def _parts_differ(flat: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether what `key` chose differs: what one run typed may be another's default. A recipe leaves no key of its own."""
+    """Return whether what `key` chose differs: what one run typed may be another's default. A recipe leaves no key of its own."""
     parts = [{k: v for k, v in values.items() if identity.within(k, [key])} for values in flat]
     return not any(parts) or any(part != parts[0] for part in parts)

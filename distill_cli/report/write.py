@@ -33,7 +33,7 @@ def of_sweep(paths: Sequence[Path], home: Path) -> list[Entry]:
     """
     from distill_cli.report.sweep_page import sweep_page
 
-    entries = leaderboard(records.found(paths))
+    entries = leaderboard(records.finished(paths))
     home.mkdir(parents=True, exist_ok=True)
     files.write(home / TABLE, csv_text(entries))
     files.write(home / PAGE, sweep_page(entries, home, records.unfinished(paths)))

@@ -118,7 +118,7 @@ def five(place: Path, typed: Sequence[str] = (), number: int = 5, gain: float = 
 
 
 def board(*places: Path) -> list[Entry]:
-    return leaderboard(records.found(places))
+    return leaderboard(records.finished(places))
 
 
 def only(*places: Path) -> Entry:
@@ -350,7 +350,7 @@ def test_runs_are_found_in_and_below_the_paths_each_once(tmp_path: Path) -> None
     one = next((tmp_path / "sweep" / "deep").iterdir())
     entry = only(tmp_path / "sweep", one, tmp_path / "again", tmp_path / "sweep")
     assert (entry.seeds, entry.note) == ([0, 1, 2], "")
-    assert len(records.found([one])) == 1
+    assert len(records.finished([one])) == 1
 
 
 def test_a_damaged_run_is_left_out_with_a_warning(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

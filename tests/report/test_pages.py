@@ -183,11 +183,12 @@ def check(page: str) -> Outline:
     assert not {"script", "iframe", "object", "form"} & set(names)
     levels = [int(name[1]) for name in names if re.fullmatch("h[1-6]", name)]
     assert all(after <= before + 1 for before, after in pairwise(levels)), levels
+    assert names.count("svg") == sum(attributes.get("class") == "picture" for _, attributes in outline.elements)
     ids = [attributes["id"] for _, attributes in outline.elements if "id" in attributes]
     assert len(ids) == len(set(ids)), "an id stands twice"
     for name, attributes in outline.elements:
         assert not [key for key in attributes if key.startswith("on")], attributes
-        if name == "svg":
+        if attributes.get("class") == "picture":
             assert attributes["role"] == "img" and len(attributes["aria-label"] or "") > 20
         if name == "img":
             assert attributes["alt"] and (attributes["src"] or "").startswith("data:image/png;base64,")
@@ -265,17 +266,54 @@ def test_what_users_name_is_shown_and_does_nothing(tmp_path: Path) -> None:
     assert all(f"dataset.root={name}" in swept.text for name in HOSTILE) and FAILURES[0][0] in swept.text
 
 
-def test_the_confusion_matrix_of_many_classes_is_a_table(tmp_path: Path) -> None:
+def test_the_confusion_matrix_of_many_classes_is_a_list(tmp_path: Path) -> None:
     few, many = (make_run(tmp_path / str(k), [f"class {n}" for n in range(k)]) for k in (30, 31))
-    assert 'id="confusion-' in run_page(few)
+    assert 'class="heatmap' in run_page(few)
     page = run_page(many)
-    assert 'id="confusion-' not in page and "class 0 class 1 7 12.7%" in check(page).text
+    assert 'class="heatmap' not in page and "class 0 class 1 7 12.7%" in check(page).text
 
 
 def test_a_page_stays_small_with_a_thousand_classes_and_epochs(tmp_path: Path) -> None:
     record = make_run(tmp_path / "run", [f"a class with quite a long name {n}" for n in range(1000)], epochs=3000)
     outline = check(run_page(record))
     assert "All 1,000 classes" in outline.text and " 3000 refine 1 " in outline.text
+
+
+def test_a_sample_is_shown_as_the_picture_or_the_text_that_its_record_holds(tmp_path: Path) -> None:
+    record = make_run(tmp_path / "run")
+    about = evaluation(["cat", "dog", "eel"])
+    first, second, *_ = about["samples"]
+    about["samples"] = [first, {**second, "picture": None, "text": "a <b>poor</b>\nfilm"}]
+    files.write_json(record.folder / "evaluation.json", about)
+    page = run_page(record)
+    assert [name for name, _ in check(page).elements].count("img") == 1
+    assert page.count("<blockquote") == 1 and "a &lt;b&gt;poor&lt;/b&gt;\nfilm</blockquote>" in page
+
+
+def test_speed_is_read_under_the_name_and_in_the_unit_of_newer_and_of_older_runs(tmp_path: Path) -> None:
+    old, new = (make_run(tmp_path / name) for name in ("old", "new"))
+    for path in (new.folder / name for name in ("metrics.jsonl", "evaluation.json", "summary.json")):
+        text = path.read_text().replace("images_per_second", "samples_per_second")
+        if path.suffix == ".jsonl":
+            path.write_text(text)
+        else:
+            value = {key: value for key, value in json.loads(text).items() if key != "checksum"}
+            files.write_json(path, {**value, "unit": "texts"} if path.name == "summary.json" else value)
+    was, now = (check(run_page(records.read(record.folder))).text for record in (old, new))
+    for words in ("0.9200 812", "2× more {unit}/s", "faster on one {one}", "{unit}/s at batch 256 617 1,234"):
+        words = words.removeprefix("0.9200 ")
+        assert words.format(unit="images", one="image") in was and words.format(unit="texts", one="text") in now, words
+    assert "images/s" not in now and "one image" not in now
+
+
+def test_every_colour_of_a_picture_has_another_on_dark_pages(tmp_path: Path) -> None:
+    """A dark page finds each colour that a picture was drawn in by its value: one that it does not know stays light."""
+    pages = [run_page(make_run(tmp_path / "run")), sweep_page(leaderboard(sweep(tmp_path, GRID)), tmp_path)]
+    for page in pages:
+        drawn = set(re.findall("#[0-9a-f]{6}", "".join(re.findall("<svg.*?</svg>", page, re.DOTALL))))
+        assert {"#b44400", "#59626d"} <= drawn
+        for colour in drawn:
+            assert f'[style*="fill: {colour}"]' in page and f'[style*="stroke: {colour}"]' in page, colour
 
 
 def test_a_sweeps_page_holds_the_leaderboard_and_what_it_says(tmp_path: Path) -> None:
@@ -305,7 +343,7 @@ def test_three_hundred_settings_stay_readable(tmp_path: Path) -> None:
     page = sweep_page(leaderboard(sweep(tmp_path / ("long" * 40), many)), tmp_path)
     outline = check(page)
     assert "The first 30 of 300 are drawn." in outline.text and "The other 280" in outline.text
-    drawn = page[page.index('aria-label="Nearest') :]
+    drawn = page[page.index('aria-label="Accuracy against distance') :]
     assert len(re.findall(r"<text[^>]*>\d+</text>", drawn[: drawn.index("</svg>")])) == 5
 
 
