@@ -5,7 +5,8 @@ from __future__ import annotations
 from distill_cli.data.assembling import Part, assemble, within
 from distill_cli.data.batch import Batch, batch_sizes
 from distill_cli.data.dataset import Data, load, read_spec
-from distill_cli.data.pictures import PictureSpec, Resized, resized
+from distill_cli.data.pictures import PictureSpec
+from distill_cli.data.resizing import Resized, resized
 from distill_cli.data.spec import Spec, Transform
 from distill_cli.data.split import Split
 

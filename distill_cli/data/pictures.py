@@ -7,15 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.inputs import Inputs
-from distill_cli.data.source import Source
 from distill_cli.data.spec import Front, Spec
 
 LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
@@ -203,44 +200,6 @@ def _overruns(module: nn.Module) -> bool:
     if not isinstance(module, nn.Conv2d) or max(module.kernel_size) > 1 or max(module.stride) == 1:
         return False
     return module.in_channels // module.groups < VECTOR
-
-
-@dataclass(frozen=True)
-class Resized:
-    """Pictures of another source, each resized when it is read."""
-
-    source: Source
-    size: int
-    held = None
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        pictures = self.source.read(rows)
-        assert isinstance(pictures, Tensor)
-        return resized(pictures, self.size)
-
-    def take(self, rows: np.ndarray) -> Resized:
-        return replace(self, source=self.source.take(rows))
-
-    def digest(self) -> str:
-        return f"{self.source.digest()} {self.size}"
-
-    def name_of(self, row: int) -> str:
-        return self.source.name_of(row)
-
-
-def resized(images: Tensor, size: int | str) -> Tensor:
-    """uint8 pictures (N, C, H, W) at `size` pixels square by antialiased bilinear interpolation; "auto" leaves them."""
-    if size == "auto" or tuple(images.shape[2:]) == (size, size):
-        return images
-    return torch.cat(
-        [
-            F.interpolate(part.float(), (int(size), int(size)), mode="bilinear", antialias=True).round().byte()
-            for part in images.split(1024)
-        ]
-    )
 
 
 def spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
