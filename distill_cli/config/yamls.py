@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf._utils import get_yaml_loader
 from omegaconf.errors import OmegaConfBaseException
 from yaml.constructor import SafeConstructor
 from yaml.reader import ReaderError
@@ -16,6 +18,19 @@ from yaml.reader import ReaderError
 from distill_cli.base.errors import ConfigError
 from distill_cli.config.kinds import complaint, shown
 
+PYTHON: Any = get_yaml_loader()  # OmegaConf's rules for what is a number; its complaints are those that WORDS knows
+if yaml.__with_libyaml__:
+
+    class Quick(yaml.cyaml.CParser, PYTHON):
+        """The same rules on libyaml's parser, which reads eight times as fast."""
+
+        def __init__(self, text: str) -> None:
+            yaml.cyaml.CParser.__init__(self, text)
+            yaml.constructor.SafeConstructor.__init__(self)
+            yaml.resolver.Resolver.__init__(self)
+
+
+LENIENT = re.compile(r"[\t!\ufeff]|[|>][-+]?#")  # where libyaml takes what Python's parser refuses
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 # The parser's words that say little, and ours.
@@ -70,14 +85,14 @@ def parsed(text: str, path: Path) -> DictConfig:
     """
     name = _name(path)
     try:
-        root = yaml.compose(text, Loader=yaml.SafeLoader)
+        loader, root = _composed(text)
         if root is not None and not isinstance(root, yaml.MappingNode):
             found = "a list" if isinstance(root, yaml.SequenceNode) else "text"
             raise ConfigError(f"{name}:{_line(root)}: should hold keys and values, as in lr: 0.1, got {found}")
         faults = sorted(_faults(root, set())) if root is not None else []
         if faults:
             raise ConfigError("\n".join(f"{name}:{line}: {fault}" for line, fault in faults))
-        loaded = OmegaConf.load(io.StringIO(text))
+        loaded = OmegaConf.create(loader.construct_document(root) if root is not None else {})
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(
@@ -91,6 +106,16 @@ def parsed(text: str, path: Path) -> DictConfig:
         raise ConfigError(f"{name}: cannot be read: {str(error).splitlines()[0]}") from error
     assert isinstance(loaded, DictConfig)
     return loaded
+
+
+def _composed(text: str) -> tuple[Any, yaml.Node | None]:
+    """The loader of a text, and its document as nodes; what the quick loader refuses is left to Python's to explain."""
+    if yaml.__with_libyaml__ and not LENIENT.search(text):
+        loader = Quick(text)
+        with suppress(yaml.YAMLError):
+            return loader, loader.get_single_node()
+    loader = PYTHON(text)
+    return loader, loader.get_single_node()
 
 
 def _name(path: Path) -> str:

@@ -39,6 +39,7 @@ TRAPS = [
     ("lr: 1" + "0" * 9000, 2, "cannot be read as int"),
     ("lr: !!bool maybe", 2, "'maybe' cannot be read as bool"),
     ("a:\n\tb: 1", 3, "a tab, where YAML wants spaces; write spaces"),
+    ("curve: a\tb", 2, "a tab"),
     ("lr: 1: 2", 2, 'a second ": " in one line; put quotes around text that holds one'),
     ("lr: 1\nclip\ngamma: 2", 3, 'a line that is neither "key: value" nor "- entry"'),
     ("a:\n  b: 1\n c: 2", 4, "it is indented unlike the lines above"),
