@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -59,15 +60,18 @@ OURS = (
 )  # keys of a dataset's node that are ours rather than its function's
 
 
-def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None) -> Data:
+def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
     """The data set that a `dataset` node describes, its training samples augmented as it says; `trust` as in
     `building.build`.
+
+    Args:
+        store: a folder in which what is slow to read may be kept for other runs.
 
     Raises:
         ConfigError: the node is wrong. DataError: the data are, or cannot be read.
     """
     try:
-        data = building.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers)
+        data = building.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers, store=store)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
     data = _hardened(data, node)

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 from torch import Tensor
 
-from distill_cli.base import ui
 from distill_cli.base.errors import DataError
 from distill_cli.data import Data, Part, assemble, within
-from distill_cli.data import inputs as of_inputs
+from distill_cli.data.decoded import Decoded
 from distill_cli.data.loading import Loader
+from distill_cli.data.picture_files import Pictures, header
+from distill_cli.runs.store import Array
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
-GREY_MODES = {"1", "L", "LA", "I", "F", *DEEP_GREY_MODES}
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for damaged files
 LARGEST_AUTO_SIZE = 224
 READ_AT_ONCE = 256
 
@@ -36,12 +32,16 @@ def image_folder(
     split_seed: int = 0,
     memory: float = 2.0,
     workers: int = 0,
+    store: Path | None = None,
 ) -> Data:
     """`root`/{train,val,test}/<class>/<picture>; val or test may be missing.
 
     With train, val and test all are used. Without test, val is the test set and validation is cut from train; without
     val, validation is cut from train. Pictures are resized (shorter side) and centre-cropped to `size` pixels square;
     all-grey data keep one channel. Parts that fit into `memory` GiB together are read once; the others as they go.
+
+    Args:
+        store: where what was read is kept for other runs, if anywhere; see `decoded`.
 
     Raises:
         DataError: no such folder, no pictures, unlike classes in the parts, or a picture that cannot be read.
@@ -57,12 +57,20 @@ def image_folder(
         )
     classes = sorted(_class_folders(found["train"]))
     files = {name: _files(path, classes) for name, path in found.items()}
-    channels, pixels = _shape([path for paths, _ in files.values() for path in paths], len(files["train"][0]), size)
-    kept = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
+    everything = [path for name in files for path in files[name][0]]
+    kept = Decoded(store, folder)
+    headers = kept.array("headers", everything, Array((len(everything), 2), "<i4"), lambda: _headers(everything))
+    channels, pixels = _shape(headers, len(files["train"][0]), size)
+    held = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
     parts = {}
     for name, (paths, labels) in files.items():
         pictures = Pictures(tuple(paths), channels, pixels)
-        parts[name] = Part(_read(pictures, workers, name) if name in kept else pictures, labels)
+        if name in held:
+            shape = Array((len(paths), channels, pixels, pixels), "|u1")
+            read = partial(_pixels, pictures, workers)
+            parts[name] = Part(torch.from_numpy(kept.array(name, paths, shape, read)), labels)
+        else:
+            parts[name] = Part(pictures, labels)
     test_from = "test" if "test" in parts else "val"
     own_val = parts.get("val") if test_from == "test" else None
     return assemble(
@@ -109,91 +117,24 @@ def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray
     return paths, np.asarray(labels)
 
 
-def _shape(paths: Sequence[Path], num_train: int, size: int | str) -> tuple[int, int]:
-    """Channels (1 when every picture is grey, else 3) and side in pixels, from the files' headers."""
-    sizes: Counter[int] = Counter()
-    grey = True
-    for number, path in enumerate(ui.progress(paths, "reading headers")):
-        with _opened(path) as picture:
-            grey = grey and picture.mode in GREY_MODES
-            if number < num_train:
-                sizes[min(picture.size)] += 1
-    pixels = min(sizes.most_common(1)[0][0], LARGEST_AUTO_SIZE) if size == "auto" else int(size)
-    return 1 if grey else 3, pixels
+def _shape(headers: np.ndarray, num_train: int, size: int | str) -> tuple[int, int]:
+    """Channels (1 when every picture is grey, else 3) and side in pixels, from (grey, shorter side) of every picture,
+    those of train first.
+    """
+    sides = Counter(headers[:num_train, 1].tolist())
+    pixels = min(sides.most_common(1)[0][0], LARGEST_AUTO_SIZE) if size == "auto" else int(size)
+    return 1 if headers[:, 0].all() else 3, pixels
 
 
-def _read(pictures: Pictures, workers: int, name: str) -> Tensor:
-    """All the pictures as one tensor."""
-    batches = [part.tolist() for part in torch.arange(len(pictures)).split(READ_AT_ONCE)]
-    read = of_inputs.joined(list(ui.progress(Loader(pictures, batches, workers), f"reading {name}")))
-    assert isinstance(read, Tensor)
-    return read
+def _headers(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """(grey, shorter side) of each picture, as (n, 2) int32, block by block."""
+    for start in range(0, len(paths), READ_AT_ONCE):
+        yield np.array([header(path) for path in paths[start : start + READ_AT_ONCE]], dtype="<i4")
 
 
-@dataclass(frozen=True)
-class Pictures:
-    """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels)."""
-
-    paths: tuple[Path, ...]
-    channels: int
-    pixels: int
-    held = None
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def read(self, rows: Sequence[int]) -> Tensor:
-        return torch.stack([self.picture(row) for row in rows])
-
-    def picture(self, row: int) -> Tensor:
-        """The picture in one file.
-
-        Raises:
-            DataError: it cannot be read.
-        """
-        path = self.paths[row]
-        try:
-            with _opened(path) as opened:
-                picture = _eight_bit(opened, "L" if self.channels == 1 else "RGB")
-        except UNREADABLE as error:
-            raise DataError(f"cannot read {path}: {error}") from error
-        if picture.size != (self.pixels, self.pixels):
-            picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
-        array = np.array(picture)
-        return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
-
-    def name_of(self, row: int) -> str:
-        return str(self.paths[row])
-
-    def take(self, rows: np.ndarray) -> Pictures:
-        return replace(self, paths=tuple(self.paths[row] for row in rows))
-
-    def digest(self) -> str:
-        """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""
-        content = hashlib.sha256(f"{self.channels} {self.pixels}".encode())
-        for path in self.paths:
-            stat = path.stat()
-            content.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return content.hexdigest()
-
-
-def _opened(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}") from error
-
-
-def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
-    """Any mode as 8-bit grey or RGB; 16-bit greys keep their upper byte, transparency is shown on white."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in {"I", "F", *DEEP_GREY_MODES}:
-        values = np.asarray(picture, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("a pixel is not a finite number")
-        deep = picture.mode in DEEP_GREY_MODES or values.max() > 255  # PIL opens some 16-bit files as I
-        picture = Image.fromarray(np.clip(values / (257 if deep else 1), 0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return picture.convert(mode)
+def _pixels(pictures: Pictures, workers: int) -> Iterator[np.ndarray]:
+    """All the pictures, as (n, channels, pixels, pixels) uint8, block by block."""
+    blocks = [part.tolist() for part in torch.arange(len(pictures)).split(READ_AT_ONCE)]
+    for block in Loader(pictures, blocks, workers):
+        assert isinstance(block, Tensor)
+        yield block.numpy()

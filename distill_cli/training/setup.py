@@ -126,7 +126,7 @@ def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None =
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
-    data = load(plain["dataset"], plain["workers"]).to(device)
+    data = load(plain["dataset"], plain["workers"], store=Path(plain["output_dir"]) / "cache").to(device)
     others = {}
     for name, node in arrangement.teachers(plain).items():
         with runtime.seeded("teacher", node["fit"]["seed"]):

@@ -25,8 +25,9 @@ from torch.utils.data import Dataset
 from distill_cli.base.errors import DataError, WorkerError
 from distill_cli.data import Batch, Part, Split, assemble, batch_sizes, loading
 from distill_cli.data.augmentation import Augmentation
-from distill_cli.data.folder import Pictures, image_folder
+from distill_cli.data.folder import image_folder
 from distill_cli.data.loading import Loader
+from distill_cli.data.picture_files import Pictures
 from distill_cli.data.source import Items
 
 SOON = 10.0  # seconds within which a failure must be told
