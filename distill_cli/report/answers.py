@@ -59,7 +59,7 @@ def _confusion(evaluation: Evaluation) -> dict[str, Any]:
         else (count, 0.15 + 0.75 * count / most, "student")
         for true, answer, count in counts
     }
-    return {"confusions": confusions, "found": finding, "matrix": matrix if len(classes) <= DRAWN else None}
+    return {"confusions": confusions, "finding": finding, "matrix": matrix if len(classes) <= DRAWN else None}
 
 
 def _bins(bins: Mapping[str, Any]) -> list[tuple[float, float, int]]:

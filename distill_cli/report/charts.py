@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from distill_cli.report.drawing import COLOURS, PATTERNS, Line, Picture, drawn
 
@@ -27,16 +27,6 @@ class Interval(NamedTuple):
     shown: bool
 
 
-def percent(value: float, _: object = None) -> str:
-    """Return 0.975 as 97.5%, for an axis."""
-    return f"{100 * value:.4g}%"
-
-
-def plain(value: float, _: object = None) -> str:
-    """Return the value with four digits, for an axis."""
-    return f"{value:.4g}"
-
-
 def short(text: str, limit: int) -> str:
     """Return the text, cut to `limit` letters."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
@@ -54,14 +44,14 @@ def curves(
     lines: Sequence[Line],
     stages: Sequence[Stage],
     width: float,
-    written: Callable[[float, object], str] = plain,
+    percent: bool = False,
     mark: tuple[float, float, str] | None = None,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Picture:
     """Return lines over epochs with the stages as bands behind them, on a logarithmic axis where they need one.
 
     Args:
-        written: how the y axis shows a value. limits: the ends of the y axis.
+        percent: the y axis is in percent. limits: its ends.
         mark: a point of the student's, and what is said of it.
     """
 
@@ -73,7 +63,7 @@ def curves(
         if limits == (None, None) and logarithmic(lines):
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(lambda *_: "")
-        axes.yaxis.set_major_formatter(written)
+        axes.yaxis.set_major_formatter(PercentFormatter(1) if percent else "{x:.4g}")
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.grid(axis="y")
@@ -126,8 +116,8 @@ def reliability(title: str, finding: str, bins: Mapping[str, Sequence[tuple[floa
             axes.plot(line.x, line.y, **line.style, linewidth=1.2, alpha=0.7)
             axes.scatter(line.x, line.y, s=areas, alpha=0.75, **look)
         axes.set(xlim=(-0.03, 1.04), ylim=(-0.04, 1.05), xlabel="confidence", ylabel="accuracy")
-        axes.xaxis.set_major_formatter(percent)
-        axes.yaxis.set_major_formatter(percent)
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.grid()
 
     return drawn(draw, title, finding, (WIDE, 380), left=60, lines=lines)
@@ -183,11 +173,11 @@ def points(
             axes.set_xscale("log")
             axes.set_xticks(counts[:: -(-len(counts) // 6)], minor=False)
             axes.set_xticks([], minor=True)
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+            axes.xaxis.set_major_formatter("{x:,.0f}")
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axes.set(xlabel=label, ylabel="test accuracy")
-        axes.yaxis.set_major_formatter(percent)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axes.margins(0.12)
         axes.grid()
@@ -205,8 +195,8 @@ def effect(title: str, finding: str, values: Sequence[tuple[str, float, float]])
         step = -(-len(texts) * (3 + max(map(len, texts))) // 48)  # room for as many of their letters
         axes.set_xticks(range(0, len(texts), step), [short(text, 14) for text in texts[::step]])
         axes.set_xlim(-0.5, len(means) - 0.5)
-        axes.yaxis.set_major_formatter(percent)
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axes.grid(axis="y")
 
-    return drawn(draw, title, finding, (NARROW, 190))
+    return drawn(draw, title, finding, (NARROW, 190), bottom=20)

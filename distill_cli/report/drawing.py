@@ -98,15 +98,16 @@ def drawn(
     size: tuple[float, float],
     left: float = 48,
     top: float = 4,
+    bottom: float = 36,
     lines: Sequence[Line] = (),
 ) -> Picture:
     """Return the picture that `draw` draws on empty axes; the other arguments are those of a Picture.
 
     Args:
         size: width and height in units of font sizes; on its page the picture is as wide as its place.
-        left: and top are the room for texts there. matplotlib could measure it, but draws everything twice for that.
+        left: and top and bottom are the room for texts there. matplotlib could measure it, but draws everything twice for that.
     """
-    (width, height), right, bottom = size, 12, 36
+    (width, height), right = size, 12
     place = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has a font for it

@@ -91,7 +91,16 @@ def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
     Raises:
         CheckpointError: a path is no folder.
     """
-    return [_unfinished(folder) for folder in _folders(paths) if not (folder / identity.SUMMARY).exists()]
+    runs = []
+    for folder in _folders(paths):
+        if not (folder / identity.SUMMARY).exists():
+            status, overrides = (
+                _quietly(folder / identity.STATUS),
+                _quietly(folder / identity.FILE).get("overrides", []),
+            )
+            reason = status.get("reason") or status.get("status", "unknown")
+            runs.append(Unfinished(" ".join(overrides) or str(folder), reason))
+    return runs
 
 
 def read(folder: Path) -> Record:
@@ -214,12 +223,6 @@ def _choices(folder: Path) -> dict[str, str]:
         return {group: name for group, name in choices.items() if "/" not in group and isinstance(name, str)}
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError, AttributeError):
         return {}
-
-
-def _unfinished(folder: Path) -> Unfinished:
-    status = _quietly(folder / identity.STATUS)
-    overrides = _quietly(folder / identity.FILE).get("overrides", [])
-    return Unfinished(" ".join(overrides) or str(folder), status.get("reason") or status.get("status", "unknown"))
 
 
 def _quietly(path: Path) -> dict[str, Any]:

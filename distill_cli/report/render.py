@@ -10,7 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from distill_cli import __version__
-from distill_cli.base.names import size
+from distill_cli.base.names import size, slug
 from distill_cli.report import words
 from distill_cli.report.drawing import PALETTE
 from distill_cli.report.records import speed
@@ -27,7 +27,7 @@ def page(template: str, **content: Any) -> str:
 def _environment() -> Environment:
     places = FileSystemLoader(Path(__file__).with_name("templates"))
     made = Environment(loader=places, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    made.filters |= {function.__name__: function for function in (*words.FILTERS, size, speed, pixelated)}
+    made.filters |= {function.__name__: function for function in (*words.FILTERS, size, slug, speed, pixelated)}
     made.globals |= {"palette": PALETTE, "version": __version__, "times": words.times}
     return made
 

@@ -6,16 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from distill_cli.report.charts import NARROW, WIDE, Stage, curves, logarithmic, percent, plain
+from distill_cli.report.charts import NARROW, WIDE, Stage, curves, logarithmic
 from distill_cli.report.drawing import Line, Picture
 from distill_cli.report.records import Record
 
 Row = Mapping[str, Any]
 DASHES = ("dashed", "solid", "dotted")  # of the teacher's terms, one after the other
-METRICS = {
-    "accuracy": ("Validation accuracy", percent, "{:.2%}"),
-    "kl": ("KL(teacher ‖ student) on validation", plain, "{:.3f}"),
-    "agreement": ("Agreement with the teacher on validation", percent, "{:.2%}"),
+METRICS = {  # title, whether in percent, and how a finding shows it
+    "accuracy": ("Validation accuracy", True, "{:.2%}"),
+    "kl": ("KL(teacher ‖ student) on validation", False, "{:.3f}"),
+    "agreement": ("Agreement with the teacher on validation", True, "{:.2%}"),
 }
 
 
@@ -64,7 +64,7 @@ def _line(colour: str, label: str, rows: Sequence[Row], *keys: str, dash: str = 
 
 def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
     """Return a metric on validation, with what teacher and labels-only student reach as far as that was measured."""
-    (title, written, shown), stages, val = METRICS[metric], _stages(rows), record.summary["val"]
+    (title, percent, shown), stages, val = METRICS[metric], _stages(rows), record.summary["val"]
     student = _line("student", "student", rows, "val", metric)
     roles = (("teacher", "teacher", "teacher"), ("baseline", "labels", "labels only"))
     levels = [(colour, label, val.get(who, {}).get(metric)) for who, colour, label in roles]
@@ -77,7 +77,7 @@ def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
     finding += "".join(f"; {line.label} {shown.format(line.y[0])}" for line in lines) + "."
     lines.append(student)
     finding += " The scale is logarithmic." if logarithmic(lines) else ""
-    return curves(title, finding, lines, stages, WIDE, written, mark)
+    return curves(title, finding, lines, stages, WIDE, percent, mark)
 
 
 def _losses(rows: Sequence[Row]) -> Picture:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from distill_cli.base.names import slug
 from distill_cli.report.significance import Difference, Stat
 
 VERDICTS = {
@@ -66,9 +65,4 @@ def share(value: float) -> str:
     return f"{value:.0%}" if value >= 0.005 else "<1%"
 
 
-def anchor(title: str) -> str:
-    """Return the id of a section, which the list at the top of a page leads to."""
-    return slug(title.lower())
-
-
-FILTERS = (points, percent, ends, chance, interval, verdict, digits, count, share, anchor)
+FILTERS = (points, percent, ends, chance, interval, verdict, digits, count, share)
