@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import types
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from distill_cli.config import compose, schema
+from distill_cli.config.load import load
 from distill_cli.config.overrides import PATH_KEYS
 
 HUGE, LARGE = "1" + "0" * 400, "1" + "0" * 12
@@ -27,9 +26,9 @@ def bad_values_by_key(command: str = "train") -> dict[str, list[str]]:
     """The same by the key they are for; each key's last one misspells it, where a default configuration has it."""
     present = OmegaConf.create(_default(command))
     found = {}
-    for key, field, hint in _keys(schema.SCHEMAS[command], ""):
+    for key, known_as in _keys(schema.SHAPES[command], ""):
         known = OmegaConf.select(present, key, default=OmegaConf) is not OmegaConf
-        texts = [f"{'' if known else '++'}{key}={value}" for value in _bad(key, field, hint)]
+        texts = [f"{'' if known else '++'}{key}={value}" for value in _bad(key, known_as)]
         found[key] = [*texts, f"{misspelt(key)}=1"] if known else texts
     return found
 
@@ -42,27 +41,23 @@ def _default(command: str) -> dict[str, Any]:
     """The keys that need no + to be set."""
     if command == "eval":
         compose.use_dataset_of(None)
-    with compose.session(command) as engine:
-        cfg = compose.without_hydra(compose.compose(engine, command, command, []))
-    return typing.cast("dict[str, Any]", OmegaConf.to_container(cfg))
+    return dict(load(command, []).plain)
 
 
-def _keys(shape: type, where: str) -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    hints = typing.get_type_hints(shape)
-    for field in dataclasses.fields(shape):
-        key = f"{where}{field.name}"
-        if not (shape is schema.Eval and field.name == "dataset"):  # a checkpoint brings it
-            yield key, field, hints[field.name]
-        if "node" in field.metadata and shape is not schema.Eval:
-            yield from _keys(field.metadata["node"], f"{key}.")
+def _keys(shape: type, where: str) -> Iterator[tuple[str, schema.Key]]:
+    for one in schema.keys(shape):
+        key = f"{where}{one.name}"
+        if not (shape is schema.Eval and one.name == "dataset"):  # a checkpoint brings it
+            yield key, one
+        if "node" in one.rules and shape is not schema.Eval:
+            yield from _keys(one.rules["node"], f"{key}.")
         if key in NAMED:
-            yield from _keys(field.metadata["nodes"], f"{key}.{NAMED[key]}.")
+            yield from _keys(one.rules["nodes"], f"{key}.{NAMED[key]}.")
 
 
-def _bad(key: str, field: dataclasses.Field[Any], hint: Any) -> list[str]:
+def _bad(key: str, known_as: schema.Key) -> list[str]:
     """Values a key must refuse."""
-    rules, optional = field.metadata, types.NoneType in typing.get_args(hint)
-    kind = next((kind for kind in typing.get_args(hint) if optional and kind is not types.NoneType), hint)
+    rules, optional, kind = known_as.rules, known_as.optional, known_as.kind
     null = [] if optional else ["null"]
     if key in PATH_KEYS:  # whatever is typed is a path
         return ["", *null]
@@ -77,15 +72,15 @@ def _bad(key: str, field: dataclasses.Field[Any], hint: Any) -> list[str]:
             "",
             *([] if key in ("dataset.augmentation", "logger") else ["null"]),
         ]
-    if rules.get("ramp"):
+    if rules.get("form") == "ramp":
         return [*NO_NUMBER, "[1,2,3]", "[0.5,nan]", f"[{HUGE},1]", "null"]
-    if rules.get("names"):
+    if rules.get("form") == "names":
         return ["nope", "3", "nan", "inf", "-1", "[3]", HUGE, LARGE, ""]
-    if rules.get("every"):
+    if rules.get("form") == "every":
         return [*NO_NUMBER, "0", "1.5", "0s", f"{HUGE}s"]
-    if rules.get("size"):
+    if rules.get("form") == "size":
         return [*NO_NUMBER, "0", "null"]
-    if rules.get("flag") or kind is bool:
+    if kind is bool:
         return ["abc", "3", "nan", "inf", "-1", HUGE, LARGE, "", *null]
     if kind is int:
         return [*NO_NUMBER, "1.5", *_beyond(rules), *null]
@@ -95,7 +90,7 @@ def _bad(key: str, field: dataclasses.Field[Any], hint: Any) -> list[str]:
         return ["abc", "[abc]", "[nan]", "[inf]", f"[{HUGE}]", f"[{LARGE}]", "", *_beyond(rules), *null]
     if kind == list[str]:
         return ["abc", "nan", "-1", "", "null"]
-    assert kind is str, f"{key}: no values to refuse for {hint}"
+    assert kind is str, f"{key}: no values to refuse for {kind}"
     # a number is text to omegaconf, where the key is not in an open mapping
     typed = ["3", "nan", "inf", "-1", HUGE, LARGE] if "." in key or "choices" in rules else []
     return ["[a]", "", *typed, *null]

@@ -19,6 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from distill_cli.cli import main
+from distill_cli.config.records import read as record
+from distill_cli.config.schema import Optimizer
 from distill_cli.data import Batch, Part, Split
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.pictures import Pixels, shaped
@@ -26,6 +28,7 @@ from distill_cli.data.source import source_of
 from distill_cli.models.features import Output
 from distill_cli.tasks.rows import Dense, Rows
 from distill_cli.training.loop import State
+from distill_cli.training.optim import Recipe
 
 ROOT = Path(__file__).parent.parent
 
@@ -131,6 +134,11 @@ def rows_from(output: Output, batch: Batch) -> Rows:
 def signal_from(output: Output) -> Dense:
     """A teacher's answer as the signal of a loss."""
     return Dense(output.logits, output.features)
+
+
+def recipe_of(node: dict[str, Any]) -> Recipe:
+    """The recipe of an optimizer's node."""
+    return Recipe(record(Optimizer, node))
 
 
 def stored(state: State) -> dict[str, Any]:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from helpers import ROOT, distill, read_json, rows
 
+from distill_cli import objectives
 from distill_cli.cli.pages import command_names, page_of
-from distill_cli.config import building, compose, kinds, places
-from distill_cli.objectives import Objective
+from distill_cli.config import places
+from distill_cli.config.load import load
 from distill_cli.training.optim import Recipe
 
 # The rooms from the roof to the ground: a room imports only rooms below its own.
@@ -72,16 +73,14 @@ def choices() -> list[str]:
 
 @pytest.mark.parametrize("line", choices())
 def test_every_choice_composes_and_is_valid(line: str) -> None:
-    with compose.session("train") as engine:
-        words = line.split()
-        if words[0] == "schedule=hint_then_kd":
-            words.append("objective=[hint,kd]")
-        cfg = compose.compose(engine, "train", "train", words)
-        group, name = words[0].split("=")
-        assert compose.choice(group) == name
-        for key, node in kinds.plain(cfg.objective).items():
-            assert isinstance(building.build(node, Objective, f"objective.{key}"), Objective)
-        assert Recipe.read(cfg.optimizer).lr > 0
+    words = line.split()
+    if words[0] == "schedule=hint_then_kd":
+        words.append("objective=[hint,kd]")
+    settings = load("train", words)
+    group, name = words[0].split("=")
+    assert settings.choices[group] == name
+    assert list(objectives.build(settings.objective)) == list(settings.objective)
+    Recipe(settings.optimizer).check("optimizer")
 
 
 def test_every_choice_has_a_line_of_its_own_in_list() -> None:
@@ -124,8 +123,7 @@ def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, t
     (tmp_path / "tiny.py").write_text(TINY_CODE)
     words = [f"experiment={name}", "dataset=tiny", "report=false", "run_dir=run"]
     words += ["teacher.fit.epochs=1", "teacher=smallcnn", "teacher.widths=[8,8]"]
-    with compose.session("train") as engine:
-        stages = list(compose.compose(engine, "train", "train", words).schedule)
+    stages = list(load("train", words).schedule)
     assert distill("train", *words, *(f"schedule.{stage}.epochs=1" for stage in stages)) == 0
     run = tmp_path / "run"
     assert [row["step"] for row in rows(run)] == [2 * (number + 1) for number in range(len(stages))]

@@ -64,7 +64,7 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
 def configured(command: str, args: argparse.Namespace) -> int:
     """Compose and check the configuration; then print it, or run the command on it once or as a sweep."""
     from distill_cli.base.errors import ConfigError
-    from distill_cli.config import compose, overrides
+    from distill_cli.config import compose, load, overrides
 
     texts = [overrides.quoted(word, args.multirun) for word in args.overrides]
     parsed = overrides.parse(texts, args.multirun)
@@ -85,13 +85,8 @@ def configured(command: str, args: argparse.Namespace) -> int:
 
             return sweep.run(engine, args.config_name, args.config_dir, texts, run)
         jobs = list(overrides.expand(parsed)) if args.multirun else [texts]
-        configurations = [compose.compose(engine, args.config_name, command, job) for job in jobs]
-        if command == "train":
-            compose.run(engine, args.config_name, run, texts)
-            return 0
-        for cfg in configurations:
-            compose.make_current(cfg)
-            run(compose.without_hydra(cfg))
+        for settings in [load.settings(engine, args.config_name, command, job) for job in jobs]:
+            run(settings)
     return 0
 
 
@@ -101,7 +96,7 @@ def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
 
     from distill_cli.base import ui
     from distill_cli.base.errors import CheckpointError
-    from distill_cli.config import compose, overrides
+    from distill_cli.config import load, overrides
     from distill_cli.runs import identity, stored
 
     folder = Path(args.source).expanduser()
@@ -113,7 +108,7 @@ def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
     axes = [o for o in overrides.parse(texts, args.multirun) if o.is_sweep_override()]
     swept = {o.input_line for o in axes}
     one = stored.merged(known, [text for text in texts if text not in swept])
-    config = identity.config_of(compose.without_hydra(compose.compose(engine, args.config_name, "train", one)))
+    config = identity.config_of(load.settings(engine, args.config_name, "train", one))
     changed = identity.changes(known["config"], config) + [f"  {o.key_or_group}: several values" for o in axes]
     ui.show("\n".join([f"the recipe of {args.source}, {'with' if changed else 'unchanged'}", *changed]))
     ui.show("")

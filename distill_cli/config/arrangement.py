@@ -1,28 +1,31 @@
-"""Who teaches whom, as plain configurations: the members of a group of teachers, and the links of a chain."""
+"""Who teaches whom, as settings: the members of a group of teachers, and the links of a chain. Nothing given is changed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
+from distill_cli.config.records import read
+from distill_cli.config.schema import FIRST, Teacher, Train, keys
 
 
-def teachers(plain: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The node of every teacher by name, the first one's first.
+def inherited(first: Mapping[str, Any], member: Mapping[str, Any], place: int) -> dict[str, Any]:
+    """The whole node of a further teacher, the `place`-th after the first.
 
-    Another takes from the first whatever of `fit`, `joint` and the like it does not say itself; its `fit.seed` is counted
-    on, so that two of one architecture differ.
+    It takes from the first whatever of `fit`, `joint` and the like it does not say itself; its `fit.seed` is counted on, so
+    that two of one architecture differ.
     """
-    first = plain[FIRST]
-    shared = {key: first[key] for key in ("joint", "mutual", "choose", "cache", "cache_limit")}
-    own = {"checkpoint": None, "mean": None, "std": None, "weight": 1.0}
-    found = {FIRST: dict(first)}
-    for place, (name, node) in enumerate(plain["teachers"].items(), start=1):
-        fit = {**first["fit"], "seed": first["fit"]["seed"] + place, **node.get("fit", {})}
-        found[name] = {**shared, **own, **node, "fit": fit}
-    return found
+    ours = [key for key in keys(Teacher) if not key.rules.get("passed") and key.name != "fit"]
+    defaults = {key.name: first[key.name] if key.rules.get("shared") else key.default for key in ours}
+    fit = {**first["fit"], "seed": first["fit"]["seed"] + place, **member.get("fit", {})}
+    return {**defaults, **member, "fit": fit}
+
+
+def teachers(settings: Train) -> dict[str, Teacher]:
+    """Every teacher by name, the one of the `teacher` group first."""
+    return {FIRST: settings.teacher, **settings.teachers}
 
 
 def folder_of(name: str, run: Path) -> Path:
@@ -30,22 +33,46 @@ def folder_of(name: str, run: Path) -> Path:
     return run / "chain" / name
 
 
-def linked(plain: Mapping[str, Any], link: str | None, run: Path) -> dict[str, Any]:
-    """The configuration of one link: its student learns from the model of the link before it, the first from the teacher.
+def at(settings: Train, link: str, run: Path) -> Train:
+    """The settings of a chain as the run of one link is described by: those of the whole, and which link it is.
 
     Args:
-        plain: a whole chain's. link: its name; None: the last, whose student is `student`.
         run: the folder of the run that the chain ends in.
     """
-    names = list(plain["chain"])
-    at = names.index(link) if link is not None else len(names)
-    changed: dict[str, Any] = {"link": link}
-    if link is not None:
-        changed |= {"student": plain["chain"][link], "baseline": False}
-    if at:
-        first, before = plain[FIRST], names[at - 1]
-        taught = {key: first[key] for key in ("mutual", "choose", "cache", "cache_limit", "weight")}
-        taught |= {"checkpoint": str(folder_of(before, run)), "mean": None, "std": None, "joint": False}
-        taught["fit"] = {**first["fit"], "epochs": 0}
-        changed |= {FIRST: {**plain["chain"][before], **taught}, "teachers": {}}
-    return {**plain, **changed}
+    said: dict[str, Any] = {"link": link, "run_dir": str(folder_of(link, run))}
+    typed = (*(text for text in settings.typed if text != f"link={link}"), f"link={link}")
+    source = settings.source.having(said)
+    return replace(settings, plain={**settings.plain, **said}, typed=typed, source=source, **said)
+
+
+def before(settings: Train) -> str | None:
+    """The link of a chain that the settings' own learns from; None: from the teacher."""
+    names = list(settings.chain)
+    at = names.index(settings.link) if settings.link is not None else len(names)
+    return names[at - 1] if at else None
+
+
+def linked(settings: Train, run: Path) -> Train:
+    """What the run of one link does: its student learns from the model of the link before it, the first from the teacher.
+
+    Args:
+        settings: of a link, or of the chain, whose own student is the last. run: the folder of the run the chain ends in.
+    """
+    if settings.link is not None:
+        student = settings.chain[settings.link]
+        plain = {**settings.plain, "student": student.plain, "baseline": False}
+        settings = replace(settings, plain=plain, student=student, baseline=False)
+    if (name := before(settings)) is None:
+        return settings
+    first = settings.teacher.plain
+    node = {key.name: first[key.name] for key in keys(Teacher) if key.rules.get("shared")}
+    node |= {
+        "weight": first["weight"],
+        "joint": False,
+        "checkpoint": str(folder_of(name, run)),
+        "mean": None,
+        "std": None,
+    }
+    node = {**settings.chain[name].plain, **node, "fit": {**first["fit"], "epochs": 0}}
+    plain = {**settings.plain, "teacher": node, "teachers": {}}
+    return replace(settings, plain=plain, teacher=read(Teacher, node, name=name), teachers={})

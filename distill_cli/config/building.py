@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError, did_you_mean
-from distill_cli.config.kinds import describe, fits
 from distill_cli.config.sources import files_of
+from distill_cli.config.values import describe, fits
 
 Built = TypeVar("Built")
 
@@ -24,13 +24,12 @@ def check(
     kind: builtins.type[Built],
     where: str,
     *,
-    leave_out: Sequence[str] = (),
     trust: Sequence[str] | None = None,
 ) -> Callable[..., Built]:
     """Find what `node` names by `_target_` and check it and its arguments, without calling it; returns it.
 
     Args:
-        node: `_target_` and its arguments; keys in `leave_out` belong to us and are not passed on.
+        node: `_target_` and its arguments, no keys of ours.
         kind: what must come out. The target must be a subclass of it, or a function annotated to return one.
         where: the config key, for messages.
         trust: None for what the user typed or keeps in a conf/. For what was read from a run folder or a
@@ -44,7 +43,7 @@ def check(
     target = _locate(path, where) if trust is None else trusted(path, where, trust)
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
-    _check_arguments(_own(node, leave_out), target, where)
+    _check_arguments(_own(node), target, where)
     return target
 
 
@@ -53,7 +52,6 @@ def build(
     kind: builtins.type[Built],
     where: str,
     *,
-    leave_out: Sequence[str] = (),
     trust: Sequence[str] | None = None,
     **provided: Any,
 ) -> Built:
@@ -65,9 +63,9 @@ def build(
     Raises:
         ConfigError, CheckpointError: as `check`, or an argument is missing or refused.
     """
-    target = check(node, kind, where, leave_out=leave_out, trust=trust)
+    target = check(node, kind, where, trust=trust)
     parameters = inspect.signature(target).parameters
-    arguments = _own(node, leave_out)
+    arguments = _own(node)
     for name, value in provided.items():
         if name in parameters and arguments.get(name) is None:
             arguments[name] = value
@@ -88,9 +86,9 @@ def build(
         raise ConfigError(f"{where}: {node['_target_']} refused its arguments: {error}") from error
 
 
-def _own(node: Mapping[str, Any], leave_out: Sequence[str]) -> dict[str, Any]:
+def _own(node: Mapping[str, Any]) -> dict[str, Any]:
     """The node's arguments for its target."""
-    return {key: value for key, value in node.items() if not key.startswith("_") and key not in leave_out}
+    return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
 def code_digest(path: str) -> str | None:

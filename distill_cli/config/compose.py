@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import logging
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,11 +28,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill_cli.base.errors import CheckpointError, ConfigError, DistillError, nearest
+from distill_cli.base.errors import CheckpointError, ConfigError, nearest
 from distill_cli.base.files import read_json
 from distill_cli.base.names import overrides_slug, slug
-from distill_cli.config import schema, yamls
-from distill_cli.config.kinds import short
+from distill_cli.config import schema, structured, yamls
 from distill_cli.config.overrides import ALIASES
 from distill_cli.config.places import (
     OPTIONAL_GROUPS,
@@ -45,9 +43,7 @@ from distill_cli.config.places import (
     use_conf_dir,
     user_conf_dirs,
 )
-from distill_cli.config.validation import validate
-
-Task = Callable[[DictConfig], Any]
+from distill_cli.config.values import short
 
 
 class Folder(FileConfigSource):
@@ -79,7 +75,7 @@ class Folder(FileConfigSource):
         return any(super(Folder, self).is_group(place) for place in self._places(config_path))
 
     def is_config(self, config_path: str) -> bool:
-        ours = config_path.removesuffix(".yaml") in schema.SCHEMAS
+        ours = config_path.removesuffix(".yaml") in schema.SHAPES
         return not ours and any(super(Folder, self).is_config(place) for place in self._places(config_path))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -108,7 +104,7 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         OmegaConf.register_new_resolver("slug", slug)
         name_runs_by(None)
         OmegaConf.register_new_resolver("direction", schema.direction)
-    schema.register()
+    structured.register()
     # Hydra 1.4 drops version_base and warns when it is given.
     version = tuple(int(part) for part in hydra.__version__.split(".")[:2])
     base: dict[str, Any] = {} if version >= (1, 4) else {"version_base": "1.3"}
@@ -126,7 +122,7 @@ def name_runs_by(keys: Sequence[str] | None) -> None:
 def compose(
     engine: Any, config_name: str, command: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN
 ) -> DictConfig:
-    """Compose and validate one configuration; it still holds Hydra's own node, and is current in HydraConfig.
+    """Compose one configuration; it still holds Hydra's own node. What its values may be is checked in load.py.
 
     Args:
         mode: MULTIRUN: the configuration of a sweep as a whole, without what is swept over.
@@ -138,14 +134,12 @@ def compose(
         cfg = engine.compose_config(
             config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
         )
-    make_current(cfg)
-    shape = schema.SCHEMAS[command]
-    known = {field.name for field in dataclasses.fields(shape)}
+    HydraConfig.instance().set_config(cfg)  # ${hydra:...} is answered from there
+    known = {key.name for key in schema.keys(schema.SHAPES[command])}
     unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
     if unknown:
         keys = _all_keys(engine, config_name, overrides)
         raise ConfigError("\n".join(_unknown_key(key, keys) for key in unknown))
-    validate(without_hydra(cfg), shape)
     return cfg
 
 
@@ -155,34 +149,6 @@ def without_hydra(cfg: DictConfig) -> DictConfig:
     with open_dict(cfg):
         cfg.pop("hydra", None)
     return cfg
-
-
-def run(engine: Any, config_name: str, task: Task, overrides: Sequence[str]) -> Any:
-    """Run one job through Hydra's launcher machinery; what the task raises, this raises."""
-    result = engine.run(config_name=config_name, task_function=_caught(task), overrides=[*overrides, "hydra.mode=RUN"])
-    if isinstance(result.return_value, BaseException):
-        raise result.return_value
-    return result.return_value
-
-
-def _caught(task: Task) -> Task:
-    """The task with its exception as its value: Hydra would print words of its own, and end the sweep."""
-
-    @functools.wraps(task)
-    def quiet(cfg: DictConfig) -> Any:
-        try:
-            return task(cfg)
-        except SystemExit as error:
-            return DistillError(f"the code of this run ended Python: sys.exit({error.code})")
-        except Exception as error:
-            return error
-
-    return quiet
-
-
-def make_current(cfg: DictConfig) -> None:
-    """Make a composed configuration the one that HydraConfig answers for."""
-    HydraConfig.instance().set_config(cfg)
 
 
 def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
@@ -202,12 +168,6 @@ def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
     finally:  # Hydra prints through the root logger, set up at DEBUG for it
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-
-
-def choice(group: str) -> str:
-    """The name picked for `group` on the composed configuration that is current, or the group's own name."""
-    picked = HydraConfig.get().runtime.choices.get(group) if HydraConfig.initialized() else None
-    return str(picked or group)
 
 
 def use_dataset_of(checkpoint: str | None) -> None:

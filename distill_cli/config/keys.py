@@ -5,7 +5,6 @@ Keys are written as they are typed, teacher.fit.epochs, each with a list of its 
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -54,8 +53,8 @@ def start(command: str, root: str, config_dir: str | None, experiment: str) -> d
     Args:
         root: the name of the root YAML. experiment: the name of one, or "".
     """
-    shape = schema.SCHEMAS[command]
-    fields = {field.name for field in dataclasses.fields(shape)}
+    shape = schema.SHAPES[command]
+    fields = {key.name for key in schema.keys(shape)}
     groups = [group for group in _groups() if shape is schema.Train or group in fields]
     chosen = [f"experiment={_quoted(experiment)}"] if experiment else []
     with compose.session(command, config_dir) as engine:
@@ -110,7 +109,7 @@ def _keys(value: Any, rules: Mapping[str, Any], key: str = "") -> Iterator[tuple
             yield key, list(rules.get("choices", ("true", "false") if isinstance(value, bool) else ()))
         return
     shape = rules.get("node")
-    below = {f.name: f.metadata for f in dataclasses.fields(shape)} if shape else {}
+    below = {key.name: key.rules for key in schema.keys(shape)} if shape else {}
     stage = dict.fromkeys(below) if shape is schema.Stage else {}  # which has all its keys, written or not
     for name, inner in {**stage, **value}.items():
         rule = {"node": rules["nodes"]} if "nodes" in rules else below.get(name, {})

@@ -11,7 +11,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import yamls
-from distill_cli.config.kinds import plain
+from distill_cli.config.records import read
+from distill_cli.config.schema import Fit, Optimizer
 from distill_cli.config.shipped import conf_folder
 
 # Groups that read another group's folder: each model is written once and offered in both roles.
@@ -69,9 +70,25 @@ def optimizer_node(name: str) -> dict[str, Any]:
     if name not in files:
         raise ConfigError(unknown_choice("teacher.fit.optimizer", name, list(files)))
     try:
-        return plain(yamls.load(files[name]))
+        return yamls.plain(yamls.load(files[name]))
     except OmegaConfBaseException as error:
         raise ConfigError(f"{files[name]}: cannot be used as teacher.fit.optimizer: {error}") from error
+
+
+def optimizer_of(fit: Fit) -> Optimizer:
+    """The optimizer that teacher.fit names, with the learning rate and the weight decay that are said beside it.
+
+    Raises:
+        ConfigError: there is none of that name, or its file holds a value that it cannot have.
+    """
+    said = {"lr": fit.lr, "weight_decay": fit.weight_decay}
+    node = optimizer_node(fit.optimizer) | {key: value for key, value in said.items() if value is not None}
+    problems: list[str] = []
+    optimizer = read(Optimizer, node, "optimizer.", problems)
+    if problems:
+        wrong = "\n".join(problems)
+        raise ConfigError(f"teacher.fit.optimizer={fit.optimizer}, {group_files('optimizer')[fit.optimizer]}:\n{wrong}")
+    return optimizer
 
 
 def unknown_choice(key: str, value: str, choices: Sequence[str]) -> str:

@@ -1,19 +1,25 @@
-"""The typed and bounded shape of every configuration; knows neither Hydra's search path nor torch. validation.py checks it.
+"""Every key of the configuration, stated once: type, bounds, default, help. Imports neither Hydra, omegaconf nor torch.
 
-Scalars and stages are structured configs, so a misspelt key or a word for a number is refused while composing.
-Models, datasets, optimizers and objectives stay open mappings (a class brings its own keys, checked against its
-signature when it is built); the keys that belong to us in them are described by the dataclasses named in `node`.
+The records are what commands are given, frozen; checking.py reads them from a composed configuration. Models, datasets, objectives,
+optimizers and loggers are open: beside our keys their nodes have those of the class that is built from them.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from hydra.core.config_store import ConfigStore
+if TYPE_CHECKING:
+    from distill_cli.config.composed import Composed
+
+FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
 # What a run can be judged by on validation, and where to: test is for the end.
 DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "agreement": "maximize", "nll": "minimize", "ece": "minimize",
@@ -25,171 +31,258 @@ def direction(metric: str) -> str:
     return DIRECTIONS[metric.rpartition(".")[2]]
 
 
-def bounded(default: Any = dataclasses.MISSING, **rules: Any) -> Any:
-    """A field with bounds gt, ge, lt, le, choices, and rules for what a value may be.
+def key(default: Any = dataclasses.MISSING, help: str = "", **rules: Any) -> Any:
+    """A key with its default, its line in help, and rules.
 
-    ramp: a number or [from, to]; names: one or a list; filled: text that is not empty; flag: true or false, where
-    omegaconf would take 3 and yes for true; size: auto or pixels; every: steps or a time; node: an open mapping with
-    the known keys of that dataclass; nodes: a mapping of such.
+    Bounds: gt, ge, lt, le, choices; filled: text that is not empty.
+    form: what a value may look like where that is not its type: ramp (a number or [from, to]), names (one or a list), every
+    (steps or a time), size (auto or pixels).
+    node: the record of an open mapping; nodes: of each entry of a mapping by name.
+    free: a resumed run may change it: it decides where and how a run works, not what comes out of it.
+    passed: the class that is built takes it too; other keys of an open node are ours alone.
+    shared: a further teacher takes it from the first one.
     """
+    rules["help"] = help
     if isinstance(default, dict | list):
-        return field(default_factory=lambda: default.copy(), metadata=rules)
+        return field(default_factory=default.copy, metadata=rules)
     return field(default=default, metadata=rules)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Stage:
-    epochs: int = bounded(1, ge=0)
-    T: Any = bounded("${T}", ramp=True, gt=0)
-    alpha: Any = bounded("${alpha}", ramp=True, ge=0, le=1)
-    shape: str = bounded("linear", choices=("linear", "cosine"))
-    objective: Any = bounded(None, names=True)
-    lr: Optional[float] = bounded(None, gt=0)  # noqa: UP045 - omegaconf reads the annotation
+    epochs: int = key(1, "passes over train; 0 leaves the stage out", ge=0)
+    T: tuple[float, float] = key(
+        "${T}", "temperature, or [from, to] over the stage, moved every step", form="ramp", gt=0
+    )
+    alpha: tuple[float, float] = key("${alpha}", "the teacher's weight, or [from, to]", form="ramp", ge=0, le=1)
+    shape: str = key("linear", "of the way from one to the other", choices=("linear", "cosine"))
+    objective: tuple[str, ...] | None = key(None, "a name or a list; null: all that are chosen", form="names")
+    lr: float | None = key(None, "in place of the optimizer's while the stage lasts", gt=0)
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """A node that names a class: what is composed for it, and what it is called."""
+
+    plain: Mapping[str, Any]
+    name: str = ""
+    _target_: str = key("", "the class or function to build", filled=True, passed=True)
+
+    @property
+    def node(self) -> dict[str, Any]:
+        """`_target_` and the keys of its class, as `building.build` takes them."""
+        return of_class(type(self), self.plain)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Student(Open):
+    """A model that learns, and what each link of a chain is built from."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Fit:
-    epochs: int | None = bounded(None, ge=0)
-    optimizer: str = bounded("adamw", filled=True)
-    lr: float | None = bounded(None, gt=0)
-    weight_decay: float | None = bounded(None, ge=0)
-    batch_size: int = bounded(64, ge=1)
-    seed: int = bounded(0, ge=0)
+    epochs: int | None = key(None, "null: 6 without a checkpoint, none with one", ge=0)
+    optimizer: str = key("adamw", "a name from conf/optimizer/", filled=True)
+    lr: float | None = key(None, "null: the optimizer file's", gt=0)
+    weight_decay: float | None = key(None, "null: the optimizer file's", ge=0)
+    batch_size: int = key(64, ge=1)
+    seed: int = key(0, "of its start and its order of samples", ge=0)
 
 
-@dataclass
-class Student:
-    _target_: str = bounded(filled=True)
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Open):
+    checkpoint: str | None = key(None, "weights to start from: ours, or a plain state dict", filled=True, free=True)
+    joint: bool = key(False, "train the teacher along with the student", shared=True)
+    mutual: bool = key(False, "and let it learn from the student too, not from the labels alone", shared=True)
+    weight: float = key(1.0, "its share where there are several", gt=0)
+    choose: str = key("mean", "of several: mean of all | best: for each sample the one that is surest of its label",
+                      choices=("mean", "best"), shared=True)  # fmt: skip
+    cache: str = key("auto", "its answers on disk, for every run that needs the same; auto: where they can be",
+                     choices=("auto", "off", "on"), shared=True)  # fmt: skip
+    cache_limit: float = key(4.0, "GiB that its features may take there; beyond them it runs live", ge=0, free=True,
+                             shared=True)  # fmt: skip
+    mean: list[float] | None = key(None, "the teacher's own normalisation, where it differs from the data's")
+    std: list[float] | None = key(None, gt=0)
+    fit: Fit = key({}, node=Fit)
+
+    @property
+    def network(self) -> dict[str, Any]:
+        """What decides how it answers, whatever its weights: its node and its normalisation."""
+        return {**self.node, "mean": self.mean, "std": self.std}
 
 
-@dataclass
-class Member:
-    """A further teacher, or a link's model: what it does not say of a teacher's keys it takes from the first one."""
-
-    _target_: str = bounded(filled=True)
-
-
-@dataclass
-class Teacher:
-    _target_: str = bounded(filled=True)
-    checkpoint: str | None = bounded(None, filled=True)
-    weight: float = bounded(1.0, gt=0)
-    joint: bool = False
-    mutual: bool = False
-    choose: str = bounded("mean", choices=("mean", "best"))
-    cache: str = bounded("auto", choices=("auto", "off", "on"))
-    cache_limit: float = bounded(4.0, ge=0)
-    mean: list[float] | None = None
-    std: list[float] | None = bounded(None, gt=0)
-    fit: Fit = bounded(None, node=Fit)
-
-
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class Augmentation:
-    flip: bool = False
-    crop: int = bounded(0, ge=0)
-    rotation: float = bounded(0.0, ge=0, le=180)
+    flip: bool = key(False, "mirror one picture in two")
+    crop: int = key(0, "pixels of padding around, of which a window is cut", ge=0)
+    rotation: float = key(0, "largest angle in degrees, either way", ge=0, le=180)
 
 
-@dataclass
-class Dataset:
-    _target_: str = bounded(filled=True)
-    root: str | None = bounded(None, filled=True)
-    download: bool = True
-    size: Any = bounded("auto", size=True)
-    mean: list[float] | None = None
-    std: list[float] | None = bounded(None, gt=0)
-    val_fraction: float = bounded(0.1, gt=0, lt=1)
-    split_seed: int = bounded(0, ge=0)
-    memory: float = bounded(2.0, ge=0)
-    augmentation: Augmentation = bounded(None, node=Augmentation)
-    views: int = bounded(0, ge=0)
-    view_seed: int = bounded(0, ge=0)
-    limit: int | None = bounded(None, ge=1)
-    label_noise: float = bounded(0.0, ge=0, lt=1)
+@dataclass(frozen=True, kw_only=True)
+class Dataset(Open):
+    root: str | None = key(None, "the folder the data lie in", filled=True, free=True, passed=True)
+    download: bool = key(True, "fetch what is not there", free=True, passed=True)
+    size: int | str = key("auto", "of a picture's side; auto: the data's own, of a folder the most common, at most 224",
+                          form="size", passed=True)  # fmt: skip
+    mean: list[float] | None = key(None, "by channel, of values from 0 to 1; null: measured on train", passed=True)
+    std: list[float] | None = key(None, "by channel; null: measured on train", gt=0, passed=True)
+    val_fraction: float = key(0.1, "of train, where the data have no validation set", gt=0, lt=1, passed=True)
+    split_seed: int = key(0, "of what is cut off, and of limit and label_noise", ge=0, passed=True)
+    memory: float = key(2.0, "GiB of pixels held in memory; beyond them pictures are read as they are needed",
+                        ge=0, passed=True)  # fmt: skip
+    augmentation: Augmentation = key(None, "of the training pictures, by the batch", node=Augmentation)
+    views: int = key(
+        0, "each picture has this many augmented views, shown in turn by epoch; 0: a new one every epoch", ge=0
+    )
+    view_seed: int = key(0, "of the views", ge=0)
+    limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher fitted here too",
+                            ge=1)  # fmt: skip
+    label_noise: float = key(0.0, "share of training labels made wrong on purpose, to see what that does", ge=0, lt=1)
 
 
-@dataclass
-class Optimizer:
-    _target_: str = bounded(filled=True)
-    lr: float = bounded(1e-3, gt=0)
-    weight_decay: float = bounded(0.0, ge=0)
-    momentum: float = bounded(0.0, ge=0, lt=1)
-    curve: str = bounded("constant", choices=("constant", "cosine", "step"))
-    warmup: float = bounded(0.0, ge=0, lt=1)
-    milestones: list[float] = bounded([], gt=0, lt=1)
-    gamma: float = bounded(0.1, gt=0, le=1)
-    clip: float | None = bounded(None, gt=0)
-    accumulate: int = bounded(1, ge=1)
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Open):
+    lr: float = key(1e-3, "learning rate", gt=0, passed=True)
+    weight_decay: float = key(0.0, ge=0, passed=True)
+    momentum: float = key(0.0, ge=0, lt=1, passed=True)
+    curve: str = key("constant", "of the learning rate over the run", choices=("constant", "cosine", "step"))
+    warmup: float = key(0.0, "share of all steps over which lr rises from 0", ge=0, lt=1)
+    milestones: list[float] = key([], "step: shares of all steps at which lr is multiplied by gamma", gt=0, lt=1)
+    gamma: float = key(0.1, "step: see milestones", gt=0, le=1)
+    clip: float | None = key(None, "largest gradient norm", gt=0)
+    accumulate: int = key(1, "parts into which a batch is cut to save memory", ge=1)
 
 
-@dataclass
-class Objective:
-    _target_: str = bounded(filled=True)
-    weight: float = bounded(1.0, ge=0)
-    warmup: float = bounded(0.0, ge=0, lt=1)
+@dataclass(frozen=True, kw_only=True)
+class Objective(Open):
+    weight: float = key(1.0, "of its term, beside alpha", ge=0, passed=True)
+    warmup: float = key(0.0, "share of the run, from its start, over which the weight rises from 0", ge=0, lt=1,
+                        passed=True)  # fmt: skip
 
 
-@dataclass
-class Logger:
-    _target_: str = bounded(filled=True)
+@dataclass(frozen=True, kw_only=True)
+class Logger(Open):
+    """A tracker that the run is also sent to."""
 
 
-# Structured configs below: omegaconf 2.3 wants Optional[...] spelt out.
-@dataclass
-class Device:
-    device: str = bounded("auto", filled=True)
-    batch_size: int = bounded(64, ge=1)
-    workers: int = bounded(0, ge=0, le=4096)
-    threads: Optional[int] = bounded(None, ge=1, le=4096)  # noqa: UP045
-    dataset: Any = bounded(None, node=Dataset)
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """A composed and checked configuration.
+
+    `plain` are its resolved plain values; `choices` the name chosen in each group; `typed` the overrides as typed, `config` the
+    root file's name, `folder` where a run of it would lie; `source` what was composed.
+    """
+
+    plain: Mapping[str, Any]
+    choices: Mapping[str, str]
+    typed: tuple[str, ...]
+    config: str
+    folder: Path
+    source: Composed
+    device: str = key("auto", "auto | cpu | cuda | cuda:0 | mps", filled=True, free=True)
+    workers: int = key(0, "processes that read images from disk", ge=0, le=4096, free=True)
+    threads: int | None = key(None, "CPU threads; null: torch's own choice", ge=1, le=4096, free=True)
 
 
-@dataclass
-class Train(Device):
-    T: float = bounded(3.0, gt=0)
-    alpha: float = bounded(0.7, ge=0, le=1)
-    seed: int = bounded(0, ge=0)
-    label_smoothing: float = bounded(0.0, ge=0, lt=1)
-    rows_at_once: Optional[int] = bounded(None, ge=1)  # noqa: UP045
-    precision: str = bounded("auto", choices=("auto", "fp32", "bf16", "fp16"))
-    compile: Any = bounded(False, flag=True)
-    baseline: Any = bounded(False, flag=True)
-    report: Any = bounded(True, flag=True)
-    debug: Any = bounded(False, flag=True)
-    optimize: str = bounded("val.accuracy", choices=tuple(f"val.{name}" for name in DIRECTIONS))
-    save_every: Any = bounded("5m", every=True)
-    output_dir: str = bounded("outputs", filled=True)
-    run_dir: Optional[str] = bounded(None, filled=True)  # noqa: UP045
-    teacher: Any = bounded(None, node=Teacher)
-    teachers: dict[str, Any] = bounded({}, nodes=Member)
-    chain: dict[str, Any] = bounded({}, nodes=Member)
-    link: Optional[str] = bounded(None, filled=True)  # noqa: UP045
-    student: Any = bounded(None, node=Student)
-    objective: dict[str, Any] = bounded({}, nodes=Objective)
-    schedule: dict[str, Stage] = bounded({}, nodes=Stage)
-    optimizer: Any = bounded(None, node=Optimizer)
-    logger: dict[str, Any] = bounded({}, nodes=Logger)
+@dataclass(frozen=True, kw_only=True)
+class Train(Settings):
+    T: float = key(3.0, "temperature of the soft labels", gt=0)
+    alpha: float = key(0.7, "weight of the teacher's signal, 0 to 1; the labels get 1 - alpha", ge=0, le=1)
+    seed: int = key(0, "student initialisation, dropout and sample order; nothing else", ge=0)
+    batch_size: int = key(64, "samples one optimizer step sees", ge=1)
+    label_smoothing: float = key(0.0, "of the label term", ge=0, lt=1)
+    rows_at_once: int | None = key(
+        None, "rows the loss is computed on at a time, forward and backward; null: all", ge=1
+    )
+    precision: str = key("auto", "auto: bf16 on GPUs that have it, else fp32", choices=("auto", "fp32", "bf16", "fp16"))
+    compile: bool = key(False, "torch.compile for the student, and for a teacher that runs live")
+    save_every: tuple[int | None, float | None] = key(
+        "5m", "also inside epochs: after so many steps (100) or so long (60s, 5m, 1h); null: at their ends only", form="every",
+        free=True)  # fmt: skip
+    baseline: bool = key(False, "also train the same student on labels only, with the same budget")
+    report: bool = key(
+        True, "write report.html at the end, and measure what teacher and student cost to run", free=True
+    )
+    debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
+                      "cross-entropy's", free=True)  # fmt: skip
+    optimize: str = key("val.accuracy", "what a search looks for", choices=tuple(f"val.{name}" for name in DIRECTIONS),
+                        free=True)  # fmt: skip
+    output_dir: str = key("outputs", "relative to the current directory", filled=True, free=True)
+    run_dir: str | None = key(None, "a folder of your own for this run", filled=True, free=True)
+    dataset: Dataset = key(None, "what every dataset has; more by its own class", node=Dataset, every_has=True)
+    teacher: Teacher = key(None, "what every teacher has; more by its model's class", node=Teacher, every_has=True)
+    teachers: Mapping[str, Teacher] = key({}, "more teachers beside `teacher`, by a name each; "
+                                          "conf/experiment/several_teachers.yaml shows how", nodes=Student)  # fmt: skip
+    chain: Mapping[str, Student] = key({}, "models between teacher and student, each learning from the one before: "
+                                       "+model@chain.NAME=MODEL adds one", nodes=Student)  # fmt: skip
+    link: str | None = key(None, "which link of its chain a run is; `distill resume RUN/chain/NAME` goes on with one alone",
+                           filled=True)  # fmt: skip
+    student: Student = key(None, node=Student)
+    objective: Mapping[str, Objective] = key({}, "what every objective has; more by its class", nodes=Objective)
+    schedule: Mapping[str, Stage] = key({}, "what every stage has", nodes=Stage)
+    optimizer: Optimizer = key(None, "what every optimizer has; more by its class", node=Optimizer)
+    logger: Mapping[str, Logger] = key({}, nodes=Logger, free=True)
 
 
-@dataclass
-class Eval(Device):
-    batch_size: Optional[int] = bounded(None, ge=1)  # type: ignore[assignment]  # noqa: UP045
-    ckpt: Optional[str] = bounded(None, filled=True)  # noqa: UP045
-    split: str = bounded("test", choices=("train", "val", "test"))
-    per_class: Any = bounded(False, flag=True)
-    predictions: Optional[str] = bounded(None, filled=True)  # noqa: UP045
-    trust: list[str] = bounded([])
+@dataclass(frozen=True, kw_only=True)
+class Eval(Settings):
+    ckpt: str | None = key(
+        None, "a run folder, a student.safetensors with its model.json, or a checkpoint of a run", filled=True
+    )
+    split: str = key("test", choices=("train", "val", "test"))
+    per_class: bool = key(False, "also print precision, recall and F1 of each class")
+    predictions: str | None = key(None, "a CSV file for one row per sample", filled=True)
+    batch_size: int | None = key(None, "pictures answered at once; null: 128, fewer of large ones", ge=1)
+    trust: list[str] = key([], "packages whose classes a checkpoint may name")
+    dataset: Dataset | None = key(None, node=Dataset)
 
 
-SCHEMAS: dict[str, type] = {"train": Train, "teacher": Train, "inspect": Train, "eval": Eval}
+SHAPES: dict[str, type[Settings]] = {"train": Train, "teacher": Train, "inspect": Train, "eval": Eval}
 
 
-def register() -> None:
-    """Make the schemas known to Hydra as `train_schema` and `eval_schema`."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=Train)
-    store.store(name="eval_schema", node=Eval)
+class Key(NamedTuple):
+    """A key of a record: its annotation, and that without None; its rules and default."""
+
+    name: str
+    hint: Any
+    kind: Any
+    rules: Mapping[str, Any]
+    default: Any
+
+    @property
+    def optional(self) -> bool:
+        return self.kind is not self.hint
+
+
+def _keys(shape: type) -> tuple[Key, ...]:
+    """The keys of a record, in the order they are shown in."""
+    hints, found = typing.get_type_hints(shape, localns={"Composed": object}), []
+    for one in dataclasses.fields(shape):
+        if "help" in one.metadata:
+            arms = [arm for arm in typing.get_args(hints[one.name]) if arm is not types.NoneType]
+            union = isinstance(hints[one.name], types.UnionType) and len(arms) == 1
+            default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
+            kind = arms[0] if union else hints[one.name]
+            found.append(Key(one.name, hints[one.name], kind, one.metadata, default))
+    return tuple(found)
+
+
+keys: Callable[[type], tuple[Key, ...]] = functools.cache(_keys)
+
+
+def of_class(shape: type, node: Mapping[str, Any]) -> dict[str, Any]:
+    """A node without the keys that are ours: what its class is built from."""
+    ours = {key.name for key in keys(shape) if not key.rules.get("passed")}
+    return {name: value for name, value in node.items() if name not in ours}
+
+
+def free(shape: type = Train, where: str = "") -> Iterator[str]:
+    """The dotted keys that a resumed run may change; those below them too."""
+    for key in keys(shape):
+        if key.rules.get("free"):
+            yield f"{where}{key.name}"
+        elif "node" in key.rules:
+            yield from free(key.rules["node"], f"{where}{key.name}.")
 
 
 INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
@@ -205,9 +298,6 @@ def every(value: int | str | None) -> tuple[int | None, float | None]:
     return value, None
 
 
-def stage_objectives(stage: Mapping[str, Any], objectives: Mapping[str, Any]) -> list[str]:
-    """Names of the objectives a stage uses: its own `objective` (a name or a list), else all that were chosen."""
-    own = stage.get("objective")
-    if own is None:
-        return list(objectives)
-    return [own] if isinstance(own, str) else list(own) if isinstance(own, list) else []
+def stage_objectives(stage: Stage, objectives: Sequence[str]) -> tuple[str, ...]:
+    """Names of the objectives a stage uses: its own, else all that were chosen."""
+    return tuple(objectives) if stage.objective is None else stage.objective

@@ -16,7 +16,7 @@ from yaml.constructor import SafeConstructor
 from yaml.reader import ReaderError
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config.kinds import complaint, shown
+from distill_cli.config.values import complaint, shown
 
 PYTHON: Any = get_yaml_loader()  # OmegaConf's rules for what is a number; its complaints are those that WORDS knows
 if yaml.__with_libyaml__:
@@ -116,6 +116,13 @@ def _composed(text: str) -> tuple[Any, yaml.Node | None]:
             return loader, loader.get_single_node()
     loader = PYTHON(text)
     return loader, loader.get_single_node()
+
+
+def plain(cfg: Any) -> dict[str, Any]:
+    """A configuration's mapping as plain values, its interpolations resolved."""
+    values = OmegaConf.to_container(cfg, resolve=True)
+    assert isinstance(values, dict)
+    return {str(key): value for key, value in values.items()}
 
 
 def _name(path: Path) -> str:

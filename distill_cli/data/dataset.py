@@ -11,7 +11,7 @@ import torch
 
 from distill_cli.base.errors import DataError
 from distill_cli.base.names import fingerprint
-from distill_cli.config import building
+from distill_cli.config import building, schema
 from distill_cli.data import hardship
 from distill_cli.data.pictures import PictureSpec
 from distill_cli.data.spec import Spec
@@ -51,38 +51,28 @@ class Data:
         return replace(self, **{name: replace(getattr(self, name), transform=transform) for name in SPLITS}, input=spec)
 
 
-OURS = (
-    "augmentation",
-    "views",
-    "view_seed",
-    "limit",
-    "label_noise",
-)  # keys of a dataset's node that are ours rather than its function's
-
-
-def load(node: Mapping[str, Any], workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
-    """The data set that a `dataset` node describes, its training samples augmented as it says; `trust` as in
-    `building.build`.
+def load(dataset: schema.Dataset, workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
+    """The data set that settings describe, its training samples augmented as they say; `trust` as in `building.build`.
 
     Args:
         store: a folder in which what is slow to read may be kept for other runs.
 
     Raises:
-        ConfigError: the node is wrong. DataError: the data are, or cannot be read.
+        ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
     """
     try:
-        data = building.build(node, Data, "dataset", leave_out=OURS, trust=trust, workers=workers, store=store)
+        data = building.build(dataset.node, Data, "dataset", trust=trust, workers=workers, store=store)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
-    data = _hardened(data, node)
-    transform = data.train.transform.augmented(node.get("augmentation") or {}, node.get("view_seed", 0))
-    views = node.get("views", 0) if transform.draws else 0
+    data = _hardened(data, dataset)
+    transform = data.train.transform.augmented(dataset.plain.get("augmentation") or {}, dataset.view_seed)
+    views = dataset.views if transform.draws else 0
     return replace(data, train=replace(data.train, transform=transform, views=views))
 
 
-def _hardened(data: Data, node: Mapping[str, Any]) -> Data:
-    """The data with as many training samples, and as many wrong labels among them, as the node says."""
-    limit, noise, seed = node.get("limit"), node.get("label_noise") or 0.0, node.get("split_seed") or 0
+def _hardened(data: Data, dataset: schema.Dataset) -> Data:
+    """The data with as many training samples, and as many wrong labels among them, as the settings say."""
+    limit, noise, seed = dataset.limit, dataset.label_noise, dataset.split_seed
     train, classes, notes = data.train, len(data.classes), [data.note]
     if limit is not None and limit < len(train):
         notes.append(f"train limited to {limit:,} of {len(train):,}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -15,8 +14,7 @@ from distill_cli.config import building, schema
 from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
 
-# Keys of a node that are ours rather than its class's.
-OURS = {"teacher": [f.name for f in dataclasses.fields(schema.Teacher) if f.name != "_target_"], "student": []}
+KINDS = {"teacher": schema.Teacher, "student": schema.Student}  # what tells our keys of a node from its class's
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 
 
@@ -62,16 +60,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train(was_training)
 
 
-def check(node: Mapping[str, Any], role: str, where: str | None = None) -> None:
-    """Check a `teacher` or `student` node's class and arguments without building it.
+def check(model: schema.Teacher | schema.Student, where: str) -> None:
+    """Check a model's class and arguments without building it.
 
     Args:
-        where: its key, where that is not its role.
+        where: its key, for messages.
 
     Raises:
         ConfigError: unknown class or arguments.
     """
-    building.check(node, nn.Module, where or role, leave_out=OURS[role])
+    building.check(model.node, nn.Module, where)
 
 
 def network(
@@ -79,10 +77,9 @@ def network(
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
     return building.build(
-        node,
+        schema.of_class(KINDS[role], node),
         nn.Module,
         role,
-        leave_out=OURS[role],
         trust=trust,
         num_classes=num_classes,
         **spec.arguments(),
@@ -98,7 +95,7 @@ def build(
         ConfigError: unknown class or arguments, or it does not give (N, num_classes) logits on such inputs.
     """
     net = network(node, role, spec, num_classes, trust)
-    mean, std = (node.get(key) if key in OURS[role] else None for key in ("mean", "std"))
+    mean, std = (node.get(key) if role == "teacher" else None for key in ("mean", "std"))
     model = Classifier(net, spec, mean, std, role)
     shape = probe(model, spec, role)
     if shape != (2, num_classes):

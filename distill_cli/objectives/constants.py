@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config.kinds import complaint
+from distill_cli.config.values import complaint
 
 
 def require(name: str, number: float, **bounds: float) -> float:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import building
+from distill_cli.config import building, schema
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.chunks import Term, by_chunks
 from distill_cli.objectives.logits import ce
@@ -23,13 +23,13 @@ from distill_cli.tasks.rows import Dense, Rows, Signal
 NOBODY = Dense(torch.empty(0, 0))  # the signal of a teacher that no objective asks
 
 
-def build(nodes: Mapping[str, Mapping[str, object]]) -> dict[str, Objective]:
+def build(chosen: Mapping[str, schema.Objective]) -> dict[str, Objective]:
     """The chosen objectives by name.
 
     Raises:
         ConfigError: an unknown class or argument, or labels-only beside a teacher's objective.
     """
-    built = {name: building.build(node, Objective, f"objective.{name}") for name, node in nodes.items()}
+    built = {name: building.build(one.node, Objective, f"objective.{name}") for name, one in chosen.items()}
     alone = [name for name, objective in built.items() if objective.labels_only]
     if alone and len(built) > 1:
         raise ConfigError(

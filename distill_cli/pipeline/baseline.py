@@ -25,15 +25,15 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         untrained: the student as initialised, before any step; it is copied, not changed.
     """
     model, card, settings = copy.deepcopy(untrained), job.card("student"), job.settings()
-    smoothing = job.plain["label_smoothing"]
+    smoothing = job.config.label_smoothing
     ingredients = {
         "model": card["model"],
-        "weights": job.plain["student"].get("weights"),
+        "weights": job.config.student.node.get("weights"),
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),
         "stages": [[stage.epochs, stage.lr] for stage in job.stages],
-        "code": code_digest(job.plain["student"]["_target_"]),
         "shown": [job.data.train.draws, job.data.train.views] if job.data.train.draws else None,
+        "code": code_digest(job.config.student.node["_target_"]),
         "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing],
     }
     folder = job.root / "baselines" / fingerprint(ingredients)

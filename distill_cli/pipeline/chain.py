@@ -6,67 +6,58 @@ Each link is a run of its own in `chain/<link>/` below the folder of the run tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, open_dict
-
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
-from distill_cli.config import arrangement, kinds
+from distill_cli.config import arrangement
+from distill_cli.config.schema import Train
 from distill_cli.pipeline import distillation
 from distill_cli.runs import identity
 from distill_cli.runs.run import Run
 from distill_cli.training import setup
 
 
-def distill(cfg: DictConfig, run: Run) -> dict[str, Any]:
+def distill(settings: Train, run: Run) -> dict[str, Any]:
     """Run the job in its folder, the links before it first; returns its summary.
 
     Raises:
         DistillError: as the parts say.
     """
-    plain = kinds.plain(cfg)
-    names, link = list(plain["chain"]), plain["link"]
+    names, link = list(settings.chain), settings.link
     if not names or run.summary() is not None:  # finished: its links are not asked for
-        return distillation.distill(cfg, run)
+        return distillation.distill(settings, run)
     if link is not None:
         if run.folder.name != link or run.folder.parent.name != "chain":
             raise ConfigError(
                 f"link={link}: a link is a run below the chain's own, and {run.folder} is none",
                 "distill resume RUN/chain/NAME goes on with one; without link= the whole chain is run",
             )
-        return _link(cfg, run, plain, link, run.folder.parent.parent)
-    setup.check(plain)  # of every link at once, before the first is trained
+        return _link(settings, run, run.folder.parent.parent)
+    setup.check(settings)  # of every link at once, before the first is trained
     for place, name in enumerate(names):
+        own = arrangement.at(settings, name, run.folder)
         folder = arrangement.folder_of(name, run.folder)
         folder.parent.mkdir(exist_ok=True)
-        own = cfg.copy()
-        with open_dict(own):
-            own.link, own.run_dir = name, str(folder)
-        with Run(own, folder, named=True, more=[f"link={name}"]) as inner:
+        with Run(own, folder, named=True) as inner:
             if inner.summary() is not None:
                 ui.say(f"chain: {name} is finished")
                 continue
             ui.show(f"chain      link {place + 1} of {len(names) + 1}: {name}\n")
-            _link(own, inner, plain, name, run.folder)
+            _link(own, inner, run.folder)
             ui.show("")
     ui.show(f"chain      link {len(names) + 1} of {len(names) + 1}: the student\n")
-    return _link(cfg, run, plain, None, run.folder)
+    return _link(settings, run, run.folder)
 
 
-def _link(cfg: DictConfig, run: Run, plain: Mapping[str, Any], link: str | None, home: Path) -> dict[str, Any]:
-    """Run one link, whose teacher is the link before it, below `home`."""
-    names = list(plain["chain"])
-    at = names.index(link) if link is not None else len(names)
-    called = {"student": link} if link is not None else {}
-    if at:
-        called["teacher"] = names[at - 1]
-        before = arrangement.folder_of(names[at - 1], home)
-        if not (before / identity.SUMMARY).exists():
+def _link(settings: Train, run: Run, home: Path) -> dict[str, Any]:
+    """Run one link, whose teacher is the link before it, below `home`; the last one's student is the chain's."""
+    if (teacher := arrangement.before(settings)) is not None:
+        folder = arrangement.folder_of(teacher, home)
+        if not (folder / identity.SUMMARY).exists():
             raise CheckpointError(
-                f"{before} is not finished: it is the teacher of this link",
+                f"{folder} is not finished: it is the teacher of this link",
                 f"distill resume {home} runs the whole chain",
             )
-    return distillation.distill(cfg, run, arrangement.linked(plain, link, home), called)
+    return distillation.distill(arrangement.linked(settings, home), run)

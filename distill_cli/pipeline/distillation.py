@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor
 
 from distill_cli import __version__
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
-from distill_cli.config.arrangement import FIRST
+from distill_cli.config.schema import FIRST, Train
 from distill_cli.deploy import cost
 from distill_cli.models import Classifier, weights
 from distill_cli.pipeline import baseline
@@ -34,28 +33,25 @@ from distill_cli.training import loop, saving, setup
 from distill_cli.training.setup import Setup
 
 
-def distill(
-    cfg: DictConfig, run: Run, plain: Mapping[str, Any] | None = None, called: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def distill(settings: Train, run: Run) -> dict[str, Any]:
     """Run the job in its folder, from its newest checkpoint if there is one, and return its summary.
 
     Args:
-        plain: what the run is to do, where it is not what its configuration says: a link of a chain.
-        called: what teacher and student are called then.
+        settings: what the run is to do; a link of a chain does another thing than its folder's settings say.
 
     Raises:
         DistillError: as the parts say.
     """
     if (known := run.summary()) is not None:
         ui.say(f"{run.folder} holds this run, finished")
-        close(known, run.folder, bool(cfg.report))
+        close(known, run.folder, settings.report)
         return known
-    job = setup.read(cfg if plain is None else plain, called)
+    job = setup.read(settings)
     untrained = copy.deepcopy(job.student)
     way = answering.way_of(job)
     ui.show(words.header(job, way.note))
     ui.show(f"run        {run.folder}\n")
-    for line in setup.idle_settings(cfg, job, teachers.fit_epochs(job.plain["teacher"])):
+    for line in setup.idle_settings(job, teachers.fit_epochs(settings.teacher)):
         ui.warn(line)
     clock = words.Clock()
     with clock("teacher"):
@@ -63,7 +59,7 @@ def distill(
         homes = {name: one.folder for name, one in prepared.items()} or homes_along(job, run.folder)
         card = job.card("student") | ({} if way.joint else taught_by(job, homes, run.folder))
     run.agree(prints_of(job, prepared), machine_of(job))
-    with following(job.plain["logger"], run.folder):
+    with following({name: one.node for name, one in settings.logger.items()}, run.folder):
         with clock("cache"):
             teacher = answering.start(job, way, prepared)
         state = train(job, teacher, run, card, clock)
@@ -77,7 +73,7 @@ def distill(
         weights.write_model(run.folder, "student", job.student.net, card)
         files.write_json(run.folder / evaluation.FILE, details(job, logits["test"]))
         files.write_json(run.folder / SUMMARY, summary)
-        close(summary, run.folder, job.plain["report"])
+        close(summary, run.folder, settings.report)
     return summary
 
 
@@ -93,7 +89,7 @@ def prints_of(job: Setup, prepared: Mapping[str, teachers.Prepared]) -> dict[str
         "data": job.data.digest,
         "teacher": prepared[FIRST].weights if prepared else None,
         **{f"teachers.{name}": one.weights for name, one in prepared.items() if name != FIRST},
-        "code": setup.user_code({**job.plain, "logger": None}),  # trackers change nothing in what comes out
+        "code": setup.user_code({**job.config.plain, "logger": None}),  # trackers change nothing in what comes out
     }
 
 
@@ -165,7 +161,7 @@ def answers(
     if state.best and state.best["epoch"] != state.epoch:
         contestants["student_last"] = copy.deepcopy(job.student)
     job.student.net.load_state_dict(state.best_weights)
-    if job.plain["baseline"]:
+    if job.config.baseline:
         with clock("baseline"):
             contestants["baseline"] = baseline.prepare(job, untrained)
     logits: dict[str, dict[str, Tensor]] = {}
@@ -191,7 +187,7 @@ def summarise(job: Setup, state: loop.State, logits: Mapping[str, Mapping[str, T
     assert state.best is not None
     summary = {
         "run": str(run.folder),
-        "seed": job.plain["seed"],
+        "seed": job.config.seed,
         "overrides": run.known["overrides"],
         **scores,
         "params": sizes,
@@ -210,7 +206,7 @@ def details(job: Setup, test: Mapping[str, Tensor]) -> dict[str, Any]:
     """What the report shows beyond the summary; what the models cost to run is measured only for one."""
     found = evaluation.describe(test, job.data.test, job.data.classes)
     models = {"teacher": job.teacher, "student": job.student}
-    return {**found, "cost": cost.of_models(models, job.data.input, job.device) if job.plain["report"] else None}
+    return {**found, "cost": cost.of_models(models, job.data.input, job.device) if job.config.report else None}
 
 
 def close(summary: Mapping[str, Any], folder: Path, report: bool) -> None:

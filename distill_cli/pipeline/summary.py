@@ -11,6 +11,7 @@ from typing import Any
 from rich.table import Table
 
 from distill_cli.base import ui
+from distill_cli.config import arrangement, schema
 from distill_cli.models import num_parameters
 from distill_cli.training.schedule import Ramp
 from distill_cli.training.setup import Setup
@@ -50,13 +51,13 @@ def header(job: Setup, teaching: str) -> Table:
     Args:
         teaching: how the teacher answers.
     """
-    data, plain = job.data, job.plain
+    data, config = job.data, job.config
     sizes = job.sizes
     smaller = sizes["teacher"] / sizes["student"]
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
         ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
-        ("data", f"{job.names['dataset']}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
+        ("data", f"{config.dataset.name}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
     ]  # fmt: skip
     for stage in job.stages:
@@ -66,7 +67,7 @@ def header(job: Setup, teaching: str) -> Table:
         rows.append((stage.name, f"{epochs}  L = {loss}" + (f",  lr {stage.lr:g}" if stage.lr else "")))
     kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
-    rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {job.batch_size}, seed {plain['seed']}, "
+    rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {config.batch_size}, seed {config.seed}, "
                               f"{job.device} {precision}" + _extras(job)))  # fmt: skip
     rows += job.remarks.items()
     table = Table.grid(padding=(0, 2))
@@ -80,7 +81,7 @@ def header(job: Setup, teaching: str) -> Table:
 def _extras(job: Setup) -> str:
     """What is set beyond the usual: label smoothing, weight decay, clipping, accumulation."""
     extras = {
-        "label smoothing": job.plain["label_smoothing"],
+        "label smoothing": job.config.label_smoothing,
         "weight decay": job.recipe.node.get("weight_decay"),
         "clip": job.recipe.clip,
         "accumulate": job.recipe.accumulate if job.recipe.accumulate > 1 else None,
@@ -90,27 +91,29 @@ def _extras(job: Setup) -> str:
 
 def _named(job: Setup, role: str) -> str:
     stem = job.card(role)["model"].get("stem")
-    return job.names[role] + (f" ({stem} stem)" if stem else "")
+    model = job.config.teacher if role == "teacher" else job.config.student
+    return model.name + (f" ({stem} stem)" if stem else "")
 
 
 def _taught_by(job: Setup) -> str:
     """Who teaches: a name, its size, where its weights come from; of several each one's share too."""
     parts = [
-        f"{_named(own, 'teacher')}  {num_parameters(own.teacher):,} parameters  {_origin(own.plain['teacher'])}"
+        f"{_named(own, 'teacher')}  {num_parameters(own.teacher):,} parameters  {_origin(own.config.teacher)}"
         for own in job.teachers.values()
     ]
     if len(parts) == 1:
         return parts[0]
-    if job.plain["teacher"]["choose"] == "best":
+    if job.config.teacher.choose == "best":
         return "  or  ".join(parts) + ", for each sample the one that is surest of its label"
-    shares = (own.plain["teacher"]["weight"] for own in job.teachers.values())
+    shares = (one.weight for one in arrangement.teachers(job.config).values())
     return "  +  ".join(f"{share:g} x {part}" for share, part in zip(shares, parts, strict=True))
 
 
-def _origin(node: Mapping[str, Any]) -> str:
-    if node["checkpoint"]:
-        return f"from {Path(node['checkpoint']).name}"
-    return f"from {node['weights']}" if node.get("weights") else "from scratch"
+def _origin(teacher: schema.Teacher) -> str:
+    if teacher.checkpoint:
+        return f"from {Path(teacher.checkpoint).name}"
+    weights = teacher.node.get("weights")
+    return f"from {weights}" if weights else "from scratch"
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int) -> str:

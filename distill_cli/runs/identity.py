@@ -7,23 +7,19 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
-
 from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError
-from distill_cli.config import kinds
+from distill_cli.config import schema
 
 FILE, SUMMARY, STATUS, LOCK = "run.json", "summary.json", "status.json", ".lock"  # of a run
 SWEEP = "sweep.json"  # of a sweep, whose runs lie below it
 
-# Keys that decide where and how a run works, but not what comes out of it; those below them too.
-FREE = {"device", "workers", "threads", "save_every", "output_dir", "run_dir", "dataset.root", "dataset.download",
-        "teacher.checkpoint", "teacher.cache_limit", "report", "debug", "optimize", "logger"}  # fmt: skip
+FREE = frozenset(schema.free())  # keys that a resumed run may change
 
 
-def config_of(cfg: DictConfig) -> dict[str, Any]:
+def config_of(settings: schema.Settings) -> dict[str, Any]:
     """A job's configuration as run.json holds it, and as it is read again."""
-    config: dict[str, Any] = json.loads(json.dumps(kinds.plain(cfg)))
+    config: dict[str, Any] = json.loads(json.dumps(settings.plain))
     return config
 
 

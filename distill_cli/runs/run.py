@@ -13,13 +13,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
-
 from distill_cli import __version__
 from distill_cli.base import files, locks, stopping, ui
 from distill_cli.base.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.base.names import fingerprint
+from distill_cli.config.schema import Settings
 from distill_cli.runs import identity
 from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
 
@@ -33,15 +31,15 @@ class Run:
     one that is refused stays as it was.
 
     Args:
-        cfg: the composed configuration. folder: where; another name is taken when `named` is false and it is taken.
-        named: whether the user chose the folder. more: settings beside those that were typed.
+        settings: what it is to do. folder: where; another name is taken when `named` is false and it is taken.
+        named: whether the user chose the folder.
 
     Raises:
         BusyError: another process works in it. CheckpointError: it holds another run, or one that says nothing of itself.
     """
 
-    def __init__(self, cfg: DictConfig, folder: Path, named: bool, more: Sequence[str] = ()) -> None:
-        self.cfg, self.folder, self.named, self.more = cfg, folder, named, more
+    def __init__(self, settings: Settings, folder: Path, named: bool) -> None:
+        self.settings, self.folder, self.named = settings, folder, named
         self.known: dict[str, Any] = {}
         self.since = time.time()
         self._log: Any = None
@@ -63,9 +61,8 @@ class Run:
             if (self.folder / name).is_symlink():
                 raise CheckpointError(f"{self.folder / name} is a link: a run writes in its own folder only")
         files.sweep(self.folder)
-        typed = [text for text in HydraConfig.get().overrides.task if not text.startswith("run_dir=")]
-        typed += [text for text in self.more if text not in typed]
-        config = identity.config_of(self.cfg)
+        typed = [text for text in self.settings.typed if not text.startswith("run_dir=")]
+        config = identity.config_of(self.settings)
         about = {"config": config, "overrides": typed}
         if not (self.folder / identity.FILE).exists():
             if (self.folder / STATUS).exists():
@@ -87,7 +84,7 @@ class Run:
         )
 
     def _introduce(self, about: Mapping[str, Any]) -> None:
-        started = {"name": HydraConfig.get().job.config_name, "directory": str(Path.cwd())}
+        started = {"name": self.settings.config, "directory": str(Path.cwd())}
         self.known = {**about, **started, "prints": {}, "machine": {}}
         files.write_json(self.folder / identity.FILE, self.known)
         self.begin()
@@ -114,11 +111,9 @@ class Run:
             return
         self._log = ui.log_to(self.folder / "train.log")
         self.status("running")
-        hydra = HydraConfig.get()
         (self.folder / ".hydra").mkdir(exist_ok=True)
-        files.write(self.folder / ".hydra" / "config.yaml", OmegaConf.to_yaml(self.cfg))
-        files.write(self.folder / ".hydra" / "hydra.yaml", OmegaConf.to_yaml(OmegaConf.create({"hydra": hydra})))
-        files.write(self.folder / ".hydra" / "overrides.yaml", OmegaConf.to_yaml(self.known["overrides"]))
+        for name, text in self.settings.source.files(self.known["overrides"]).items():
+            files.write(self.folder / ".hydra" / name, text)
 
     def agree(self, prints: Mapping[str, Any], machine: Mapping[str, Any]) -> None:
         """Hold the fingerprints of what the run works on against those it was started with, then `begin`.

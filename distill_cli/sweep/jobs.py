@@ -22,8 +22,10 @@ from omegaconf import DictConfig
 
 from distill_cli.base import endings, files, locks
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
-from distill_cli.config import compose, overrides
-from distill_cli.config.kinds import short
+from distill_cli.config import overrides
+from distill_cli.config.load import load
+from distill_cli.config.schema import Train
+from distill_cli.config.values import short
 from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
 
 CONSOLE = "console.log"  # what a run printed
@@ -38,10 +40,10 @@ _processes.set_forkserver_preload(["distill_cli.pipeline.distillation"])
 class Start:
     """How the runs of a sweep are started; it can be pickled, and is what any launcher of Hydra's calls for each run.
 
-    task: what runs a composed configuration. metric: key of what a run is judged by, see `score`.
+    task: what runs settings. metric: key of what a run is judged by, see `score`.
     """
 
-    task: Callable[[DictConfig], Any]
+    task: Callable[[Train], Any]
     config_name: str
     config_dir: str | None
     directory: str
@@ -87,9 +89,8 @@ def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapp
 
     def work() -> int:
         _await_lock(folder)
-        with compose.session("train", start.config_dir) as engine:
-            compose.compose(engine, start.config_name, "train", settings)
-            compose.run(engine, start.config_name, start.task, [*settings, overrides.quoted(f"run_dir={folder}")])
+        words = [*settings, overrides.quoted(f"run_dir={folder}")]
+        start.task(load("train", words, start.config_name, start.config_dir))
         return 0
 
     sys.exit(endings.guarded(work))

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
 
 from distill_cli.base.errors import ConfigError, DistillError
-from distill_cli.config.kinds import shown
+from distill_cli.config.values import shown
 
 
 def at_least_one(key: str, value: Any) -> None:

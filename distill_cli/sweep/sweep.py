@@ -19,7 +19,8 @@ from omegaconf import DictConfig
 from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.base.names import among, overrides_slug
-from distill_cli.config import compose, kinds, overrides
+from distill_cli.config import compose, load, overrides
+from distill_cli.config.schema import Train
 from distill_cli.runs import identity, stored
 from distill_cli.runs.identity import LOCK, SUMMARY, SWEEP
 from distill_cli.sweep import jobs, live, plugins, search
@@ -68,12 +69,12 @@ class Plan:
 
 
 def run(
-    engine: Any, config_name: str, config_dir: str | None, texts: Sequence[str], task: Callable[[DictConfig], Any]
+    engine: Any, config_name: str, config_dir: str | None, texts: Sequence[str], task: Callable[[Train], Any]
 ) -> int:
     """Run a sweep, or what is missing of it where its folder holds it already; returns the exit code.
 
     Args:
-        texts: the settings, swept over or not. task: runs one composed configuration.
+        texts: the settings, swept over or not. task: runs the settings of one.
 
     Raises:
         ConfigError: some value is wrong; nothing has been started. CheckpointError: the folder holds another sweep.
@@ -155,11 +156,11 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
         ui.say(f"checking {len(values)} values")
     parts = any(re.split(r"[./]", key.lstrip("+"))[0] in PARTS for key in plan.keys)
     for settings in values:
-        cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
+        found = load.settings(engine, config_name, "train", settings)
         if parts:
             from distill_cli.training import setup  # torch takes its time to import
 
-            setup.check(kinds.plain(cfg))
+            setup.check(found)
     return plan
 
 
@@ -200,9 +201,9 @@ def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
         now = ", ".join(sorted(plan.keys)) or "nothing"
         raise CheckpointError(f"{home} holds a sweep over {', '.join(sorted(axes))}, this is one over {now}", hint)
     for folder, config, settings in finished(plan, home):
-        cfg = compose.without_hydra(compose.compose(engine, config_name, "train", settings))
+        today = identity.config_of(load.settings(engine, config_name, "train", settings))
         what = f"{folder} holds a run of another configuration"
-        identity.require_same(config, identity.config_of(cfg), what, hint)
+        identity.require_same(config, today, what, hint)
 
 
 def finished(plan: Plan, home: Path) -> Iterator[tuple[Path, dict[str, Any], list[str]]]:

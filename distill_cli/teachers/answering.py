@@ -52,13 +52,13 @@ def way_of(job: Setup) -> Way:
     """
     asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items() if o.needs_teacher]
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
-    train, mode = job.data.train, job.plain["teacher"]["cache"]
+    train, mode = job.data.train, job.config.teacher.cache
     if layers and job.others:
         raise ConfigError(
             f"objective: {_wanting(asked)} learns from features, and so from one teacher alone",
             "with several teachers choose objectives on logits, as in objective=kd",
         )
-    if job.plain["teacher"]["joint"]:
+    if job.config.teacher.joint:
         way = Way("joint", layers, "is trained along with the student")
     elif not asked:
         return Way("unused", (), "not asked: labels only")
@@ -73,7 +73,7 @@ def way_of(job: Setup) -> Way:
         sizes = shapes(job.teacher, job.data.input) if layers else {}
         features = 4 * len(train) * views * sum(math.prod(sizes[path]) for path in layers)
         needed = size(4 * len(train) * len(job.data.classes) * views * len(job.teachers) + features)
-        if features <= job.plain["teacher"]["cache_limit"] * 2**30:
+        if features <= job.config.teacher.cache_limit * 2**30:
             what = "logits and features" if layers else "logits"
             of = f" of {views} view{'s' if views > 1 else ''}" if train.draws else ""
             return Way("cached", layers, f"its {what}{of} are cached, {needed}", views)
@@ -119,7 +119,7 @@ def mixture(logits: Sequence[Tensor], weights: Tensor, T: float = 1.0) -> Tensor
 
 def weights_of(job: Setup) -> Tensor:
     """The teachers' weights, (M,)."""
-    return torch.tensor([float(own.plain["teacher"]["weight"]) for own in job.teachers.values()])
+    return torch.tensor([float(one.weight) for one in arrangement.teachers(job.config).values()])
 
 
 class _Still:
@@ -139,7 +139,7 @@ class Frozen(_Still):
         self.model = job.teacher.eval().requires_grad_(False)
         self.device, self.dtype = job.device, job.dtype
         self.tap = Tap(self.model.net, way.layers)
-        self.forward = torch.compile(self.model) if job.plain["compile"] and way.kind == "live" else self.model
+        self.forward = torch.compile(self.model) if job.config.compile and way.kind == "live" else self.model
         self._measured = {name: logits.of_teacher(job, weights, name) for name in ("val", "test")}
         self._views = [
             {layer: logits.of_teacher(job, weights, "train", view, layer) for layer in (None, *way.layers)}
@@ -172,7 +172,7 @@ class Several(_Still):
 
     def __init__(self, job: Setup, members: Mapping[str, Frozen]) -> None:
         self.members, self.weights = list(members.values()), weights_of(job)
-        self.best = job.plain["teacher"]["choose"] == "best"
+        self.best = job.config.teacher.choose == "best"
 
     def __call__(self, batch: Batch, T: float = 1.0, student: Tensor | None = None) -> Output:
         answers = [member(batch).logits for member in self.members]
@@ -230,8 +230,8 @@ class _Learner:
     """A teacher under training, with its own optimizer."""
 
     def __init__(self, name: str, job: Setup, layers: Sequence[str]) -> None:
-        self.name, self.model, self.mutual = name, job.teacher.train(), job.plain["teacher"]["mutual"]
-        self.optimizer = fit_recipe(job.plain["teacher"]["fit"]).build(self.model.parameters(), "teacher.fit")
+        self.name, self.model, self.mutual = name, job.teacher.train(), job.config.teacher.mutual
+        self.optimizer = fit_recipe(job.config.teacher.fit).build(self.model.parameters(), "teacher.fit")
         self.tap, self.guard = Tap(self.model.net, layers), Guard(self.optimizer, job.device)
 
     def step(self, terms: Mapping[str, Tensor], step: int) -> None:

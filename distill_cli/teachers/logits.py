@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill_cli import models
 from distill_cli.base import ui
 from distill_cli.config.building import code_digest
 from distill_cli.models.features import shapes
@@ -21,8 +22,6 @@ from distill_cli.runs import store
 from distill_cli.tasks import metrics
 from distill_cli.training.setup import Setup
 
-# Keys of a teacher's node that play no part once its weights are given.
-NOT_ITS_OWN = ("checkpoint", "joint", "mutual", "weight", "choose", "cache", "cache_limit", "fit")
 LIBRARIES = ("torch", "torchvision", "timm")
 
 
@@ -53,12 +52,12 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
                 bar.update(len(given))
                 yield {"logits": given.cpu().numpy()}
 
-    if job.plain["teacher"]["cache"] == "off":
+    if job.config.teacher.cache == "off":
         return torch.from_numpy(np.concatenate([block["logits"] for block in compute()])).view(len(split), *shape)
     seen = {**split.draws, "view": view} if split.draws else None
     about = {
-        "teacher": job.names["teacher"],
-        "dataset": job.names["dataset"],
+        "teacher": job.config.teacher.name,
+        "dataset": job.config.dataset.name,
         "split": name + (f", view {view}" if seen else "") + (f", {layer}" if layer else ""),
         "precision": str(dtype).removeprefix("torch."),
     }
@@ -74,23 +73,22 @@ def of_teacher(job: Setup, weights: str, name: str, view: int = 0, layer: str | 
     return torch.from_numpy(kept["logits"]).view(len(split), *shape)
 
 
-def network_of(card: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a teacher's card that says which network it is, whatever its weights."""
-    return {key: value for key, value in card["model"].items() if key not in NOT_ITS_OWN}
+def network_of(job: Setup) -> dict[str, Any]:
+    """What says which network the job's teacher is, whatever its weights."""
+    return models.rebuild_node(job.config.teacher.network, job.teacher)
 
 
 def _depends(job: Setup) -> dict[str, Any]:
     """What every split's logits depend on beside the weights: the network and its code, its stem, the pixels, the classes,
     the normalisation.
     """
-    card = job.card("teacher")
-    target = card["model"]["_target_"]
+    target = job.config.teacher.node["_target_"]
     used = [name for name in LIBRARIES if name != "timm" or target.endswith(".timm")]
     return {
-        "model": network_of(card),
+        "model": network_of(job),
         "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
         "data": job.data.digest,
-        "input": card["input"],
+        "input": job.data.input.as_card(),
     }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from distill_cli import __version__, models
 from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint, slug
+from distill_cli.config import schema
 from distill_cli.config.building import code_digest
 from distill_cli.data import Data
 from distill_cli.models import Classifier, weights
@@ -38,12 +39,11 @@ class Prepared:
     weights: str
 
 
-def fit_epochs(node: Mapping[str, Any]) -> int:
+def fit_epochs(teacher: schema.Teacher) -> int:
     """How many epochs the teacher is fitted for: as said, else a few without a checkpoint and none with one."""
-    said = node["fit"]["epochs"]
-    if said is not None:
-        return int(said)
-    return 0 if node["checkpoint"] else FIT_EPOCHS
+    if teacher.fit.epochs is not None:
+        return teacher.fit.epochs
+    return 0 if teacher.checkpoint else FIT_EPOCHS
 
 
 def prepare(job: Setup) -> Prepared:
@@ -52,33 +52,35 @@ def prepare(job: Setup) -> Prepared:
     Raises:
         CheckpointError: teacher.checkpoint cannot be used.
     """
-    node, model, names, card = job.plain["teacher"], job.teacher, job.names, job.card("teacher")
-    checkpoint = checkpoint_of(node, job.data) if node["checkpoint"] else None
-    recipe, epochs = fit_recipe(node["fit"]), fit_epochs(node)
-    settings = job.settings(seed=node["fit"]["seed"], batch_size=node["fit"]["batch_size"], compile=False)
+    teacher, model, card = job.config.teacher, job.teacher, job.card("teacher")
+    checkpoint = checkpoint_of(teacher.checkpoint, teacher, job.data) if teacher.checkpoint else None
+    recipe, epochs, pretrained = fit_recipe(teacher.fit), fit_epochs(teacher), teacher.node.get("weights")
+    settings = job.settings(seed=teacher.fit.seed, batch_size=teacher.fit.batch_size, compile=False)
     fitting = {"epochs": epochs, **recipe.node, "batch_size": settings.batch_size, "seed": settings.seed}
     ingredients = {
-        "model": logits.network_of(card),
-        "weights": node.get("weights"),
+        "model": logits.network_of(job),
+        "weights": pretrained,
         "data": job.data.digest,
         "checkpoint": files.sha256(checkpoint) if checkpoint else None,
         "fit": {**fitting, "precision": str(settings.dtype), **_augmented(job.data)} if epochs else None,
         "seed": None if checkpoint else settings.seed,
-        "code": code_digest(node["_target_"]),
+        "code": code_digest(teacher.node["_target_"]),
     }
     digest = fingerprint(ingredients)
-    folder = job.root / "teachers" / f"{slug(names['dataset'])}-{slug(names['teacher'])}-{digest}"
+    folder = job.root / "teachers" / f"{slug(job.config.dataset.name)}-{slug(teacher.name)}-{digest}"
 
     def make(place: Path) -> None:
         started = time.perf_counter()
         if checkpoint:
             weights.load_into(model.net, weights.read_weights(checkpoint), str(checkpoint))
         if epochs:
-            ui.say(f"teacher: fitting {names['teacher']} on {names['dataset']}, {epochs} epoch(s); later runs reuse it")
+            ui.say(
+                f"teacher: fitting {teacher.name} on {job.config.dataset.name}, {epochs} epoch(s); later runs reuse it"
+            )
             stages = schedule.plain(epochs)
             fit_alone(model, stages, recipe, _new_views(job.data), settings, "teacher", job.checkpoints(place))
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
-        facts["origin"] = "checkpoint" if checkpoint else "pretrained" if node.get("weights") else "scratch"
+        facts["origin"] = "checkpoint" if checkpoint else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         written = weights.write_model(place, "teacher", model.net, card)
         for name, split in (("val", job.data.val), ("test", job.data.test)):
@@ -111,14 +113,14 @@ def _new_views(data: Data) -> Data:
     return replace(data, train=replace(data.train, views=0))
 
 
-def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
+def checkpoint_of(named: str, teacher: schema.Teacher, data: Data) -> Path:
     """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose card is then held against
     the data.
 
     Raises:
         CheckpointError: it was trained on other classes, or its bytes are not those that were written.
     """
-    path = Path(node["checkpoint"]).expanduser()
+    path = Path(named).expanduser()
     folder = path if path.is_dir() else path.parent
     if path.is_file() and not (path.suffix == ".safetensors" and (folder / "model.json").is_file()):
         return path
@@ -133,7 +135,7 @@ def checkpoint_of(node: Mapping[str, Any], data: Data) -> Path:
         )
     scaled = [key for key in ("mean", "std") if key in card["input"]]
     trained = {key: list(card["model"].get(key) or card["input"][key]) for key in scaled}
-    now = {key: list(node[key] or data.input.as_card()[key]) for key in scaled}
+    now = {key: list(getattr(teacher, key) or data.input.as_card()[key]) for key in scaled}
     if trained != now:
         flags = " ".join(f"teacher.{key}={values}".replace(" ", "") for key, values in trained.items())
         ui.warn(f"{path} was trained under another normalisation; {flags} restores it")

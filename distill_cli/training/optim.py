@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import functools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,9 +13,6 @@ from torch import nn
 from torch.optim import Optimizer
 
 from distill_cli.config import building, places, schema
-
-# Keys of an optimizer's node that are ours rather than its class's.
-OURS = ("curve", "warmup", "milestones", "gamma", "clip", "accumulate")
 
 
 @dataclass(frozen=True)
@@ -47,20 +44,31 @@ class Curve:
 
 @dataclass(frozen=True)
 class Recipe:
-    """An optimizer's node, read: what to build and how the loop is to drive it."""
+    """An optimizer's settings: what to build and how the loop is to drive it."""
 
-    node: Mapping[str, Any]
-    lr: float
-    curve: Curve
-    clip: float | None
-    accumulate: int
+    settings: schema.Optimizer
 
-    @classmethod
-    def read(cls, node: Mapping[str, Any]) -> Recipe:
-        known = {f.name: f.default for f in dataclasses.fields(schema.Optimizer)}
-        get = {key: node.get(key, known[key]) for key in ("lr", "curve", "warmup", "gamma", "clip", "accumulate")}
-        curve = Curve(get["curve"], get["warmup"], tuple(node.get("milestones") or ()), get["gamma"])
-        return cls(node, get["lr"], curve, get["clip"], get["accumulate"])
+    @property
+    def node(self) -> Mapping[str, Any]:
+        """All that is set of it, as composed."""
+        return self.settings.plain
+
+    @property
+    def lr(self) -> float:
+        return self.settings.lr
+
+    @property
+    def clip(self) -> float | None:
+        return self.settings.clip
+
+    @property
+    def accumulate(self) -> int:
+        return self.settings.accumulate
+
+    @functools.cached_property
+    def curve(self) -> Curve:
+        own = self.settings
+        return Curve(own.curve, own.warmup, tuple(own.milestones), own.gamma)
 
     def check(self, where: str) -> None:
         """Raise ConfigError, as `build` would, before there is anything to train."""
@@ -78,14 +86,13 @@ class Recipe:
         Raises:
             ConfigError: an unknown class or arguments it does not take.
         """
-        fused = dtype != torch.float16 or not self.node.get("momentum")
-        return building.build(self.node, Optimizer, where, leave_out=OURS, params=list(parameters), fused=fused)
+        fused = dtype != torch.float16 or not self.settings.momentum
+        return building.build(self.settings.node, Optimizer, where, params=list(parameters), fused=fused)
 
 
-def fit_recipe(fit: Mapping[str, Any]) -> Recipe:
+def fit_recipe(fit: schema.Fit) -> Recipe:
     """The optimizer of `teacher.fit`: the file it names, with its own lr and weight decay where given."""
-    own = {key: fit[key] for key in ("lr", "weight_decay") if fit[key] is not None}
-    return Recipe.read({**places.optimizer_node(fit["optimizer"]), **own})
+    return Recipe(places.optimizer_of(fit))
 
 
 def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:

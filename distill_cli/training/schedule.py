@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from distill_cli.config.schema import stage_objectives
+from distill_cli.config import schema
 
 
 @dataclass(frozen=True)
@@ -50,19 +49,23 @@ class Epoch:
     place: int
 
 
-def stages(schedule: Mapping[str, Mapping[str, Any]], objectives: Mapping[str, Any]) -> list[Stage]:
-    """The stages of a validated `schedule` node, in order; those of 0 epochs are left out."""
+def stages(chosen: Mapping[str, schema.Stage], objectives: Sequence[str]) -> list[Stage]:
+    """The stages of a schedule, in order; those of 0 epochs are left out.
+
+    Args:
+        objectives: the names of those that are chosen, which a stage uses unless it says its own.
+    """
     return [
         Stage(
             name,
-            node["epochs"],
-            _ramp(node["T"], node["shape"]),
-            _ramp(node["alpha"], node["shape"]),
-            tuple(stage_objectives(node, objectives)),
-            node["lr"],
+            stage.epochs,
+            Ramp(*stage.T, stage.shape),
+            Ramp(*stage.alpha, stage.shape),
+            schema.stage_objectives(stage, objectives),
+            stage.lr,
         )
-        for name, node in schedule.items()
-        if node["epochs"]
+        for name, stage in chosen.items()
+        if stage.epochs
     ]
 
 
@@ -83,8 +86,3 @@ def epochs(stages: Sequence[Stage]) -> Iterator[Epoch]:
 def progress(step: int, steps: int) -> float:
     """Where step 0 .. steps - 1 stands between 0 (the first) and 1 (the last)."""
     return step / (steps - 1) if steps > 1 else 0.0
-
-
-def _ramp(value: float | Sequence[float], shape: str) -> Ramp:
-    ends = [value] if isinstance(value, int | float) else list(value)
-    return Ramp(float(ends[0]), float(ends[-1]), shape)

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 
 from distill_cli import __version__, models, objectives, trackers
 from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import arrangement, kinds, schema
+from distill_cli.config import arrangement
 from distill_cli.config.building import code_digest
-from distill_cli.config.compose import choice
+from distill_cli.config.schema import Train
 from distill_cli.data import Data, load
 from distill_cli.models import Classifier
 from distill_cli.objectives import Loss, Objective
@@ -32,13 +29,11 @@ CARD_FORMAT = 1
 class Setup:
     """One job's parts, built and checked against each other; nothing trained or loaded yet.
 
-    `plain` is the configuration as resolved plain values; `names` say what the dataset and the models are called;
     `losses` are by stage; `remarks` are lines for the header by their label; `teachers` has the same job for each of its
     teachers by name, as if that one were its only one.
     """
 
-    plain: dict[str, Any]
-    names: dict[str, str]
+    config: Train
     device: torch.device
     dtype: torch.dtype
     data: Data
@@ -53,13 +48,11 @@ class Setup:
 
     @property
     def teachers(self) -> dict[str, Setup]:
-        found = {arrangement.FIRST: replace(self, others={})}
-        nodes = arrangement.teachers(self.plain)
-        for name, model in self.others.items():
-            plain = {**self.plain, "teacher": nodes[name], "teachers": {}}
-            names = {**self.names, "teacher": self.names[f"teachers.{name}"]}
-            found[name] = replace(self, plain=plain, names=names, teacher=model, others={})
-        return found
+        models = {arrangement.FIRST: self.teacher, **self.others}
+        return {
+            name: replace(self, config=replace(self.config, teacher=one, teachers={}), teacher=models[name], others={})
+            for name, one in arrangement.teachers(self.config).items()
+        }
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -70,81 +63,70 @@ class Setup:
 
     @property
     def root(self) -> Path:
-        return Path(self.plain["output_dir"])
-
-    @property
-    def batch_size(self) -> int:
-        return int(self.plain["batch_size"])
+        return Path(self.config.output_dir)
 
     def settings(self, **changes: Any) -> loop.Settings:
         """How the loop runs the student; with changes, something else."""
-        own = {key: self.plain[key] for key in ("seed", "batch_size", "compile", "debug")}
-        return loop.Settings(dtype=self.dtype, **{**own, **changes})
+        own = self.config
+        said = {"seed": own.seed, "batch_size": own.batch_size, "compile": own.compile, "debug": own.debug}
+        return loop.Settings(dtype=self.dtype, **{**said, **changes})
 
     def checkpoints(self, folder: Path) -> Checkpoints:
         """The checkpoints of what is trained in `folder`, saved as often as the configuration says."""
-        return Checkpoints(folder / "checkpoints", *schema.every(self.plain["save_every"]))
+        return Checkpoints(folder / "checkpoints", *self.config.save_every)
 
     def card(self, role: str) -> dict[str, Any]:
         """What model.json says: how to rebuild the model, and what its inputs and classes are."""
-        model = self.teacher if role == "teacher" else self.student
-        dataset = dict(self.plain["dataset"])
+        own, model = (self.config.teacher, self.teacher) if role == "teacher" else (self.config.student, self.student)
+        dataset = dict(self.config.dataset.plain)
         if dataset.get("root"):
             dataset["root"] = str(Path(dataset["root"]).expanduser().absolute())  # found again from any directory
         return {
             "format": CARD_FORMAT,
             "distill": __version__,
             "role": role,
-            "names": {"dataset": self.names["dataset"], "model": self.names[role]},
-            "model": models.rebuild_node(self.plain[role], model),
+            "names": {"dataset": self.config.dataset.name, "model": own.name},
+            "model": models.rebuild_node(own.plain, model),
             "classes": list(self.data.classes),
             "input": self.data.input.as_card(),
             "dataset": dataset,
         }
 
 
-def read(cfg: DictConfig | Mapping[str, Any], called: Mapping[str, str] | None = None) -> Setup:
-    """Load the data and build what a configuration names.
-
-    Args:
-        cfg: composed, or its plain values. called: what models are called where it is not what was chosen.
+def read(config: Train) -> Setup:
+    """Load the data and build what settings name.
 
     Raises:
         ConfigError, DataError: as the device, the builders and their checks say.
     """
-    plain: dict[str, Any] = kinds.plain(cfg) if isinstance(cfg, DictConfig) else dict(cfg)
-    runtime.prepare(plain["threads"])
-    device, terms, recipe = check(plain)
-    names = {"dataset": choice("dataset")}
-    names |= {role: str(plain[role].get("name") or choice(role)) for role in ("teacher", "student")}
-    names |= {f"teachers.{name}": str(node.get("name") or name) for name, node in plain["teachers"].items()}
-    names |= called or {}
-    stages = schedule.stages(plain["schedule"], terms)
-    how = plain["label_smoothing"], plain["rows_at_once"]
+    runtime.prepare(config.threads)
+    device, terms, recipe = check(config)
+    stages = schedule.stages(config.schedule, list(terms))
+    how = config.label_smoothing, config.rows_at_once
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *how) for s in stages}
-    if plain["teacher"]["joint"] and not any(loss.asks_teacher for loss in losses.values()):
+    if config.teacher.joint and not any(loss.asks_teacher for loss in losses.values()):
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
-    data = load(plain["dataset"], plain["workers"], store=Path(plain["output_dir"]) / "cache").to(device)
+    data = load(config.dataset, config.workers, store=Path(config.output_dir) / "cache").to(device)
     others = {}
-    for name, node in arrangement.teachers(plain).items():
-        with runtime.seeded("teacher", node["fit"]["seed"]):
-            others[name] = models.build(node, "teacher", data.input, len(data.classes))
+    for name, one in arrangement.teachers(config).items():
+        with runtime.seeded("teacher", one.fit.seed):
+            others[name] = models.build(one.plain, "teacher", data.input, len(data.classes))
     teacher = others.pop(arrangement.FIRST)
-    link = plain["link"]  # no two links of a chain start from the same weights
-    with runtime.seeded("student", plain["seed"], *filter(None, [link])):
-        student = models.build(plain["student"], "student", data.input, len(data.classes))
+    # no two links of a chain start from the same weights
+    with runtime.seeded("student", config.seed, *filter(None, [config.link])):
+        student = models.build(config.student.plain, "student", data.input, len(data.classes))
         remarks = dict(objective.connect(student, teacher, data) for objective in terms.values())
     for module in (teacher, *others.values(), student, *terms.values()):
         module.to(device)
-    remarks["precision"] = runtime.unused_bf16(plain["precision"], device)
+    remarks["precision"] = runtime.unused_bf16(config.precision, device)
     remarks = {label: text for label, text in remarks.items() if text}
-    dtype = runtime.dtype(plain["precision"], device)
-    return Setup(plain, names, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks, others)
+    dtype = runtime.dtype(config.precision, device)
+    return Setup(config, device, dtype, data, teacher, student, terms, stages, losses, recipe, remarks, others)
 
 
-def check(plain: dict[str, Any]) -> tuple[torch.device, dict[str, Objective], Recipe]:
+def check(config: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
     """Check all that can be without the data, which may take long to read: the device, and the arguments of every class.
 
     Returns:
@@ -153,17 +135,16 @@ def check(plain: dict[str, Any]) -> tuple[torch.device, dict[str, Objective], Re
     Raises:
         ConfigError: something does not exist, or does not take what it is given.
     """
-    device = runtime.device(plain["device"])
-    terms, recipe = objectives.build(plain["objective"]), Recipe.read(plain["optimizer"])
+    device = runtime.device(config.device)
+    terms, recipe = objectives.build(config.objective), Recipe(config.optimizer)
     recipe.check("optimizer")
-    fit_recipe(plain["teacher"]["fit"]).check("teacher.fit.optimizer")
-    for role in ("teacher", "student"):
-        models.check(plain[role], role)
-    for name, node in plain["teachers"].items():
-        models.check(node, "teacher", f"teachers.{name}")
-    for name, node in plain["chain"].items():
-        models.check(node, "student", f"chain.{name}")
-    trackers.check(plain["logger"])
+    fit_recipe(config.teacher.fit).check("teacher.fit.optimizer")
+    models.check(config.teacher, "teacher")
+    models.check(config.student, "student")
+    for group, chosen in (("teachers", config.teachers), ("chain", config.chain)):
+        for name, model in chosen.items():
+            models.check(model, f"{group}.{name}")
+    trackers.check({name: one.node for name, one in config.logger.items()})
     return device, terms, recipe
 
 
@@ -176,14 +157,15 @@ def user_code(plain: Any) -> dict[str, str]:
     return {**found, target: digest} if target and digest else found
 
 
-def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]:
+def idle_settings(job: Setup, teacher_epochs: int) -> list[str]:
     """Settings that were typed but change nothing in this job, each with the reason."""
-    typed = [override.partition("=")[0].lstrip("+") for override in HydraConfig.get().overrides.task]
-    by_stage = str(OmegaConf.to_container(cfg.schedule, resolve=False))
+    config = job.config
+    typed = [override.partition("=")[0].lstrip("+") for override in config.typed]
+    by_stage = config.source.written("schedule")
     names, terms = ", ".join(job.objectives), job.objectives.values()
     found = []
-    mixed = len(job.teachers) > 1 and job.plain["teacher"]["choose"] == "mean"
-    asks_T = mixed or any(own.plain["teacher"]["mutual"] for own in job.teachers.values())
+    mixed = len(config.teachers) > 0 and config.teacher.choose == "mean"
+    asks_T = mixed or any(one.mutual for one in arrangement.teachers(config).values())
     for key, used in (("T", asks_T or any(o.uses_T for o in terms)), ("alpha", any(o.alpha_weighted for o in terms))):
         if key in typed and not used:
             found.append(f"{key} has no effect with objective={names}")
@@ -200,10 +182,10 @@ def idle_settings(cfg: DictConfig, job: Setup, teacher_epochs: int) -> list[str]
     ]
     asked = {name for stage in job.stages for name in stage.objectives}
     found += [f"objective.{name} has no effect: no stage uses it" for name in job.objectives if name not in asked]
-    if job.plain["teacher"]["joint"]:
+    if config.teacher.joint:
         along = [key for key in typed if key in ("teacher.fit.epochs", "teacher.fit.batch_size")]
         found += [f"{key} has no effect: the teacher is trained along, on the student's batches" for key in along]
-    elif not teacher_epochs and not job.plain["chain"]:
+    elif not teacher_epochs and not config.chain:
         fitting = [key for key in typed if key.startswith("teacher.fit.") and key != "teacher.fit.epochs"]
         found += [f"{key} has no effect: the teacher is not fitted" for key in fitting]
     return found

@@ -18,7 +18,7 @@ import pytest
 
 from distill_cli.base import files, locks, names
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
-from distill_cli.config import kinds
+from distill_cli.config import values
 
 RACER = """
 import sys, time
@@ -375,14 +375,14 @@ def test_a_fingerprint_is_the_same_in_every_process() -> None:
     ],
 )
 def test_plain_values_fit_the_annotations_they_should(kind: Any, good: list[Any], bad: list[Any]) -> None:
-    assert [value for value in good if not kinds.fits(value, kind)] == []
-    assert [value for value in bad if kinds.fits(value, kind)] == []
+    assert [value for value in good if not values.fits(value, kind)] == []
+    assert [value for value in bad if values.fits(value, kind)] == []
 
 
 def test_annotations_are_said_in_words() -> None:
-    assert kinds.describe(int | None) == "a whole number or null"
-    assert kinds.describe(list[float]) == "a list, each entry a number"
-    assert kinds.describe(typing.Literal["A", "B"]) == "one of A, B"
+    assert values.describe(int | None) == "a whole number or null"
+    assert values.describe(list[float]) == "a list, each entry a number"
+    assert values.describe(typing.Literal["A", "B"]) == "one of A, B"
 
 
 @pytest.mark.parametrize(("one", "other"), [("ä", "ö"), ("größe", "grüße"), ("数据", "模型")])

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import make_pictures
+from helpers import make_pictures, recipe_of
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -44,7 +44,6 @@ from distill_cli.models.smallcnn import SmallCNN
 from distill_cli.models.zoo import torchvision
 from distill_cli.runs import checkpoints
 from distill_cli.training import loop
-from distill_cli.training.optim import Recipe
 
 for module in ("distillation", "dispatch", "commands.train", "commands.resume", "commands.eval"):
     importlib.import_module(f"distill_cli.{module}")  # so that no forked process has to
@@ -930,7 +929,7 @@ def measured_saves(place: Path, model: str, number: int) -> None:
     """In a process of its own, which then ends: five saves of a trained state timed, then as many as asked."""
     size, spec = (32, 32), PictureSpec(3, (32, 32), (0.5,), (0.5,))
     net = torchvision("resnet18", 10, size) if model == "resnet18" else SmallCNN([64, 128], 3, 10, size)
-    recipe = Recipe.read({"_target_": "torch.optim.Adam", "lr": 1e-3})
+    recipe = recipe_of({"_target_": "torch.optim.Adam", "lr": 1e-3})
     state = loop.begin(Classifier(net, spec), {}, recipe)
     F.cross_entropy(state.model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
     state.optimizer.step()

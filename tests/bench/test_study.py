@@ -15,7 +15,7 @@ import pytest
 from helpers import ROOT
 from scipy import stats
 
-from distill_cli.config import compose
+from distill_cli.config.load import load
 
 sys.path.append(str(ROOT / "tests" / "bench"))
 study, rows, table = (importlib.import_module(name) for name in ("study", "study_rows", "study_table"))
@@ -102,11 +102,8 @@ def test_what_a_row_tunes_is_what_has_an_effect_on_it() -> None:
 @pytest.mark.parametrize("row", [row for row in PLAN if row.part == "arrangements"], ids=lambda row: row.name)
 def test_recipes_compose(row: Any, tmp_path: Path) -> None:
     words = study.Job(row, "trial", 1, rows.settings(row, 2)[1]).words()
-    with compose.session("train") as engine:
-        cfg = compose.compose(
-            engine, "train", "train", [word.format(root=tmp_path, teacher=tmp_path) for word in words]
-        )
-    assert sum(stage.epochs for stage in cfg.schedule.values()) == row.epochs
+    settings = load("train", [word.format(root=tmp_path, teacher=tmp_path) for word in words])
+    assert sum(stage.epochs for stage in settings.schedule.values()) == row.epochs
 
 
 def test_validation_chooses_even_where_test_prefers_another_trial(made: list[dict[str, str]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import fcntl
 import os
 import pty
@@ -31,6 +30,7 @@ from distill_cli.cli.commands import list as listing
 from distill_cli.cli.completion import Paths, candidates
 from distill_cli.cli.pages import command_names
 from distill_cli.config import compose, places, schema
+from distill_cli.config.load import load
 
 
 @pytest.fixture(scope="module")
@@ -231,24 +231,23 @@ def reachable(line: str, word: str) -> Iterator[str]:
     ids=" ".join,
 )
 def test_the_keys_offered_are_those_of_the_composed_configuration(words: list[str]) -> None:
-    with compose.session("train") as engine:
-        cfg = compose.without_hydra(compose.compose(engine, "train", "train", words))
+    cfg = load("train", words).source.job
     offered = set(reachable(" ".join(["distill train", *words]), ""))
     assert {key for key in offered if not key.startswith("hydra.")} == set(leaves(cfg))
 
 
 def bounded_fields(shape: type, where: str = "") -> Iterator[tuple[str, Mapping[str, typing.Any]]]:
-    for field in dataclasses.fields(shape):
-        yield f"{where}{field.name}", field.metadata
-        if "node" in field.metadata:
-            yield from bounded_fields(field.metadata["node"], f"{where}{field.name}.")
-        if "nodes" in field.metadata:
-            yield from bounded_fields(field.metadata["nodes"], f"{where}{field.name}.any.")
+    for key in schema.keys(shape):
+        yield f"{where}{key.name}", key.rules
+        if "node" in key.rules:
+            yield from bounded_fields(key.rules["node"], f"{where}{key.name}.")
+        if "nodes" in key.rules:
+            yield from bounded_fields(key.rules["nodes"], f"{where}{key.name}.any.")
 
 
-@pytest.mark.parametrize("name", schema.SCHEMAS)
+@pytest.mark.parametrize("name", schema.SHAPES)
 def test_every_choice_the_schema_leaves_is_offered(name: str) -> None:
-    bounded = {key.replace(".any.", ".refine."): rules for key, rules in bounded_fields(schema.SCHEMAS[name])}
+    bounded = {key.replace(".any.", ".refine."): rules for key, rules in bounded_fields(schema.SHAPES[name])}
     few = {key: rules["choices"] for key, rules in bounded.items() if "choices" in rules}
     assert few
     for key, choices in few.items():

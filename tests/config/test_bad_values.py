@@ -12,7 +12,7 @@ from helpers import QUICK, distill, read_json
 from omegaconf import OmegaConf
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import compose, overrides
+from distill_cli.config import compose, load, overrides
 from distill_cli.config.overrides import PATH_KEYS
 from distill_cli.config.schema import every
 
@@ -22,7 +22,7 @@ def refusal(engine: object, command: str, text: str) -> str:
     try:
         words = [overrides.quoted(text)]
         overrides.parse(words, multirun=False)
-        compose.compose(engine, command, command, words)
+        load.settings(engine, command, command, words)
     except ConfigError as error:
         assert error.exit_code == 2
         return str(error)
@@ -171,8 +171,9 @@ def test_a_path_is_taken_as_typed(key: str, name: str) -> None:
                 assert error.hint.startswith("quote it: ")
                 assert name.startswith('"'), "only what looks quoted may be misread"
                 continue
-            cfg = compose.compose(engine, command, command, words[:count])
-            assert OmegaConf.select(cfg, key) == path
+            settings = load.settings(engine, command, command, words[:count])
+            whole = OmegaConf.create({**settings.source.job, "hydra": settings.source.hydra})
+            assert OmegaConf.select(whole, key) == path
 
 
 def test_a_run_lives_in_a_folder_of_any_name(tmp_path: Path) -> None:

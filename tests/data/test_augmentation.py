@@ -15,6 +15,8 @@ from helpers import make_pictures, pictures_in
 from torch import Tensor
 
 from distill_cli.base.runtime import sample_order, seed_of
+from distill_cli.config.records import read as record
+from distill_cli.config.schema import Dataset
 from distill_cli.data import Batch, Data, Split, load
 from distill_cli.data.augmentation import DRAWN, Augmentation, _rotated, draws
 
@@ -150,7 +152,7 @@ def folder(root: Path, workers: int = 0, **keys: Any) -> Data:
     """The pictures in `root`, augmented in every way unless the keys say otherwise."""
     every = {"flip": True, "crop": 2, "rotation": 20}
     node = {"_target_": "distill_cli.data.folder.image_folder", "root": str(root), "augmentation": every, **keys}
-    return load(node, workers)
+    return load(record(Dataset, node), workers)
 
 
 def test_pictures_held_and_streamed_by_any_number_of_workers_look_the_same(tmp_path: Path) -> None:

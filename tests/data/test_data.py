@@ -15,6 +15,8 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.config.records import read as record
+from distill_cli.config.schema import Dataset
 from distill_cli.data import Batch, Data, Part, PictureSpec, Split, assemble, load
 from distill_cli.data.digits import digits
 from distill_cli.data.folder import image_folder
@@ -541,7 +543,7 @@ def test_an_empty_file_of_a_set_is_called_damaged(tmp_path: Path) -> None:
 
 def hardened(**how: Any) -> Data:
     node = {"_target_": "distill_cli.data.digits.digits", "size": 8, "mean": None, "std": None, "split_seed": 0}
-    return load({**node, "val_fraction": 0.1, **how}, workers=0)
+    return load(record(Dataset, {**node, "val_fraction": 0.1, **how}), workers=0)
 
 
 def test_a_limit_keeps_so_many_of_each_class_in_the_order_of_the_data_and_leaves_the_rest_alone() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rows_from, signal_from, stored
+from helpers import recipe_of, rows_from, signal_from, stored
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -32,7 +32,6 @@ from distill_cli.tasks import metrics
 from distill_cli.tasks.rows import Dense
 from distill_cli.training import loop
 from distill_cli.training.loop import Settings, State
-from distill_cli.training.optim import Recipe
 from distill_cli.training.schedule import Ramp, Stage
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -507,7 +506,7 @@ class Guide:
         return metrics.logits_of(self.model, getattr(self.data, split), BATCH)
 
 
-HOW = Recipe.read({"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "accumulate": 2})
+HOW = recipe_of({"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "accumulate": 2})
 
 
 def begun(data: Data, objective: OnFeatures, seed: int = 0) -> State:

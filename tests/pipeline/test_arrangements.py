@@ -18,7 +18,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base.runtime import sample_order
-from distill_cli.config import compose, places
+from distill_cli.config import places
+from distill_cli.config.load import load
 from distill_cli.data import Batch
 from distill_cli.models import weights
 from distill_cli.objectives.logits import kd
@@ -87,8 +88,7 @@ class Taught(NamedTuple):
 
 def taught(*words: str) -> Taught:
     """What `distill train` has in hands when training starts."""
-    with compose.session("train") as engine:
-        job = setup.read(compose.compose(engine, "train", "train", [*SMALL, *words]))
+    job = setup.read(load("train", [*SMALL, *words]))
     way = answering.way_of(job)
     prepared = {} if way.joint else {name: preparing.prepare(own) for name, own in job.teachers.items()}
     return Taught(job, answering.start(job, way, prepared))
@@ -458,7 +458,7 @@ def test_the_assistant_is_another_network_when_it_is_told_so(tmp_path: Path) -> 
         ([*SEVERAL, "teacher.choose=worst"], "teacher.choose: no choice called 'worst'; choices: mean, best"),
         (["+chain.a=3"], "chain.a: should be a mapping of keys, got 3"),
         (["link=first"], "link: there is no link 'first' in the chain; there is no chain"),
-        (["teacher.joint=true", "teacher.checkpoint=x"], "so it takes no preparing.checkpoint"),
+        (["teacher.joint=true", "teacher.checkpoint=x"], "so it takes no teacher.checkpoint"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -555,7 +555,6 @@ ARRANGED: dict[str, tuple[list[str], list[str], tuple[bool, bool]]] = {
 
 @pytest.mark.parametrize("name", sorted(places.group_files("experiment")))
 def test_a_recipe_arranges_what_it_says(name: str) -> None:
-    with compose.session("train") as engine:
-        cfg = compose.compose(engine, "train", "train", [f"experiment={name}"])
-    along = (cfg.teacher.joint, cfg.teacher.mutual)
-    assert (list(cfg.chain), list(cfg.teachers), along) == ARRANGED.get(name, ([], [], (False, False)))
+    settings = load("train", [f"experiment={name}"])
+    along = (settings.teacher.joint, settings.teacher.mutual)
+    assert (list(settings.chain), list(settings.teachers), along) == ARRANGED.get(name, ([], [], (False, False)))

@@ -19,7 +19,10 @@ from torch import Tensor
 
 from distill_cli.base import ui
 from distill_cli.base.runtime import sample_order
-from distill_cli.config import building, compose, places
+from distill_cli.config import building, places
+from distill_cli.config.load import load as load_settings
+from distill_cli.config.records import read as record
+from distill_cli.config.schema import Dataset
 from distill_cli.data import Batch, Data, load, within
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
@@ -66,8 +69,7 @@ class Taught(NamedTuple):
 
 def read(*words: str) -> Setup:
     """The job that a command line describes, as `distill train` sets it up."""
-    with compose.session("train") as engine:
-        return setup.read(compose.compose(engine, "train", "train", line(*words)))
+    return setup.read(load_settings("train", line(*words)))
 
 
 def taught(*words: str) -> Taught:
@@ -550,9 +552,9 @@ def test_a_folder_larger_than_the_budget_is_streamed_and_gives_the_same_batches(
     for memory, expected in ((16, (False, False)), (17, (False, True)), (40, (False, True)), (41, (True, True))):
         for workers in (0,) if memory != 17 else (0, 2):
             here = {**node, "memory": memory * 768 / 2**30, "augmentation": augmentation}
-            data = load(here, workers)
+            data = load(record(Dataset, here), workers)
             assert tuple(split.source.held is not None for split in (data.train, data.test)) == expected
-            whole = load({**node, "augmentation": augmentation}, 0)
+            whole = load(record(Dataset, {**node, "augmentation": augmentation}), 0)
             for ours, theirs in zip(all_batches(data, (None, 1)), all_batches(whole, (None, 1)), strict=True):
                 assert torch.equal(ours.inputs, theirs.inputs)
                 assert torch.equal(ours.targets, theirs.targets)

@@ -22,11 +22,10 @@ import numpy as np
 import pytest
 import torch
 from helpers import QUICK, distill, read_json, rows, without_times
-from omegaconf import OmegaConf
 
 from distill_cli.base import files, locks
 from distill_cli.base.errors import CheckpointError, Terminated
-from distill_cli.config import compose
+from distill_cli.config.load import load
 from distill_cli.config.overrides import quoted
 from distill_cli.runs import identity
 from distill_cli.trackers import about, following, numbers
@@ -163,13 +162,9 @@ def mine(at: str = "", does: str = "raises") -> dict[str, Any]:
     return {"mine": {"_target_": "mine.Mine", "at": at, "does": does}}
 
 
-def shipped(*names: str) -> dict[str, Any]:
-    """The shipped loggers' configuration."""
-    with compose.session("train") as engine:
-        cfg = compose.compose(engine, "train", "train", [f"logger=[{','.join(names)}]"])
-    found = OmegaConf.to_container(cfg.logger, resolve=True)
-    assert isinstance(found, dict)
-    return {str(name): node for name, node in found.items()}
+def shipped(*names: str) -> dict[str, dict[str, Any]]:
+    """The shipped trackers' nodes."""
+    return {name: one.node for name, one in load("train", [f"logger=[{','.join(names)}]"]).logger.items()}
 
 
 def told(file: Path = Path("told.jsonl")) -> list[list[Any]]:
@@ -621,10 +616,8 @@ def test_a_logger_that_a_recipe_chooses_can_be_left_out(word: str, tmp_path: Pat
     (tmp_path / "conf" / "experiment").mkdir(parents=True)
     recipe = "# @package _global_\ndefaults:\n  - override /logger: [tensorboard, wandb]\n"
     (tmp_path / "conf" / "experiment" / "mine.yaml").write_text(recipe)
-    with compose.session("train") as engine:
-        chosen = compose.compose(engine, "train", "train", ["experiment=mine"])
-        assert list(chosen.logger) == ["tensorboard", "wandb"]
-        assert not compose.compose(engine, "train", "train", ["experiment=mine", quoted(word)]).logger
+    assert list(load("train", ["experiment=mine"]).logger) == ["tensorboard", "wandb"]
+    assert not load("train", ["experiment=mine", quoted(word)]).logger
 
 
 def test_loggers_are_no_part_of_what_a_run_is() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import rows_from, signal_from, stored
+from helpers import recipe_of, rows_from, signal_from, stored
 from torch import Tensor, nn
 
 from distill_cli import models
@@ -73,7 +73,7 @@ def student(data: Data, node: Mapping[str, Any] = SMALLCNN, seed: int = 0) -> Cl
 
 
 def recipe(name: str = "SGD", **keys: Any) -> Recipe:
-    return Recipe.read({"_target_": f"torch.optim.{name}", "lr": 0.05, **keys})
+    return recipe_of({"_target_": f"torch.optim.{name}", "lr": 0.05, **keys})
 
 
 TWO_STAGES = [Stage("imitate", 2, Ramp(4.0, 4.0), Ramp(0.8, 0.8), ("kd",)),

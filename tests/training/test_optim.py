@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import recipe_of
 from torch import nn
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.config.places import optimizer_node
-from distill_cli.training.optim import Curve, Recipe, restore
+from distill_cli.training.optim import Curve, restore
 
 
 def parameters() -> list[nn.Parameter]:
@@ -53,14 +54,14 @@ def test_a_run_of_one_step_has_a_learning_rate() -> None:
 
 
 def test_a_node_is_read_with_what_it_leaves_out() -> None:
-    recipe = Recipe.read({"_target_": "torch.optim.SGD"})
+    recipe = recipe_of({"_target_": "torch.optim.SGD"})
     assert (recipe.lr, recipe.curve, recipe.clip, recipe.accumulate) == (1e-3, Curve(), None, 1)
 
 
 def test_a_node_is_read_with_what_it_says() -> None:
     node = {"_target_": "torch.optim.SGD", "lr": 0.2, "curve": "step", "warmup": 0.05, "milestones": [0.3, 0.6],
             "gamma": 0.5, "clip": 2.0, "accumulate": 4}  # fmt: skip
-    recipe = Recipe.read(node)
+    recipe = recipe_of(node)
     assert recipe.curve == Curve("step", 0.05, (0.3, 0.6), 0.5)
     assert (recipe.lr, recipe.clip, recipe.accumulate) == (0.2, 2.0, 4)
 
@@ -77,7 +78,7 @@ def test_shipped_optimizers_are_built_with_their_arguments(
     name: str, kind: type[torch.optim.Optimizer], expected: dict[str, Any]
 ) -> None:
     ours = parameters()
-    built = Recipe.read(optimizer_node(name)).build(ours)
+    built = recipe_of(optimizer_node(name)).build(ours)
     assert type(built) is kind
     (group,) = built.param_groups
     assert {key: group[key] for key in expected} == expected
@@ -86,13 +87,13 @@ def test_shipped_optimizers_are_built_with_their_arguments(
 
 def test_a_users_arguments_reach_the_class() -> None:
     node = {**optimizer_node("adam"), "lr": 0.02, "betas": [0.5, 0.6], "eps": 1e-4, "amsgrad": True}
-    (group,) = Recipe.read(node).build(parameters()).param_groups
+    (group,) = recipe_of(node).build(parameters()).param_groups
     assert (group["lr"], tuple(group["betas"]), group["eps"], group["amsgrad"]) == (0.02, (0.5, 0.6), 1e-4, True)
 
 
 def test_a_built_optimizer_takes_the_step_it_should() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
-    built = Recipe.read({"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.5}).build([parameter])
+    built = recipe_of({"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.5}).build([parameter])
     (parameter * torch.tensor([3.0, 5.0])).sum().backward()
     built.step()
     assert parameter.tolist() == pytest.approx([1.0 - 0.1 * (3.0 + 0.5), -2.0 - 0.1 * (5.0 - 1.0)])
@@ -101,17 +102,17 @@ def test_a_built_optimizer_takes_the_step_it_should() -> None:
 def test_an_unknown_argument_is_refused_with_the_nearest_name() -> None:
     node = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentun": 0.9}
     with pytest.raises(ConfigError, match=r"optimizer\.momentun: SGD takes no such key; did you mean optimizer\.mom"):
-        Recipe.read(node).build(parameters())
+        recipe_of(node).build(parameters())
 
 
 def test_an_argument_of_another_class_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"teacher\.fit\.betas"):
-        Recipe.read({"_target_": "torch.optim.SGD", "betas": [0.9, 0.99]}).build(parameters(), "teacher.fit")
+        recipe_of({"_target_": "torch.optim.SGD", "betas": [0.9, 0.99]}).build(parameters(), "teacher.fit")
 
 
 def test_a_class_that_is_no_optimizer_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"torch\.nn\.Linear is not a Optimizer"):
-        Recipe.read({"_target_": "torch.nn.Linear"}).build(parameters())
+        recipe_of({"_target_": "torch.nn.Linear"}).build(parameters())
 
 
 def test_an_unknown_optimizer_file_is_refused_with_the_nearest_name() -> None:
@@ -133,7 +134,7 @@ def test_a_state_of_other_shapes_is_refused_before_a_fused_kernel_sees_it() -> N
 
 def test_half_precision_leaves_sgd_with_momentum_unfused() -> None:
     node = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
-    made = {dtype: Recipe.read(node).build([nn.Parameter(torch.zeros(2))], dtype=dtype)
+    made = {dtype: recipe_of(node).build([nn.Parameter(torch.zeros(2))], dtype=dtype)
             for dtype in (torch.float32, torch.float16)}  # fmt: skip
     assert made[torch.float32].param_groups[0]["fused"]
     assert not made[torch.float16].param_groups[0]["fused"]

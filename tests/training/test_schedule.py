@@ -10,24 +10,26 @@ import pytest
 from omegaconf import OmegaConf
 
 from distill_cli.config.places import conf_dir
-from distill_cli.config.schema import Stage as StageSchema
+from distill_cli.config.records import read
+from distill_cli.config.schema import Stage as StageSettings
+from distill_cli.config.structured import structured
 from distill_cli.training import schedule
 from distill_cli.training.schedule import Ramp, Stage
 
-OBJECTIVES = {"hint": None, "kd": None}
+OBJECTIVES = ["hint", "kd"]
 
 
 def shipped(name: str, T: float = 3.0, alpha: float = 0.7) -> list[Stage]:
     """The stages of a file in conf/schedule/ under the root's T and alpha, as composing fills them in."""
     file = OmegaConf.load(conf_dir() / "schedule" / f"{name}.yaml")
-    nodes = {key: OmegaConf.merge(OmegaConf.structured(StageSchema), file[key]) for key in file}
+    nodes = {key: OmegaConf.merge(OmegaConf.structured(structured(StageSettings)), file[key]) for key in file}
     root = OmegaConf.create({"T": T, "alpha": alpha, "schedule": nodes})
     plain: Any = OmegaConf.to_container(root, resolve=True)
-    return schedule.stages(plain["schedule"], OBJECTIVES)
+    return schedule.stages({key: read(StageSettings, one) for key, one in plain["schedule"].items()}, OBJECTIVES)
 
 
-def node(**keys: Any) -> dict[str, Any]:
-    return {"epochs": 1, "T": 3.0, "alpha": 0.7, "shape": "linear", "objective": None, "lr": None, **keys}
+def node(**keys: Any) -> StageSettings:
+    return read(StageSettings, {"T": 3.0, "alpha": 0.7, **keys})
 
 
 def values(stage: Stage, per_epoch: int) -> list[tuple[float, float]]:

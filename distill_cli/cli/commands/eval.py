@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
 from distill_cli.base import files, runtime, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import slug
-from distill_cli.config.compose import choice
+from distill_cli.config.records import read
+from distill_cli.config.schema import Dataset, Eval
 from distill_cli.data import Data, Spec, load, read_spec
 from distill_cli.models import Classifier, weights
 from distill_cli.models.cards import rebuild
@@ -49,47 +49,48 @@ class Found:
         return self.run or self.path.parent
 
 
-def run(cfg: DictConfig) -> dict[str, float]:
+def run(settings: Eval) -> dict[str, float]:
     """Evaluate one checkpoint; returns the student's metrics.
 
     Raises:
         CheckpointError: it cannot be used, or names code that is not trusted. DataError: the data cannot.
     """
-    runtime.prepare(cfg.threads)
-    device = runtime.device(cfg.device)
-    found, state = find(Path(cfg.ckpt).expanduser())
-    trust = list(cfg.trust)
-    spec = read_spec(found.card["input"], list(cfg.trust))
+    assert settings.ckpt is not None
+    runtime.prepare(settings.threads)
+    device = runtime.device(settings.device)
+    found, state = find(Path(settings.ckpt).expanduser())
+    trust, name = settings.trust, settings.split
+    spec = read_spec(found.card["input"], trust)
     role = "teacher" if found.card.get("role") == "teacher" else "student"
     student = rebuild(found.card, role, spec, state, str(found.path), trust).to(device)
-    data = load_data(cfg, found.card, spec, trust).to(device)
-    split = getattr(data, cfg.split)
-    logits = metrics.logits_of(student, split, cfg.batch_size)
+    data = load_data(settings, found.card, spec, trust).to(device)
+    split = getattr(data, name)
+    logits = metrics.logits_of(student, split, settings.batch_size)
     teachers = load_teachers(found, spec, trust)
-    theirs = [metrics.logits_of(model.to(device), split, cfg.batch_size) for model, _ in teachers]
+    theirs = [metrics.logits_of(model.to(device), split, settings.batch_size) for model, _ in teachers]
     together = mixture(theirs, torch.tensor([share for _, share in teachers])) if theirs else None
     scores = metrics.measure(logits, split.targets, together)
-    dataset = found.card["names"]["dataset"] if choice("dataset") == "stored" else choice("dataset")
+    dataset = found.card["names"]["dataset"] if settings.choices["dataset"] == "stored" else settings.choices["dataset"]
     of_teacher = None if together is None else metrics.measure(together, split.targets)
-    show(scores, of_teacher, f"{dataset} {cfg.split}", len(split))
+    show(scores, of_teacher, f"{dataset} {name}", len(split))
     facts: dict[str, Any] = {
         "checkpoint": str(found.path),
         "dataset": dataset,
-        "split": cfg.split,
+        "split": name,
         "samples": len(split),
     }
     facts["student"] = scores
-    if cfg.per_class:
+    if settings.per_class:
         facts["per_class"] = classes = metrics.per_class(logits, split.targets)
         rows = [[name, *(f"{classes[c][i]:.4f}" for c in ("precision", "recall", "f1")), f"{classes['support'][i]:,}"]
                 for i, name in enumerate(found.card["classes"])]  # fmt: skip
         ui.show(ui.table("by class", ["class", "precision", "recall", "f1", "samples"], rows))
-    if cfg.predictions is not None:
-        target = Path(cfg.predictions).expanduser()
+    if settings.predictions is not None:
+        target = Path(settings.predictions).expanduser()
         target.parent.mkdir(parents=True, exist_ok=True)
         files.write(target, predictions(found.card["classes"], split.targets, logits, together))
         ui.show(f"predictions: {target}")
-    ui.show(f"metrics: {write_metrics(found, facts, dataset, cfg.split)}")
+    ui.show(f"metrics: {write_metrics(found, facts, dataset, name)}")
     return scores
 
 
@@ -116,17 +117,17 @@ def _run_of(folder: Path) -> Path | None:
     return folder if (folder / "status.json").is_file() else None
 
 
-def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: Spec, trust: list[str]) -> Data:
+def load_data(settings: Eval, card: Mapping[str, Any], spec: Spec, trust: list[str]) -> Data:
     """The data to evaluate on, normalised as the checkpoint's were.
 
     Raises:
         CheckpointError: other classes or another size than the checkpoint was trained on.
     """
-    stored = choice("dataset") == "stored"
-    node: Any = OmegaConf.to_container(cfg.dataset, resolve=True) or card["dataset"]
+    stored = settings.choices["dataset"] == "stored"
+    dataset = settings.dataset or _dataset_of(card)
     if stored:
-        spec.check_node(node)
-    data = load(node, cfg.workers, trust if stored else None)
+        spec.check_node(dataset.plain)
+    data = load(dataset, settings.workers, trust if stored else None)
     if len(data.classes) != len(card["classes"]):
         raise CheckpointError(
             f"the checkpoint knows {len(card['classes'])} classes, this data set has {len(data.classes)}"
@@ -135,6 +136,19 @@ def load_data(cfg: DictConfig, card: Mapping[str, Any], spec: Spec, trust: list[
         ui.warn("the classes are called otherwise than in training; they are matched by position")
     spec.check(data.input)
     return data.normalised(spec)
+
+
+def _dataset_of(card: Mapping[str, Any]) -> Dataset:
+    """The data that a card describes.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    problems: list[str] = []
+    dataset = read(Dataset, card["dataset"], "dataset.", problems)
+    if problems:
+        raise CheckpointError("the checkpoint's card is damaged:\n" + "\n".join(problems))
+    return dataset
 
 
 def load_teachers(found: Found, spec: Spec, trust: list[str]) -> list[tuple[Classifier, float]]:

@@ -14,16 +14,13 @@ from __future__ import annotations
 
 from itertools import zip_longest
 
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.table import Table
 
 from distill_cli import models, objectives
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import kinds, yamls
-from distill_cli.config.compose import choice
+from distill_cli.config import schema
 from distill_cli.config.places import group_files
 from distill_cli.data import Data, Spec, load
 from distill_cli.models import Classifier, features
@@ -33,27 +30,28 @@ from distill_cli.training import setup
 Pairs = tuple[tuple[str, str], ...]  # paths in student and teacher
 
 
-def run(cfg: DictConfig) -> dict[str, Shapes]:
+def run(settings: schema.Train) -> dict[str, Shapes]:
     """Print the tables; returns every module's output shape for one picture, by role and path.
 
     Raises:
         ConfigError: a model cannot be built for these data.
     """
-    plain = kinds.plain(cfg)
-    setup.check(plain)
-    typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in HydraConfig.get().overrides.task}
-    roles = ["student", *(["teacher"] if "teacher" in typed else [])]
-    data = load(plain["dataset"], plain["workers"])
+    setup.check(settings)
+    typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in settings.typed}
+    roles: dict[str, schema.Student | schema.Teacher] = {"student": settings.student}
+    roles |= {"teacher": settings.teacher} if "teacher" in typed else {}
+    data = load(settings.dataset, settings.workers)
     found, built = dict[str, Shapes](), dict[str, Classifier]()
-    for role in roles:
-        model = built[role] = models.build(plain[role], role, data.input, len(data.classes))
+    for role, chosen in roles.items():
+        model = built[role] = models.build(chosen.plain, role, data.input, len(data.classes))
         found[role] = features.shapes(model, data.input)
-        name = plain[role].get("name") or choice(role)
-        ui.show(_table(f"{role} {name}, {models.num_parameters(model):,} parameters", model, found[role], data.input))
+        ui.show(
+            _table(f"{role} {chosen.name}, {models.num_parameters(model):,} parameters", model, found[role], data.input)
+        )
     if len(roles) == 1:
         ui.show("teacher=NAME beside it shows what objectives on features compare")
         return found
-    compared, refused = _compared(cfg, built["student"], built["teacher"], data)
+    compared, refused = _compared(settings, built["student"], built["teacher"], data)
     rows = [
         ["" if number else ", ".join(names), *sides]
         for pairs, names in compared.items()
@@ -70,15 +68,13 @@ def run(cfg: DictConfig) -> dict[str, Shapes]:
 
 
 def _compared(
-    cfg: DictConfig, student: Classifier, teacher: Classifier, data: Data
+    settings: schema.Train, student: Classifier, teacher: Classifier, data: Data
 ) -> tuple[dict[Pairs, list[str]], dict[str, list[str]]]:
     """The names of objectives on features by what they would compare, and by why they cannot."""
     compared, refused = dict[Pairs, list[str]](), dict[str, list[str]]()
-    for name, path in sorted(group_files("objective").items()):
+    for name in sorted(group_files("objective")):
         try:
-            node = {name: cfg.objective[name]} if name in cfg.objective else yamls.load(path)
-            plain = kinds.plain(OmegaConf.create({**cfg, "objective": node}))
-            for objective in objectives.build(plain["objective"]).values():
+            for objective in objectives.build(settings.source.objective(name)).values():
                 objective.connect(student, teacher, data)
                 if pairs := tuple(zip_longest(objective.student_layers, objective.teacher_layers, fillvalue="")):
                     compared.setdefault(pairs, []).append(name)

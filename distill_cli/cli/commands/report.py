@@ -68,7 +68,8 @@ def _trackers(folder: Path, settings: Sequence[str]) -> dict[str, Any]:
         ConfigError: there is no such tracker, or it takes no such key.
     """
     from distill_cli import trackers  # not for who sends nothing: Hydra takes its time to import
-    from distill_cli.config import compose, kinds, overrides
+    from distill_cli.config import overrides
+    from distill_cli.config.load import load
 
     run = identity.read(folder)
     results = Path(run["directory"], run["config"]["output_dir"])  # where a run's own tracker may keep what it keeps
@@ -78,8 +79,7 @@ def _trackers(folder: Path, settings: Sequence[str]) -> dict[str, Any]:
         raise ConfigError(
             f"{swept[0]}: lists several values", "several trackers are a list: logger=[tensorboard,wandb]"
         )
-    with compose.session("train") as engine:
-        nodes = dict(kinds.plain(compose.compose(engine, "train", "train", texts))["logger"])
+    nodes = {name: one.node for name, one in load("train", texts).logger.items()}
     trackers.check(nodes)
     return nodes
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.cli.commands import train
 from distill_cli.config import compose, overrides
+from distill_cli.config.load import load
 from distill_cli.runs import identity, stored
 from distill_cli.sweep import sweep
 
@@ -47,9 +48,7 @@ def run(words: Sequence[str]) -> int:
     known = identity.read(folder)
     texts = stored.merged(known, [*typed, f"run_dir={folder}"])
     stored.same_directory(known["directory"], known["config"]["output_dir"], typed)
-    with compose.session("train", config_dir) as engine:
-        compose.compose(engine, known["name"], "train", texts)
-        compose.run(engine, known["name"], train.run, texts)
+    train.run(load("train", texts, known["name"], config_dir))
     return 0
 
 

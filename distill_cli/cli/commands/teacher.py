@@ -14,32 +14,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from omegaconf import DictConfig
-
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import arrangement
+from distill_cli.config.schema import FIRST, Train
 from distill_cli.teachers import preparing as teachers
 from distill_cli.training import setup
 
 
-def run(cfg: DictConfig) -> dict[str, Any]:
+def run(settings: Train) -> dict[str, Any]:
     """Prepare the configured teachers; returns what teacher.json says of the first.
 
     Raises:
         ConfigError: the teacher is to be trained along with a student.
     """
-    job = setup.read(cfg)
-    if job.plain["teacher"]["joint"]:
+    job = setup.read(settings)
+    if settings.teacher.joint:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
     found = {name: _prepare(own) for name, own in job.teachers.items()}
-    return found[arrangement.FIRST]
+    return found[FIRST]
 
 
 def _prepare(job: setup.Setup) -> dict[str, Any]:
     prepared = teachers.prepare(job)
     columns = ("accuracy", "f1", "nll", "ece")
     rows = [[name, *(f"{prepared.facts[name][column]:.4f}" for column in columns)] for name in ("val", "test")]
-    ui.show(ui.table(f"{job.names['teacher']} on {job.names['dataset']}", ["", *columns], rows))
+    ui.show(ui.table(f"{job.config.teacher.name} on {job.config.dataset.name}", ["", *columns], rows))
     ui.show(f"teacher: {prepared.folder}")
     return prepared.facts

@@ -14,17 +14,13 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import DictConfig
-
-from distill_cli.base.errors import translated
+from distill_cli.base.errors import DistillError, translated
+from distill_cli.config.schema import Train
 from distill_cli.runs.run import Run
 from distill_cli.sweep import jobs
 
 
-def run(cfg: DictConfig) -> float:
+def run(settings: Train) -> float:
     """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`.
 
     torch is imported only once the folder is known to be ours to work in: who is refused is told at once.
@@ -32,8 +28,10 @@ def run(cfg: DictConfig) -> float:
     Raises:
         DistillError: as the parts say; the run folder's status.json then tells what went wrong.
     """
-    hydra = HydraConfig.get()
-    with Run(cfg, Path(hydra.runtime.output_dir), named=cfg.run_dir is not None) as folder, translated():
-        from distill_cli.pipeline import chain
+    try:
+        with Run(settings, settings.folder, named=settings.run_dir is not None) as folder, translated():
+            from distill_cli.pipeline import chain
 
-        return jobs.score_of(chain.distill(cfg, folder), cfg.optimize)
+            return jobs.score_of(chain.distill(settings, folder), settings.optimize)
+    except SystemExit as error:
+        raise DistillError(f"the code of this run ended Python: sys.exit({error.code})") from error

@@ -8,16 +8,7 @@ import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omegaconf import OmegaConf
-
 LARGEST = 2**31 - 1  # the most that every library below takes as a count, a size or a seed
-
-
-def plain(cfg: Any) -> dict[str, Any]:
-    """A configuration's mapping as plain values, its interpolations resolved."""
-    values = OmegaConf.to_container(cfg, resolve=True)
-    assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
 
 
 def fits(value: Any, kind: Any) -> bool:

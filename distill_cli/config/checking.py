@@ -1,0 +1,118 @@
+"""A composed configuration -> checked settings: its records, and what only shows when several keys are read together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar, cast
+
+from distill_cli.base.errors import ConfigError, did_you_mean
+from distill_cli.config import arrangement
+from distill_cli.config.records import read
+from distill_cli.config.schema import FIRST, Fit, Settings, Teacher, Train, keys, stage_objectives
+from distill_cli.config.values import shown
+
+NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a teacher or a link: a folder is called so
+
+Checked = TypeVar("Checked", bound=Settings)
+
+
+def checked(shape: type[Checked], values: Mapping[str, Any], **about: Any) -> Checked:
+    """The settings that a configuration holds.
+
+    Args:
+        values: its resolved plain values. about: the fields of settings that are no keys.
+
+    Raises:
+        ConfigError: naming every key that is wrong, its value and what is allowed there.
+    """
+    problems: list[str] = []
+    settings = read(shape, values, problems=problems, plain=values, **about)
+    # A stage that follows T or alpha would only repeat the complaint about it.
+    told = {problem for problem in problems if not problem.startswith("schedule.")}
+    problems = [p for p in problems if p in told or re.sub(r"^schedule\.[^.]+\.", "", p) not in told]
+    if isinstance(settings, Train):
+        sound = not problems
+        problems += _train_problems(settings)
+        if sound:
+            settings, more = cast("tuple[Checked, list[str]]", _arranged(settings))
+            problems += more
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return settings
+
+
+def _train_problems(settings: Train) -> Iterator[str]:
+    """What only shows when several keys are read together."""
+    objectives = list(settings.objective)
+    if not objectives:
+        yield "objective: nothing is chosen; pick one or a list, as in objective=kd"
+    if not settings.schedule:
+        yield "schedule: has no stages; pick one, as in schedule=two_stage"
+    elif all(stage.epochs == 0 for stage in settings.schedule.values()):
+        yield "schedule: every stage has 0 epochs, so nothing would be trained"
+    for name, stage in settings.schedule.items():
+        for used in stage_objectives(stage, objectives):
+            if used not in objectives:
+                yield (
+                    f"schedule.{name}.objective: {used!r} is not among the chosen objectives "
+                    f"({', '.join(objectives)}); try objective=[{','.join([*objectives, used])}]"
+                )
+    if (settings.dataset.mean is None) != (settings.dataset.std is None):
+        yield "dataset.mean and dataset.std belong together: give both, or neither"
+    if settings.teacher.joint and settings.optimizer.accumulate != 1:
+        yield "optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1"
+    yield from _teacher_problems(settings.teacher, "teacher")
+
+
+def _teacher_problems(teacher: Teacher, key: str) -> Iterator[str]:
+    """What is wrong with a teacher's keys when they are read together."""
+    if (teacher.mean is None) != (teacher.std is None):
+        yield f"{key}.mean and {key}.std belong together: give both, or neither"
+    if teacher.joint and teacher.checkpoint:
+        yield f"{key}.joint: trains the teacher along with the student, so it takes no {key}.checkpoint"
+    if teacher.mutual and not teacher.joint:
+        yield f"{key}.mutual: only a teacher that is trained along learns from the student: {key}.joint=true"
+
+
+def _arranged(settings: Train) -> tuple[Train, list[str]]:
+    """The settings with what further teachers take from the first one, and what is wrong with who teaches whom."""
+    chain, members = settings.chain, settings.teachers
+    problems = []
+    if settings.link is not None and settings.link not in chain:
+        links = f"links: {', '.join(chain)}" if chain else "there is no chain"
+        problems.append(f"link: there is no link {settings.link!r} in the chain; {links}")
+    for key, names in (("chain", chain), ("teachers", members)):
+        odd = [name for name in names if not NAME.fullmatch(name)]
+        problems += [f"{key}.{name}: should be called by letters, digits, - and _ only" for name in odd]
+    if FIRST in members:
+        problems.append("teachers.teacher: that is what the one of `teacher=` is called; choose another name")
+    problems += [said for name, one in members.items() for said in _member_problems(one.plain, f"teachers.{name}")]
+    if problems:
+        return settings, problems
+    whole = {}
+    for place, (name, member) in enumerate(members.items(), start=1):
+        node = arrangement.inherited(settings.teacher.plain, member.plain, place)
+        whole[name] = read(Teacher, node, f"teachers.{name}.", problems)
+        problems += _teacher_problems(whole[name], f"teachers.{name}")
+    settings = replace(settings, teachers=whole)
+    if len({teacher.joint for teacher in arrangement.teachers(settings).values()}) > 1:
+        problems.append("teachers: some are trained along and some are not (joint); let all be one or the other")
+    if settings.teacher.joint and settings.teacher.choose == "best":
+        problems.append("teacher.choose: best is for teachers that are not trained along; those answer by their mean")
+    return settings, problems
+
+
+def _member_problems(node: Mapping[str, Any], where: str) -> Iterator[str]:
+    """What a further teacher says that it cannot, or that would have no effect."""
+    fit, names = node.get("fit", {}), [key.name for key in keys(Fit)]
+    if not isinstance(fit, Mapping):
+        yield f"{where}.fit: should be a mapping of keys, got {shown(fit)}"
+        return
+    for name in fit:
+        if name not in names:
+            guess = did_you_mean(name, names, f"{where}.fit.")
+            yield f"{where}.fit.{name}: there is no such key. {guess}keys: {', '.join(names)}"
+    if "choose" in node:
+        yield f"{where}.choose: belongs to the first teacher: teacher.choose={node['choose']}"

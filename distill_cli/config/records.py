@@ -1,0 +1,145 @@
+"""A plain mapping -> the frozen record of its kind, each key's type and bounds checked on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from distill_cli.base.errors import did_you_mean
+from distill_cli.config.schema import INTERVAL, UNITS, Fit, Key, Open, Settings, Teacher, every, keys
+from distill_cli.config.values import LARGEST, complaint, describe, fits, shown
+
+Record = TypeVar("Record")
+
+
+def read(
+    shape: type[Record], values: Mapping[str, Any], where: str = "", problems: list[str] | None = None, **about: Any
+) -> Record:
+    """The record that a mapping holds; where a value is wrong, it has the key's default.
+
+    Args:
+        where: what stands before its keys in messages. problems: takes every complaint; None: there can be none.
+        about: the record's fields that are no keys.
+    """
+    told: list[str] = []
+    if issubclass(shape, Open):
+        about["plain"] = values
+    for key in keys(shape):
+        if key.name in values:
+            about[key.name] = _value(f"{where}{key.name}", values[key.name], key, shape, told)
+            continue
+        if key.name == "_target_":
+            told.append(f"{where.rstrip('.')}: has no _target_, the class or function to build")
+        elif shape in (Teacher, Fit):
+            told.append(f"{where}{key.name}: is needed and was taken out")
+        about[key.name] = _value("", key.default, key, shape, [])
+    names = {key.name for key in keys(shape)}
+    for name in values:
+        if name not in names:  # of the class's own
+            _numbers(f"{where}{name}", values[name], {}, told)
+    if problems is not None:
+        problems += told
+    else:
+        assert not told, told
+    return shape(**about)
+
+
+def _value(where: str, value: Any, key: Key, shape: type, problems: list[str]) -> Any:
+    """What a record has of a value, or the key's default where it is wrong."""
+    rules, count = key.rules, len(problems)
+    if "node" in rules:
+        return _node(where, value, key, shape, problems)
+    if "nodes" in rules:
+        return _nodes(where, value or {}, rules["nodes"], problems)
+    if "form" in rules:
+        found = FORMS[rules["form"]](where, value, rules, problems)
+        return found if len(problems) == count else FORMS[rules["form"]]("", key.default, {}, [])
+    if type(value) is not key.kind and not fits(value, key.hint):
+        problems.append(f"{where}: should be {describe(key.hint)}, got {shown(value)}")
+        return key.default
+    if not isinstance(value, str):
+        _numbers(where, value, rules, problems)
+    elif rules.get("filled") and not value.strip():
+        problems.append(f"{where}: is empty; leave it out, or give a value")
+    elif "choices" in rules and value not in rules["choices"]:
+        guess = did_you_mean(value, rules["choices"])
+        problems.append(f"{where}: no choice called {shown(value)}; {guess}choices: {', '.join(rules['choices'])}")
+    return value
+
+
+def _node(where: str, value: Any, key: Key, shape: type, problems: list[str]) -> Any:
+    of, chosen = key.rules["node"], issubclass(shape, Settings)
+    if isinstance(value, Mapping) and (value or not chosen):
+        return read(of, value, f"{where}.", problems)
+    if chosen and key.optional:
+        return None
+    if chosen:
+        problems.append(f"{where}: nothing is chosen; pick one, as in {where}=NAME (`distill list` shows them)")
+    elif value is not None or key.default is not None:
+        problems.append(f"{where}: should be a mapping of keys, got {shown(value)}")
+    return read(of, {}, problems=[])
+
+
+def _nodes(where: str, nodes: Mapping[str, Any], of: type, problems: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, node in nodes.items():
+        if isinstance(node, Mapping):
+            found[name] = read(of, node, f"{where}.{name}.", problems)
+        else:
+            problems.append(f"{where}.{name}: should be a mapping of keys, got {shown(node)}")
+    return found
+
+
+def _numbers(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> None:
+    """Complain about the numbers in a value, at any depth."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            _numbers(f"{where}.{name}", inner, rules, problems)
+    elif isinstance(value, list):
+        for inner in value:
+            _numbers(where, inner, rules, problems)
+    elif isinstance(value, int | float) and not isinstance(value, bool) and (wrong := complaint(value, rules)):
+        problems.append(f"{where}: {wrong}")
+
+
+def _ramp(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[float, float]:
+    ends = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if len(ends) > 2 or not ends:
+        problems.append(f"{where}: should be a number or [from, to], got {shown(value)}")
+    for number in ends[:2]:
+        if fits(number, float):
+            _numbers(where, number, rules, problems)
+        else:
+            problems.append(f"{where}: should be a number, got {shown(number)}")
+    return (0.0, 0.0) if problems else (float(ends[0]), float(ends[-1]))
+
+
+def _names(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[str, ...] | None:
+    names = [value] if isinstance(value, str) else value
+    if value is None or fits(names, list[str]):
+        return None if value is None else tuple(names)
+    problems.append(f"{where}: should be an objective's name or a list of them, got {shown(value)}")
+    return None
+
+
+def _every(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[int | None, float | None]:
+    found = INTERVAL.fullmatch(value) if isinstance(value, str) else None
+    timed = found is not None and 0 < float(found[1]) * UNITS[found[2]] <= LARGEST
+    if not (timed or value is None or _is_count(value)):
+        problems.append(f"{where}: should be a number of steps, or a time as in 60s, 5m or 1h, got {shown(value)}")
+        return None, None
+    return every(value)
+
+
+def _size(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> int | str:
+    if value != "auto" and not _is_count(value):
+        problems.append(f"{where}: should be auto or a number of pixels, got {shown(value)}")
+    return "auto" if problems else value
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
+
+
+FORMS: dict[str, Callable[[str, Any, Mapping[str, Any], list[str]], Any]]
+FORMS = {"ramp": _ramp, "names": _names, "every": _every, "size": _size}
