@@ -31,14 +31,15 @@ def main() -> NoReturn:
     """Work until the run is over, or gone."""
     for number in stopping.SIGNALS:
         signal.signal(number, signal.SIG_IGN)  # when to end is the run's to say
-    orders, voice = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(1), "w", 1, "utf-8")
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # no tracker may ask a question,
-    os.dup2(2, 1)  # and what it prints is for the log
+    orders, voice = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(2), "w", 1, "utf-8")
     job = json.loads(orders.readline())
     name, folder = job["name"], Path(job["folder"])
+    ui.log_to(folder / "train.log")
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # no tracker may ask a question,
+    for stream in (1, 2):  # and what it prints is for the log
+        os.dup2(os.open(folder / "train.log", os.O_WRONLY | os.O_APPEND), stream)
     ends: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(orders, ends), daemon=True).start()
-    ui.log_to(folder / "train.log")
 
     def say(text: str, speak: Callable[[str], None] = ui.say) -> None:
         with suppress(OSError), redirect_stderr(voice):  # a terminal that is gone is no reason to stop

@@ -26,7 +26,7 @@ TOLD = (3, -signal.SIGALRM)  # exit codes of a tracker's process that has failed
 
 # -P: what lies in the current directory must not stand in for an installed package; the run's own path is given.
 START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv.pop()); from distill_cli.trackers.follower import main; main()"
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from distill_cli.trackers.follower import main; main()"
 )
 
 Nodes = Mapping[str, Mapping[str, Any]]  # the trackers' configuration by name, as `trackers.check` passes it
@@ -76,7 +76,13 @@ class Following:
         for name, node in nodes.items():
             try:
                 _require(getattr(check({name: node})[name], "package", ""))
-                self._processes[name] = self._start({**job, "name": name, "node": dict(node)})
+                self._processes[name] = subprocess.Popen(
+                    [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
+                    stdin=subprocess.PIPE,  # by whose end the process hears that this one is gone
+                    bufsize=0,
+                    start_new_session=True,  # Ctrl-C and a closing terminal are for the run to hear
+                )
+                _tell(self._processes[name], json.dumps({**job, "name": name, "node": dict(node)}))
             except Exception as error:  # whatever it is, it costs this tracker only
                 self._warn(name, str(error) or type(error).__name__)
 
@@ -101,22 +107,6 @@ class Following:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-
-    def _start(self, job: Mapping[str, Any]) -> subprocess.Popen[bytes]:
-        log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, 0o644)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, json.dumps(sys.path)],
-                stdin=subprocess.PIPE,  # by whose end the process hears that this one is gone
-                stdout=2,  # where its one line goes
-                stderr=log,
-                bufsize=0,
-                start_new_session=True,  # Ctrl-C and a closing terminal are for the run to hear
-            )
-        finally:
-            os.close(log)
-        _tell(process, json.dumps(job))
-        return process
 
     def _warn(self, name: str, reason: str) -> None:
         self.failed.add(name)

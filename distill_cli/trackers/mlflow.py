@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -18,12 +19,7 @@ ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
 
 class MLflow(Logger):
-    """Metrics by optimizer step, the configuration as parameters, the final numbers as metrics, the report as an artifact.
-
-    Args:
-        tracking_uri: null: what MLFLOW_TRACKING_URI says, else the local store.
-        store: the local store's folder, for many runs: a data base and what belongs to it.
-    """
+    """Metrics by optimizer step, the configuration as parameters, the final numbers as metrics, the report as an artifact."""
 
     package: ClassVar[str] = "mlflow"
 
@@ -40,14 +36,12 @@ class MLflow(Logger):
 
         self.about, self.step = run, after
         local = f"sqlite:///{quote(str(self.store / 'mlflow.db'))}"  # MLflow 3 refuses a store of plain files
-        if self.uri:
-            self.client = MlflowClient(tracking_uri=self.uri)
-            experiment = self._experiment(None)
-        else:
+        if not self.uri:
             self.store.mkdir(parents=True, exist_ok=True)
-            with locks.exclusive(self.store / ".lock"):  # two runs must not both lay out a new data base
-                self.client = MlflowClient(tracking_uri=local)
-                experiment = self._experiment((self.store / "artifacts").as_uri())
+        # Two runs must not both lay out a new data base.
+        with nullcontext() if self.uri else locks.exclusive(self.store / ".lock"):
+            self.client = MlflowClient(tracking_uri=self.uri or local)
+            experiment = self._experiment(None if self.uri else (self.store / "artifacts").as_uri())
         known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'", max_results=1)
         if known:
             self.id = known[0].info.run_id

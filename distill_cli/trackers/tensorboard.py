@@ -12,11 +12,7 @@ from distill_cli.trackers import About, Logger, numbers
 
 
 class TensorBoard(Logger):
-    """Scalars by optimizer step; the configuration, the summary and where the report is as text.
-
-    Args:
-        dir: null: tensorboard/ in the run's folder. Else a folder for many runs, each in one of its own.
-    """
+    """Scalars by optimizer step, the final numbers among them; the configuration and the report's path as text."""
 
     package: ClassVar[str] = "tensorboard"
 
@@ -34,7 +30,8 @@ class TensorBoard(Logger):
         if after:  # readers then drop what an earlier file holds beyond this step
             self.writer.add_event(Event(step=after + 1, session_log=SessionLog(status=SessionLog.START)))
         else:
-            self._text("config", _table(run.parameters))
+            table = [("key", "value"), ("---", "---"), *run.parameters.items()]
+            self._text("config", "".join(f"| {key} | {value} |\n" for key, value in table))
             self._text("overrides", " ".join(run.overrides) or "none")
         self.writer.flush()
         return f"tensorboard --logdir {shlex.quote(str(folder))}"
@@ -63,9 +60,3 @@ class TensorBoard(Logger):
         from tensorboard.plugins.text.summary_v2 import text_pb
 
         self.writer.add_event(self.event(step=self.step, wall_time=time.time(), summary=text_pb(tag, text)))
-
-
-def _table(values: Mapping[str, Any]) -> str:
-    """A Markdown table."""
-    rows = "".join(f"| {key} | {value} |\n" for key, value in values.items())
-    return f"| key | value |\n| --- | --- |\n{rows}"

@@ -12,14 +12,7 @@ from distill_cli.trackers import About, Logger, numbers
 
 
 class WandB(Logger):
-    """Metrics by optimizer step, the configuration, the final numbers as the summary, the report as an artifact.
-
-    A run that is gone on with is the same run there.
-
-    Args:
-        entity: a user or a team; null: the default of whoever is logged in.
-        mode: null: what WANDB_MODE or `wandb offline` say, else online.
-    """
+    """Metrics by optimizer step, the configuration, the final numbers as the summary, the report as an artifact."""
 
     package: ClassVar[str] = "wandb"
 

@@ -460,7 +460,8 @@ def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> N
         signal.signal(signal.SIGALRM, before)
 
 
-def test_when_the_run_is_killed_its_loggers_close_and_end(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at", ["", "close"])
+def test_when_the_run_is_killed_its_loggers_close_and_end_even_where_they_hang(at: str, tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     wrote(run, ROWS)
     (run / "metrics.jsonl").rename(run / "new.jsonl")
@@ -468,7 +469,7 @@ def test_when_the_run_is_killed_its_loggers_close_and_end(tmp_path: Path) -> Non
 import os, time
 from pathlib import Path
 from distill_cli.trackers.following import following
-with following({mine()!r}, Path({str(run)!r})):
+with following({mine(at, "hangs")!r}, Path({str(run)!r})):
     Path({str(run)!r}, "new.jsonl").rename(Path({str(run)!r}, "metrics.jsonl"))
     while not Path("told.jsonl").exists():
         time.sleep(0.05)
