@@ -1,10 +1,11 @@
 """README, the manual and CONTRIBUTING: every link leads somewhere, every `distill` line is one that `distill` takes.
 
 What is tried: the lines of ```sh blocks and the inline code that begin with `distill`. A line that trains (`train`, `teacher`,
-`inspect`) is composed with `--cfg job`, of an axis its first value; where it names a model or a data set that the page itself
-makes, `distill inspect` builds it. All other verbs run as typed, on a small run that stands for RUN and lies where a sweep's would;
-only `resume SWEEP` is left to the tests of sweeps. A verb alone is asked for its help. Lines of other programs are not run: only
-the files they name must exist.
+`inspect`) is composed with `--cfg job`, of an axis its first value. Where it names a model or a data set that the page itself
+makes, `distill inspect` builds it; with an objective of the page's it trains on little data. All other verbs run as typed, on a
+small run that stands for RUN and lies where a sweep's would. Two things are left to other tests: `resume SWEEP`, and the sending
+of a run to a tracker, of which the settings are composed. A verb alone is asked for its help. Lines of other programs are not
+run: only the files they name must exist.
 """
 
 from __future__ import annotations
@@ -90,8 +91,13 @@ def tried(words: list[str], built: tuple[str, ...] = ()) -> list[str]:
         return ["--help"] if verb.startswith("-") else [verb, "--help"]
     if "-m" in rest:
         rest = [single(word) for word in rest if word != "-m"]
-    if any(word.partition("=")[2] in built for word in rest):
+    chosen = {word.partition("=")[2] for word in rest}
+    if chosen & {path.stem for path in Path("conf").glob("objective/*.yaml")}:
+        return [verb, *QUICK, "dataset.limit=200", *rest]
+    if chosen & set(built):
         return ["inspect", *rest]
+    if trackers := [word for word in rest if verb == "report" and word.startswith("logger")]:
+        return ["train", *trackers, "--cfg", "job"]
     if verb in COMPOSED:
         return [verb, *rest, "--cfg", "job"]
     return [verb, *(word.replace("TOPIC", "sweeps") for word in rest)]
@@ -195,7 +201,7 @@ def test_every_setting_that_a_page_names_exists(capsys: pytest.CaptureFixture[st
                 )
                 continue
             for choice in value.strip("[]").split(","):
-                ours = choice.islower() and choice not in ("mynet", "mydata", "submitit_local")
+                ours = choice.islower() and choice not in ("mynet", "mydata", "mine", "submitit_local")
                 assert not ours or (folder / f"{choice}.yaml").exists(), f"{name}: no {key} {choice}"
 
 
