@@ -32,10 +32,10 @@ def short(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
 
-def logarithmic(lines: Sequence[Line]) -> bool:
-    """Return whether values are so far apart that only a logarithmic axis shows them all."""
+def logarithmic(lines: Sequence[Line], percent: bool = False) -> bool:
+    """Return whether values, unless in percent, are so far apart that only a logarithmic axis shows them all."""
     values = [value for line in lines for value in line.y]
-    return bool(values) and min(values) > 0 and max(values) > 30 * min(values)
+    return not percent and bool(values) and min(values) > 0 and max(values) > 30 * min(values)
 
 
 def curves(
@@ -51,16 +51,14 @@ def curves(
     """Return lines over epochs with the stages as bands behind them, on a logarithmic axis where they need one.
 
     Args:
-        percent: the y axis is in percent. limits: its ends.
+        percent: the y axis is in percent, and never logarithmic. limits: its ends.
         mark: a point of the student's, and what is said of it.
     """
 
     def draw(axes: Axes) -> None:
         for line in lines:
-            axes.plot(line.x, line.y, **line.style)
-            if len(line.x) == 1:
-                axes.plot(line.x, line.y, "o", color=COLOURS[line.colour], markersize=4)
-        if limits == (None, None) and logarithmic(lines):
+            axes.plot(line.x, line.y, marker="o" if len(line.x) == 1 else "", markersize=4, **line.style)
+        if limits == (None, None) and logarithmic(lines, percent):
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(lambda *_: "")
         axes.yaxis.set_major_formatter(PercentFormatter(1) if percent else "{x:.4g}")

@@ -76,7 +76,7 @@ def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
         mark = (epoch, best, f"best {best:.2%}")
     finding += "".join(f"; {line.label} {shown.format(line.y[0])}" for line in lines) + "."
     lines.append(student)
-    finding += " The scale is logarithmic." if logarithmic(lines) else ""
+    finding += " The scale is logarithmic." if logarithmic(lines, percent) else ""
     return curves(title, finding, lines, stages, WIDE, percent, mark)
 
 

@@ -218,6 +218,19 @@ def test_a_runs_page_holds_what_the_run_found(tmp_path: Path) -> None:
         assert words in text, words
 
 
+def test_only_what_is_not_in_percent_is_drawn_on_a_logarithmic_axis(tmp_path: Path) -> None:
+    record = make_run(tmp_path / "run", baseline=None)
+    lines = [{**row, "val": {**row["val"], "accuracy": 0.01 * 4 ** row["epoch"] / 4, "kl": 9.0}} for row in rows()]
+    lines[-1]["val"]["kl"] = 0.01
+    (record.folder / "metrics.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in lines))
+    page = run_page(record)
+    said = dict(re.findall('aria-label="([^":]*): ([^"]*)" style="--drawn', page))
+    assert "goes from 1.00% to 64.00%" in said["Validation accuracy"]
+    assert [title for title in said if "logarithmic" in said[title]] == ["KL(teacher ‖ student) on validation"]
+    drawn = dict(zip(said, re.findall("<svg.*?</svg>", page, re.DOTALL), strict=True))
+    assert ">40%<" in drawn["Validation accuracy"] and ">0.1<" in drawn["KL(teacher ‖ student) on validation"]
+
+
 def test_what_was_typed_is_marked_in_the_settings(tmp_path: Path) -> None:
     page = run_page(make_run(tmp_path / "run", overrides=["T=4", "optimizer.lr=0.001"]))
     assert re.findall("<mark>(.*?)</mark>", page) == ["T: 4.0", "  lr: 0.001"]
