@@ -13,6 +13,8 @@ import torch
 from helpers import distill, make_pictures, pictures_in
 from PIL import Image
 
+from distill_cli.config.records import read as record
+from distill_cli.config.schema import Dataset
 from distill_cli.data import Data, decoded, load
 from distill_cli.runs import store
 
@@ -39,7 +41,8 @@ def opened(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Path]]:
 
 
 def read(root: Path, kept: Path | None, **keys: object) -> Data:
-    return load({"_target_": "distill_cli.data.folder.image_folder", "root": str(root), **keys}, 0, store=kept)
+    node = {"_target_": "distill_cli.data.folder.image_folder", "root": str(root), **keys}
+    return load(record(Dataset, node), 0, store=kept)
 
 
 def same(one: Data, other: Data) -> bool:
