@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from distill_cli.config import compose, schema
+from distill_cli.config import brought, fields, schema
 from distill_cli.config.load import load
 from distill_cli.config.overrides import PATH_KEYS
 
@@ -26,7 +26,7 @@ def bad_values_by_key(command: str = "train") -> dict[str, list[str]]:
     """The same by the key they are for; each key's last one misspells it, where a default configuration has it."""
     present = OmegaConf.create(_default(command))
     found = {}
-    for key, known_as in _keys(schema.SHAPES[command], ""):
+    for key, known_as in _keys(schema.COMMANDS[command].shape, ""):
         known = OmegaConf.select(present, key, default=OmegaConf) is not OmegaConf
         texts = [f"{'' if known else '++'}{key}={value}" for value in _bad(key, known_as)]
         found[key] = [*texts, f"{misspelt(key)}=1"] if known else texts
@@ -40,12 +40,12 @@ def misspelt(key: str) -> str:
 def _default(command: str) -> dict[str, Any]:
     """The keys that need no + to be set."""
     if command == "eval":
-        compose.use_dataset_of(None)
+        brought.use_dataset_of(None)
     return dict(load(command, []).plain)
 
 
-def _keys(shape: type, where: str) -> Iterator[tuple[str, schema.Key]]:
-    for one in schema.keys(shape):
+def _keys(shape: type, where: str) -> Iterator[tuple[str, fields.Key]]:
+    for one in fields.keys(shape):
         key = f"{where}{one.name}"
         if not (shape is schema.Eval and one.name == "dataset"):  # a checkpoint brings it
             yield key, one
@@ -55,7 +55,7 @@ def _keys(shape: type, where: str) -> Iterator[tuple[str, schema.Key]]:
             yield from _keys(one.rules["nodes"], f"{key}.{NAMED[key]}.")
 
 
-def _bad(key: str, known_as: schema.Key) -> list[str]:
+def _bad(key: str, known_as: fields.Key) -> list[str]:
     """Values a key must refuse."""
     rules, optional, kind = known_as.rules, known_as.optional, known_as.kind
     null = [] if optional else ["null"]

@@ -61,6 +61,22 @@ def test_every_module_says_first_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "distill_cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_hydra_is_imported_where_configurations_and_sweeps_are_made(path: Path) -> None:
+    imported = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            imported.add(str(node.module).split(".")[0])
+        elif isinstance(node, ast.Import):
+            imported |= {alias.name.split(".")[0] for alias in node.names}
+    assert "hydra" not in imported or room_of(path) in ("config", "sweep")
+
+
+def test_no_line_of_the_shipped_yaml_is_too_wide_to_read() -> None:
+    wide = [path for path in (ROOT / "conf").rglob("*.yaml") if max(map(len, path.read_text().splitlines())) > 132]
+    assert not wide
+
+
 def choices() -> list[str]:
     needs = {"image_folder": ["dataset.root=x"], "torchvision": [".name=resnet18"], "timm": [".name=resnet18"]}
     lines = []

@@ -64,12 +64,15 @@ def arguments(command: str, rest: Sequence[str]) -> argparse.Namespace:
 def configured(command: str, args: argparse.Namespace) -> int:
     """Compose and check the configuration; then print it, or run the command on it once or as a sweep."""
     from distill_cli.base.errors import ConfigError
-    from distill_cli.config import compose, load, overrides
+    from distill_cli.config import brought, compose, load, overrides
+    from distill_cli.config.schema import COMMANDS
 
+    own = COMMANDS[command]
     texts = [overrides.quoted(word, args.multirun) for word in args.overrides]
     parsed = overrides.parse(texts, args.multirun)
-    if command == "eval":
-        compose.use_dataset_of(overrides.value_of(parsed, "ckpt"))
+    checkpoint = overrides.value_of(parsed, own.checkpoint) if own.checkpoint else None
+    if own.checkpoint:
+        brought.use_dataset_of(checkpoint)
     with compose.session(command, args.config_dir) as engine:
         if args.source is not None:
             texts = from_run(engine, args)
@@ -77,10 +80,11 @@ def configured(command: str, args: argparse.Namespace) -> int:
         if args.cfg or args.info:
             compose.print_config(engine, args, texts)
             return 0
-        if command == "eval" and overrides.value_of(parsed, "ckpt") is None:
-            raise ConfigError("ckpt: which checkpoint?", "distill eval ckpt=outputs/train/<date>/<run>")
+        if own.checkpoint and checkpoint is None:
+            key = own.checkpoint
+            raise ConfigError(f"{key}: which checkpoint?", f"distill {command} {key}=outputs/train/<date>/<run>")
         run = command_run(command)
-        if command == "train" and args.multirun:
+        if own.sweeps and args.multirun:
             from distill_cli.sweep import sweep
 
             return sweep.run(engine, args.config_name, args.config_dir, texts, run)
@@ -96,18 +100,18 @@ def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
 
     from distill_cli.base import ui
     from distill_cli.base.errors import CheckpointError
-    from distill_cli.config import load, overrides
-    from distill_cli.runs import identity, stored
+    from distill_cli.config import load, overrides, vetting
+    from distill_cli.runs import identity
 
     folder = Path(args.source).expanduser()
     if not (folder / identity.FILE).is_file():
         raise CheckpointError(f"--from: {folder} holds no run", "give the folder of a run; a sweep's lie in its own")
     known = identity.read(folder)
-    texts = stored.merged(known, args.overrides, args.multirun)
+    texts = vetting.merged(known, args.overrides, args.multirun)
     args.config_name = known["name"] if args.config_name == "train" else args.config_name
     axes = [o for o in overrides.parse(texts, args.multirun) if o.is_sweep_override()]
     swept = {o.input_line for o in axes}
-    one = stored.merged(known, [text for text in texts if text not in swept])
+    one = vetting.merged(known, [text for text in texts if text not in swept])
     config = identity.config_of(load.settings(engine, args.config_name, "train", one))
     changed = identity.changes(known["config"], config) + [f"  {o.key_or_group}: several values" for o in axes]
     ui.show("\n".join([f"the recipe of {args.source}, {'with' if changed else 'unchanged'}", *changed]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from distill_cli.cli.pages import is_configured, page_of
+from distill_cli.config.schema import COMMANDS
 
 FLAGS: dict[str, dict[str, Any]] = {
     "-m --multirun": {"action": "store_true"},
@@ -23,7 +24,6 @@ FLAGS: dict[str, dict[str, Any]] = {
 def flags_of(command: str) -> dict[str, dict[str, Any]]:
     """The flags a command takes, each by all its names; one without a configuration takes those that its page names."""
     if is_configured(command):
-        return {
-            names: rules for names, rules in FLAGS.items() if command == "train" or names not in ("--from", "--debug")
-        }
+        others = {flag for name, one in COMMANDS.items() if name != command for flag in one.flags}
+        return {names: rules for names, rules in FLAGS.items() if names not in others - set(COMMANDS[command].flags)}
     return {names: rules for names, rules in FLAGS.items() if names.split()[-1] in page_of(command)}

@@ -71,13 +71,9 @@ def help_page(command: str) -> str:
     """A command's help page; options and keys are part of it where the command takes a configuration."""
     if not is_configured(command):
         return page_of(command)
-    root = f"{conf_folder()}/{command}.yaml"
-    documented = _read(root if command == "eval" else f"{conf_folder()}/train.yaml")
-    body = documented.partition("\n\n")[2].partition("\nhydra:")[0]
-    groups = "teacher, student, dataset, objective, schedule, optimizer, logger, experiment: `distill list` shows the choices\n"
-    chosen = "" if command == "eval" else groups
-    keys = "\n".join(f"  {line}" if line else "" for line in body.rstrip().splitlines())
-    return f"{page_of(command)}\n{OPTIONS}\nkeys and their defaults:\n{chosen}{keys}"
+    from distill_cli.cli import keys  # the schema takes longer to import than any other page to show
+
+    return f"{page_of(command)}\n{OPTIONS}\nkeys and their defaults:\n{keys.of_command(command)}"
 
 
 def _read(path: str) -> str:

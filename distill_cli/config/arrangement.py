@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill_cli.config.fields import keys
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Teacher, Train, keys
+from distill_cli.config.schema import FIRST, Teacher, Train
 
 
 def inherited(first: Mapping[str, Any], member: Mapping[str, Any], place: int) -> dict[str, Any]:

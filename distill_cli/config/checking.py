@@ -9,8 +9,9 @@ from typing import Any, TypeVar, cast
 
 from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import arrangement
+from distill_cli.config.fields import keys
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Fit, Settings, Teacher, Train, keys, stage_objectives
+from distill_cli.config.schema import FIRST, Fit, Settings, Teacher, Train, stage_objectives
 from distill_cli.config.values import shown
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a teacher or a link: a folder is called so

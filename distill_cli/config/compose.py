@@ -1,4 +1,4 @@
-"""Everything that touches Hydra: search path, composing, running, sweeping, and its errors in our words."""
+"""Composing by Hydra: where it searches, one configuration, and its errors in our words. What values may be: checking.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.object_type import ObjectType
@@ -28,10 +27,10 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from distill_cli.base.errors import CheckpointError, ConfigError, nearest
-from distill_cli.base.files import read_json
+from distill_cli.base.errors import ConfigError, nearest
 from distill_cli.base.names import overrides_slug, slug
 from distill_cli.config import schema, structured, yamls
+from distill_cli.config.fields import keys
 from distill_cli.config.overrides import ALIASES
 from distill_cli.config.places import (
     OPTIONAL_GROUPS,
@@ -75,7 +74,7 @@ class Folder(FileConfigSource):
         return any(super(Folder, self).is_group(place) for place in self._places(config_path))
 
     def is_config(self, config_path: str) -> bool:
-        ours = config_path.removesuffix(".yaml") in schema.SHAPES
+        ours = config_path.removesuffix(".yaml") in schema.COMMANDS
         return not ours and any(super(Folder, self).is_config(place) for place in self._places(config_path))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
@@ -135,11 +134,11 @@ def compose(
             config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
         )
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} is answered from there
-    known = {key.name for key in schema.keys(schema.SHAPES[command])}
+    known = {key.name for key in keys(schema.COMMANDS[command].shape)}
     unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
     if unknown:
-        keys = _all_keys(engine, config_name, overrides)
-        raise ConfigError("\n".join(_unknown_key(key, keys) for key in unknown))
+        every = _all_keys(engine, config_name, overrides)
+        raise ConfigError("\n".join(_unknown_key(key, every) for key in unknown))
     return cfg
 
 
@@ -168,44 +167,6 @@ def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
     finally:  # Hydra prints through the root logger, set up at DEBUG for it
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
-
-
-def use_dataset_of(checkpoint: str | None) -> None:
-    """Make the data a checkpoint was trained on the default of eval's `dataset`, so that its keys can be overridden.
-
-    Raises:
-        CheckpointError: nothing there tells what it was trained on.
-    """
-    ConfigStore.instance().store(group="dataset", name="stored", node=_stored_dataset(checkpoint) if checkpoint else {})
-
-
-def _stored_dataset(checkpoint: str) -> Any:
-    path = Path(checkpoint).expanduser().absolute()
-    if not path.exists():
-        raise CheckpointError(
-            f"ckpt: there is nothing at {path}", "give a run folder, a student.safetensors or a .pt file"
-        )
-    if path.is_dir():
-        places = [path]
-    elif path.suffix == ".safetensors":
-        places = [path.parent]  # weights lie beside their card
-    else:
-        places = [path.parent, path.parent.parent]  # a run's checkpoints lie one folder below it
-    try:
-        for folder in places:
-            if (folder / "model.json").is_file():
-                return read_json(folder / "model.json")["dataset"]
-            if (folder / "run.json").is_file() and not path.is_dir():
-                return read_json(folder / "run.json")["config"]["dataset"]
-    except (OSError, KeyError, TypeError) as error:
-        raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
-    if path.is_dir():
-        raise CheckpointError(
-            f"ckpt: {path} holds no finished run (no model.json)", "give a run folder or a file in it"
-        )
-    if path.suffix == ".safetensors":
-        raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {path.parent} with it")
-    return {}  # a checkpoint copied alone: its own card tells
 
 
 @contextmanager

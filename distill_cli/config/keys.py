@@ -14,7 +14,8 @@ from hydra.core.config_store import ConfigStore
 from hydra.types import RunMode
 from omegaconf import OmegaConf
 
-from distill_cli.config import compose, overrides, schema
+from distill_cli.config import brought, compose, overrides, schema
+from distill_cli.config.fields import keys
 from distill_cli.config.places import OPTIONAL_GROUPS, conf_dir, group_files, group_names, user_conf_dirs
 
 Keys = dict[str, list[str]]
@@ -53,13 +54,13 @@ def start(command: str, root: str, config_dir: str | None, experiment: str) -> d
     Args:
         root: the name of the root YAML. experiment: the name of one, or "".
     """
-    shape = schema.SHAPES[command]
-    fields = {key.name for key in schema.keys(shape)}
+    shape = schema.COMMANDS[command].shape
+    fields = {key.name for key in keys(shape)}
     groups = [group for group in _groups() if shape is schema.Train or group in fields]
     chosen = [f"experiment={_quoted(experiment)}"] if experiment else []
     with compose.session(command, config_dir) as engine:
-        if command == "eval":
-            compose.use_dataset_of(None)
+        if schema.COMMANDS[command].checkpoint:
+            brought.use_dataset_of(None)
         bare = _composed(engine, root, [*chosen, *(f"{group}=[]" for group in groups if group != "experiment")])
         if bare is None and experiment:
             return start(command, root, config_dir, "")
@@ -109,7 +110,7 @@ def _keys(value: Any, rules: Mapping[str, Any], key: str = "") -> Iterator[tuple
             yield key, list(rules.get("choices", ("true", "false") if isinstance(value, bool) else ()))
         return
     shape = rules.get("node")
-    below = {key.name: key.rules for key in schema.keys(shape)} if shape else {}
+    below = {key.name: key.rules for key in keys(shape)} if shape else {}
     stage = dict.fromkeys(below) if shape is schema.Stage else {}  # which has all its keys, written or not
     for name, inner in {**stage, **value}.items():
         rule = {"node": rules["nodes"]} if "nodes" in rules else below.get(name, {})

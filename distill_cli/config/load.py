@@ -15,7 +15,7 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.config import compose
 from distill_cli.config.checking import checked
 from distill_cli.config.composed import Composed
-from distill_cli.config.schema import SHAPES, Eval, Open, Settings, Train
+from distill_cli.config.schema import COMMANDS, Eval, Open, Settings, Train
 from distill_cli.config.yamls import plain
 
 Named = TypeVar("Named", bound=Open)
@@ -48,7 +48,7 @@ def settings(engine: Any, config: str, command: str, words: Sequence[str]) -> An
     if missing:
         raise ConfigError("\n".join(f"{key}: has no default, give it as {key}=VALUE" for key in missing))
     found = checked(
-        SHAPES[command],
+        COMMANDS[command].shape,
         values,
         choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None},
         typed=tuple(hydra.overrides.task),

@@ -15,6 +15,7 @@ from hydra.errors import HydraException, OverrideParseException
 
 from distill_cli.base.errors import ConfigError, nearest
 from distill_cli.config import schema
+from distill_cli.config.fields import keys
 from distill_cli.config.places import OPTIONAL_GROUPS, group_files, group_names, unknown_choice
 from distill_cli.config.values import LARGEST, complaint, short, shown
 
@@ -117,7 +118,7 @@ def _unparsable(text: str) -> ConfigError:
     if key.strip("+~") and equals:
         better = shlex.quote(f"{key}=" + _in_quotes(value, '"'))
         return ConfigError(f"{short(text)}: this value cannot be read", f"quote it: {short(better)}")
-    close = nearest(text, [*ALIASES, *(key.name for key in schema.keys(schema.Train)), *group_names()])
+    close = nearest(text, [*ALIASES, *(key.name for key in keys(schema.Train)), *group_names()])
     close = ALIASES.get(close, close) if close else None
     return ConfigError(f"{text}: a setting is written key=value" + (f", as in {close}=VALUE" if close else ""))
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from distill_cli.base.errors import did_you_mean
-from distill_cli.config.schema import INTERVAL, UNITS, Fit, Key, Open, Settings, Teacher, every, keys
+from distill_cli.config.fields import Key, keys
+from distill_cli.config.schema import Fit, Open, Settings, Teacher
 from distill_cli.config.values import LARGEST, complaint, describe, fits, shown
 
 Record = TypeVar("Record")
+
+INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
+UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 def read(
@@ -120,6 +125,15 @@ def _names(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]
         return None if value is None else tuple(names)
     problems.append(f"{where}: should be an objective's name or a list of them, got {shown(value)}")
     return None
+
+
+def every(value: int | str | None) -> tuple[int | None, float | None]:
+    """`save_every` as (steps, seconds), of which one at most is set."""
+    if isinstance(value, str):
+        found = INTERVAL.fullmatch(value)
+        assert found is not None
+        return None, float(found[1]) * UNITS[found[2]]
+    return value, None
 
 
 def _every(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[int | None, float | None]:

@@ -6,15 +6,12 @@ optimizers and loggers are open: beside our keys their nodes have those of the c
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import re
-import types
-import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
+
+from distill_cli.config.fields import key, keys, of_class
 
 if TYPE_CHECKING:
     from distill_cli.config.composed import Composed
@@ -31,30 +28,11 @@ def direction(metric: str) -> str:
     return DIRECTIONS[metric.rpartition(".")[2]]
 
 
-def key(default: Any = dataclasses.MISSING, help: str = "", **rules: Any) -> Any:
-    """A key with its default, its line in help, and rules.
-
-    Bounds: gt, ge, lt, le, choices; filled: text that is not empty.
-    form: what a value may look like where that is not its type: ramp (a number or [from, to]), names (one or a list), every
-    (steps or a time), size (auto or pixels).
-    node: the record of an open mapping; nodes: of each entry of a mapping by name.
-    free: a resumed run may change it: it decides where and how a run works, not what comes out of it.
-    passed: the class that is built takes it too; other keys of an open node are ours alone.
-    shared: a further teacher takes it from the first one.
-    """
-    rules["help"] = help
-    if isinstance(default, dict | list):
-        return field(default_factory=default.copy, metadata=rules)
-    return field(default=default, metadata=rules)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     epochs: int = key(1, "passes over train; 0 leaves the stage out", ge=0)
-    T: tuple[float, float] = key(
-        "${T}", "temperature, or [from, to] over the stage, moved every step", form="ramp", gt=0
-    )
-    alpha: tuple[float, float] = key("${alpha}", "the teacher's weight, or [from, to]", form="ramp", ge=0, le=1)
+    T: tuple[float, float] = key("${T}", "temperature; [from, to]: moved at every step", form="ramp", gt=0)
+    alpha: tuple[float, float] = key("${alpha}", "the teacher's weight, likewise", form="ramp", ge=0, le=1)
     shape: str = key("linear", "of the way from one to the other", choices=("linear", "cosine"))
     objective: tuple[str, ...] | None = key(None, "a name or a list; null: all that are chosen", form="names")
     lr: float | None = key(None, "in place of the optimizer's while the stage lasts", gt=0)
@@ -95,7 +73,7 @@ class Teacher(Open):
     joint: bool = key(False, "train the teacher along with the student", shared=True)
     mutual: bool = key(False, "and let it learn from the student too, not from the labels alone", shared=True)
     weight: float = key(1.0, "its share where there are several", gt=0)
-    choose: str = key("mean", "of several: mean of all | best: for each sample the one that is surest of its label",
+    choose: str = key("mean", "of several: all of them, or for each sample the one that is surest of its label",
                       choices=("mean", "best"), shared=True)  # fmt: skip
     cache: str = key("auto", "its answers on disk, for every run that needs the same; auto: where they can be",
                      choices=("auto", "off", "on"), shared=True)  # fmt: skip
@@ -131,9 +109,7 @@ class Dataset(Open):
     memory: float = key(2.0, "GiB of pixels held in memory; beyond them pictures are read as they are needed",
                         ge=0, passed=True)  # fmt: skip
     augmentation: Augmentation = key(None, "of the training pictures, by the batch", node=Augmentation)
-    views: int = key(
-        0, "each picture has this many augmented views, shown in turn by epoch; 0: a new one every epoch", ge=0
-    )
+    views: int = key(0, "augmented views of each sample, shown in turn by epoch; 0: a new one every epoch", ge=0)
     view_seed: int = key(0, "of the views", ge=0)
     limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher fitted here too",
                             ge=1)  # fmt: skip
@@ -187,7 +163,7 @@ class Settings:
 @dataclass(frozen=True, kw_only=True)
 class Train(Settings):
     T: float = key(3.0, "temperature of the soft labels", gt=0)
-    alpha: float = key(0.7, "weight of the teacher's signal, 0 to 1; the labels get 1 - alpha", ge=0, le=1)
+    alpha: float = key(0.7, "weight of the teacher's signal; the labels get 1 - alpha", ge=0, le=1)
     seed: int = key(0, "student initialisation, dropout and sample order; nothing else", ge=0)
     batch_size: int = key(64, "samples one optimizer step sees", ge=1)
     label_smoothing: float = key(0.0, "of the label term", ge=0, lt=1)
@@ -237,65 +213,36 @@ class Eval(Settings):
     dataset: Dataset | None = key(None, node=Dataset)
 
 
-SHAPES: dict[str, type[Settings]] = {"train": Train, "teacher": Train, "inspect": Train, "eval": Eval}
+@dataclass(frozen=True)
+class Command:
+    """A command that takes a configuration.
+
+    Args:
+        shape: the record of its keys. flags: those it has for itself. sweeps: whether -m runs a sweep of it; others take one
+        setting after another. checkpoint: the key that names what it works on, whose data set is then the default.
+    """
+
+    shape: type[Settings]
+    flags: tuple[str, ...] = ()
+    sweeps: bool = False
+    checkpoint: str | None = None
 
 
-class Key(NamedTuple):
-    """A key of a record: its annotation, and that without None; its rules and default."""
-
-    name: str
-    hint: Any
-    kind: Any
-    rules: Mapping[str, Any]
-    default: Any
-
-    @property
-    def optional(self) -> bool:
-        return self.kind is not self.hint
-
-
-def _keys(shape: type) -> tuple[Key, ...]:
-    """The keys of a record, in the order they are shown in."""
-    hints, found = typing.get_type_hints(shape, localns={"Composed": object}), []
-    for one in dataclasses.fields(shape):
-        if "help" in one.metadata:
-            arms = [arm for arm in typing.get_args(hints[one.name]) if arm is not types.NoneType]
-            union = isinstance(hints[one.name], types.UnionType) and len(arms) == 1
-            default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-            kind = arms[0] if union else hints[one.name]
-            found.append(Key(one.name, hints[one.name], kind, one.metadata, default))
-    return tuple(found)
-
-
-keys: Callable[[type], tuple[Key, ...]] = functools.cache(_keys)
-
-
-def of_class(shape: type, node: Mapping[str, Any]) -> dict[str, Any]:
-    """A node without the keys that are ours: what its class is built from."""
-    ours = {key.name for key in keys(shape) if not key.rules.get("passed")}
-    return {name: value for name, value in node.items() if name not in ours}
+COMMANDS = {
+    "train": Command(Train, flags=("--from", "--debug"), sweeps=True),
+    "teacher": Command(Train),
+    "inspect": Command(Train),
+    "eval": Command(Eval, checkpoint="ckpt"),
+}
 
 
 def free(shape: type = Train, where: str = "") -> Iterator[str]:
     """The dotted keys that a resumed run may change; those below them too."""
-    for key in keys(shape):
-        if key.rules.get("free"):
-            yield f"{where}{key.name}"
-        elif "node" in key.rules:
-            yield from free(key.rules["node"], f"{where}{key.name}.")
-
-
-INTERVAL = re.compile(r"(\d+(?:\.\d+)?)([smh])")
-UNITS = {"s": 1, "m": 60, "h": 3600}
-
-
-def every(value: int | str | None) -> tuple[int | None, float | None]:
-    """`save_every` as (steps, seconds), of which one at most is set."""
-    if isinstance(value, str):
-        found = INTERVAL.fullmatch(value)
-        assert found is not None
-        return None, float(found[1]) * UNITS[found[2]]
-    return value, None
+    for one in keys(shape):
+        if one.rules.get("free"):
+            yield f"{where}{one.name}"
+        elif "node" in one.rules:
+            yield from free(one.rules["node"], f"{where}{one.name}.")
 
 
 def stage_objectives(stage: Stage, objectives: Sequence[str]) -> tuple[str, ...]:

@@ -8,7 +8,8 @@ from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 
-from distill_cli.config.schema import Eval, Key, Open, Train, keys
+from distill_cli.config.fields import Key, keys
+from distill_cli.config.schema import Eval, Open, Train
 
 
 def register() -> None:

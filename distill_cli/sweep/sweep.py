@@ -19,9 +19,9 @@ from omegaconf import DictConfig
 from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.base.names import among, overrides_slug
-from distill_cli.config import compose, load, overrides
+from distill_cli.config import compose, load, overrides, vetting
 from distill_cli.config.schema import Train
-from distill_cli.runs import identity, stored
+from distill_cli.runs import identity
 from distill_cli.runs.identity import LOCK, SUMMARY, SWEEP
 from distill_cli.sweep import jobs, live, plugins, search
 from distill_cli.sweep.jobs import Start
@@ -216,7 +216,7 @@ def finished(plan: Plan, home: Path) -> Iterator[tuple[Path, dict[str, Any], lis
             kept = identity.read(path.parent)
             own = among(kept["overrides"], plan.keys)
             if path.parent.name == overrides_slug(own, plan.keys):
-                yield path.parent, kept["config"], [*shared, *stored.merged({"name": "train", "overrides": own}, [])]
+                yield path.parent, kept["config"], [*shared, *vetting.merged({"name": "train", "overrides": own}, [])]
 
 
 def close(plan: Plan, home: Path, since: float) -> int:

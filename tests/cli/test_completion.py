@@ -29,7 +29,7 @@ from distill_cli.cli.commands import cache
 from distill_cli.cli.commands import list as listing
 from distill_cli.cli.completion import Paths, candidates
 from distill_cli.cli.pages import command_names
-from distill_cli.config import compose, places, schema
+from distill_cli.config import compose, fields, places, schema
 from distill_cli.config.load import load
 
 
@@ -237,7 +237,7 @@ def test_the_keys_offered_are_those_of_the_composed_configuration(words: list[st
 
 
 def bounded_fields(shape: type, where: str = "") -> Iterator[tuple[str, Mapping[str, typing.Any]]]:
-    for key in schema.keys(shape):
+    for key in fields.keys(shape):
         yield f"{where}{key.name}", key.rules
         if "node" in key.rules:
             yield from bounded_fields(key.rules["node"], f"{where}{key.name}.")
@@ -245,9 +245,9 @@ def bounded_fields(shape: type, where: str = "") -> Iterator[tuple[str, Mapping[
             yield from bounded_fields(key.rules["nodes"], f"{where}{key.name}.any.")
 
 
-@pytest.mark.parametrize("name", schema.SHAPES)
+@pytest.mark.parametrize("name", schema.COMMANDS)
 def test_every_choice_the_schema_leaves_is_offered(name: str) -> None:
-    bounded = {key.replace(".any.", ".refine."): rules for key, rules in bounded_fields(schema.SHAPES[name])}
+    bounded = {key.replace(".any.", ".refine."): rules for key, rules in bounded_fields(schema.COMMANDS[name].shape)}
     few = {key: rules["choices"] for key, rules in bounded.items() if "choices" in rules}
     assert few
     for key, choices in few.items():

@@ -12,9 +12,9 @@ from helpers import QUICK, distill, read_json
 from omegaconf import OmegaConf
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import compose, load, overrides
+from distill_cli.config import brought, compose, load, overrides
 from distill_cli.config.overrides import PATH_KEYS
-from distill_cli.config.schema import every
+from distill_cli.config.records import every
 
 
 def refusal(engine: object, command: str, text: str) -> str:
@@ -38,7 +38,7 @@ KEYS = [f"train {key}" for key in BAD["train"]] + [f"eval {key}" for key in OWN_
 def test_a_key_refuses_what_it_cannot_take(line: str) -> None:
     command, key = line.split()
     if command == "eval":
-        compose.use_dataset_of(None)
+        brought.use_dataset_of(None)
     with compose.session(command) as engine:
         for text in BAD[command][key]:
             said = refusal(engine, command, text)
@@ -163,7 +163,7 @@ def test_a_path_is_taken_as_typed(key: str, name: str) -> None:
     }
     words = [*([brought[key]] if key in brought else []), *words]
     with compose.session(command) as engine:
-        compose.use_dataset_of(None)
+        brought.use_dataset_of(None)
         for count, path in ((-1, f"/data/{name}"), (None, name)):
             try:
                 overrides.parse(words[:count], multirun=False)

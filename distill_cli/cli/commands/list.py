@@ -3,7 +3,7 @@
 usage: distill list [models|datasets|objectives|schedules|optimizers|loggers|experiments]
 
   distill list                 everything, one line each
-  distill list datasets        one kind
+  distill list datasets        one kind, and the keys that it has
   distill list objectives      with formula and source
 
 Your own files in ./conf (or $DISTILL_CONF) are listed too.
@@ -18,6 +18,7 @@ from omegaconf import OmegaConf
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError, did_you_mean
+from distill_cli.cli import keys
 from distill_cli.config import yamls
 from distill_cli.config.building import check
 from distill_cli.config.places import conf_dir, group_files
@@ -51,6 +52,9 @@ def run(words: Sequence[str]) -> None:
                 rows = [[*row, *_formula(*file)] for row, file in zip(rows, files, strict=True)]
                 columns += ["L_i", "source"]
             ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
+            if words and (known := keys.of_group(group)):
+                of = "each stage" if group == "schedule" else f"every {group}; its class has more"
+                ui.show(f"keys of {of}:\n{known}")
 
 
 def _formula(name: str, path: Path) -> tuple[str, str]:

@@ -21,9 +21,9 @@ from pathlib import Path
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.cli.commands import train
-from distill_cli.config import compose, overrides
+from distill_cli.config import compose, overrides, vetting
 from distill_cli.config.load import load
-from distill_cli.runs import identity, stored
+from distill_cli.runs import identity
 from distill_cli.sweep import sweep
 
 
@@ -37,8 +37,8 @@ def run(words: Sequence[str]) -> int:
     folder, config_dir, typed = _read(words)
     if (folder / identity.SWEEP).is_file():
         known = sweep.known(folder)
-        stored.same_directory(known["directory"], known["output_dir"], typed)
-        texts = stored.merged(known, [*typed, overrides.quoted(f"hydra.sweep.dir={folder}")], multirun=True)
+        vetting.same_directory(known["directory"], known["output_dir"], typed)
+        texts = vetting.merged(known, [*typed, overrides.quoted(f"hydra.sweep.dir={folder}")], multirun=True)
         with compose.session("train", config_dir) as engine:
             return sweep.run(engine, known["name"], config_dir, texts, train.run)
     if not (folder / identity.FILE).is_file():
@@ -46,8 +46,8 @@ def run(words: Sequence[str]) -> int:
             f"{folder.absolute()} holds no run ({identity.FILE} is missing) and no sweep", "give the folder of one"
         )
     known = identity.read(folder)
-    texts = stored.merged(known, [*typed, f"run_dir={folder}"])
-    stored.same_directory(known["directory"], known["config"]["output_dir"], typed)
+    texts = vetting.merged(known, [*typed, f"run_dir={folder}"])
+    vetting.same_directory(known["directory"], known["config"]["output_dir"], typed)
     train.run(load("train", texts, known["name"], config_dir))
     return 0
 
