@@ -156,6 +156,8 @@ FOLDERS = {"conf/", "named/", "common/", "my runs/"}
         ("resume named work", {"workers="}),
         ("resume named tea", {"teacher.cache_limit=", "teacher.checkpoint="}),
         ("resume --c", {"--config-dir "}),
+        ("report named log", {"logger="}),
+        ("report named logger=w", {"logger=wandb "}),
     ],
 )  # fmt: skip
 def test_a_line_is_completed_to(line: str, found: set[str]) -> None:

@@ -29,28 +29,28 @@ DAY = 24 * 60 * 60
 
 
 def run(words: Sequence[str]) -> None:
-    """Do what the words say.
+    """List, check or prune the caches, as the words say.
 
     Raises:
-        ConfigError: they say nothing we know. CheckpointError: `check` found damage.
+        ConfigError: a word means nothing here. CheckpointError: `check` found damage.
     """
     action, outputs, days = _read(words)
-    kept = entries(outputs / "cache")
+    caches = entries(outputs / "cache")
     if action == "prune":
-        _prune(outputs, kept, days)
-    elif not kept:
+        _prune(outputs, caches, days)
+    elif not caches:
         ui.show(f"nothing is cached in {outputs / 'cache'}")
     elif action == "check":
-        _check(kept)
+        _check(caches)
     else:
         ui.show(ui.table(f"kept in {outputs / 'cache'}",
                          ["name", "teacher", "data", "split", "samples", "each", "precision", "size", "last used"],
-                         [_row(entry) for entry in reversed(kept)]))  # fmt: skip
-        ui.show(f"{len(kept)} kept, {size(sum(_bytes(entry.folder) for entry in kept))}")
+                         [_row(entry) for entry in reversed(caches)]))  # fmt: skip
+        ui.show(f"{len(caches)} kept, {size(sum(_bytes(entry.folder) for entry in caches))}")
 
 
 def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
-    """The action, the folder of outputs, and for how many days what is unused may stay (None: for ever)."""
+    """The action, the folder of outputs, and after how many unused days a cache is removed (None: never)."""
     action, outputs, days = "list", Path("outputs"), None
     choices = [*ACTIONS, "all", "days=N", "output_dir=PATH"]
     for number, word in enumerate(words):
@@ -77,6 +77,7 @@ def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
 
 
 def _row(entry: Entry) -> list[str]:
+    """An entry's row in the table of `list`."""
     age = max(0.0, time.time() - entry.used)
     minutes, hours, days = age / 60, age / 3600, age / DAY
     when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
@@ -88,20 +89,25 @@ def _row(entry: Entry) -> list[str]:
     return [entry.folder.name, *facts, *numbers, size(_bytes(entry.folder)), when]
 
 
-def _check(kept: Sequence[Entry]) -> None:
-    found = [(entry, entry.damage()) for entry in ui.progress(kept, "checking")]
-    for entry, wrong in found:
-        ui.show(f"{entry.folder.name}  {wrong or 'as it was written'}")
-    damaged = [entry.folder.name for entry, wrong in found if wrong]
+def _check(caches: Sequence[Entry]) -> None:
+    """Print for each cache what is wrong with it.
+
+    Raises:
+        CheckpointError: some are damaged.
+    """
+    damages = {entry.folder.name: entry.damage() for entry in ui.progress(caches, "checking")}
+    for name, damage in damages.items():
+        ui.show(f"{name}  {damage or 'as it was written'}")
+    damaged = [name for name, damage in damages.items() if damage]
     if damaged:
         raise CheckpointError(
-            f"{len(damaged)} of {len(kept)} damaged: {', '.join(damaged)}",
+            f"{len(damaged)} of {len(damages)} damaged: {', '.join(damaged)}",
             "distill cache prune removes them; the next run that needs them makes them again",
         )
 
 
-def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
-    """Each is looked at and goes under its builder's lock: one that a run has just made again stays."""
+def _prune(outputs: Path, caches: Sequence[Entry], days: float | None) -> None:
+    """Remove what no run can use or has used lately, each under the lock of the run that makes it: one just made stays."""
     teachers = _teachers(outputs / "teachers")
     freed = []
 
@@ -113,11 +119,11 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
 
     for aside in unfinished(outputs / "cache"):
         remove(aside, "unfinished")
-    for entry in kept:
+    for entry in caches:
         with locks.exclusive(locks.lock_of(entry.folder)):
             now = reread(entry.folder)
             if not now.folder.is_dir():
-                continue  # another prune took it
+                continue  # another prune removed it
             if days is not None and time.time() - now.used >= days * DAY:
                 remove(now.folder, f"not used for {days:g} days" if days else "as asked")
             elif wrong := now.damage():
@@ -130,14 +136,14 @@ def _prune(outputs: Path, kept: Sequence[Entry], days: float | None) -> None:
 
 
 def _teachers(folder: Path) -> set[str]:
-    """SHA-256 of the weights of every teacher kept there."""
-    found = set()
+    """The SHA-256 of every teacher's weights in a folder."""
+    digests = set()
     for card in folder.glob("*/model.json"):
         try:
-            found.add(files.read_json(card)["sha256"])
+            digests.add(files.read_json(card)["sha256"])
         except (CheckpointError, OSError, KeyError):
             continue
-    return found
+    return digests
 
 
 def _bytes(folder: Path) -> int:

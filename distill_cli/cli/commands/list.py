@@ -35,10 +35,10 @@ KINDS = {
 
 
 def run(words: Sequence[str]) -> None:
-    """Print the kinds asked for, or all.
+    """Print a table for each kind that the words name, or for all.
 
     Raises:
-        ConfigError: there is no such kind.
+        ConfigError: a word names no kind.
     """
     for word in words:
         if word not in KINDS and f"{word}s" not in KINDS:
@@ -58,7 +58,7 @@ def run(words: Sequence[str]) -> None:
 
 
 def _formula(name: str, path: Path) -> tuple[str, str]:
-    """An objective's formula and source, as its class has them; this is what imports torch."""
+    """An objective's formula and source, which its class states; this imports torch."""
     from distill_cli.objectives import Objective
 
     node = OmegaConf.to_container(yamls.load(path), resolve=False)
@@ -68,7 +68,7 @@ def _formula(name: str, path: Path) -> tuple[str, str]:
 
 
 def _about(path: Path) -> str:
-    """The file's first comment that is not Hydra's; files of the user's own show where they are."""
+    """A YAML file's first comment that is not for Hydra; behind it the path of a file that is not shipped."""
     lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     comments = [line.lstrip("# ").strip() for line in lines if line.startswith("#") and "@package" not in line]
     about = comments[0] if comments else ""

@@ -20,21 +20,21 @@ END = "\0"  # stands at the cursor, so that the word there is seen even when it 
 
 
 class Paths(list[str]):
-    """Candidates that name files and folders, these with a / at their end; the shell quotes them."""
+    """Candidates that name files, and folders with a / at their end; the shell quotes them."""
 
 
 def answer(words: Sequence[str]) -> int:
     """Print `words` or `paths`, then the candidates, one a line; nothing at all when anything is wrong. Returns 0.
 
     Args:
-        words: the shell's name; the line up to the cursor; and the end of it that the shell would replace, since bash
-            takes = and : for the end of a word.
+        words: the shell's name; the line up to the cursor; and the end of the line that the shell replaces, because
+            bash ends a word at = and :.
     """
     try:
         _, line, replaced = words
-        found = candidates(line)
-        kept = len(shell_words(line.removesuffix(replaced))[-1])
-        lines = ["paths" if isinstance(found, Paths) else "words", *(text[kept:] for text in found)]
+        texts = candidates(line)
+        there = len(shell_words(line.removesuffix(replaced))[-1])
+        lines = ["paths" if isinstance(texts, Paths) else "words", *(text[there:] for text in texts)]
         sys.stdout.buffer.write(os.fsencode("".join(f"{text}\n" for text in lines)))
     except Exception:  # a key press must not fill the line with a traceback
         return 0
@@ -53,7 +53,7 @@ def shell_words(line: str) -> list[str]:
 
 
 def candidates(line: str) -> list[str]:
-    """What the last word of a line may become: finished words end with a space, keys with =, what holds keys with a dot."""
+    """What the last word of a line may become: a word that is whole ends with a space, a key with =, and a node with a dot."""
     *before, word = shell_words(line)
     if len(before) < 2:
         return _finished([*command_names(), *(("--help", "--version") if word else ())], word)
@@ -77,7 +77,7 @@ def candidates(line: str) -> list[str]:
 
 
 def _sorted_out(typed: Sequence[str], flags: Mapping[str, Flag]) -> tuple[list[str], dict[str, str], str]:
-    """The words that are no flags; the values of those that are, by long name; the flag that waits for its value."""
+    """The words that are no flags, each flag's value by the flag's long name, and the flag that waits for its value."""
     others, options, waiting = [], {}, ""
     for word in typed:
         name, equals, value = word.partition("=")
@@ -99,31 +99,31 @@ def _flag_value(name: str, rules: Mapping[str, Any], index: Index, typed: str) -
 
 
 def _of_plain_command(command: str, index: Index, typed: Sequence[str], word: str) -> list[str]:
-    """Candidates for a command without a configuration: its usage tells its words and keys, and whether it wants folders."""
+    """Candidates for a command without a configuration: its usage tells the words and keys it takes, and whether folders."""
     if command == "help":
         return [] if typed else _finished([*topics(), *command_names()], word)
-    usage = re.search(r"^usage: distill \S+(.*)", page_of(command), re.MULTILINE)
+    usage = re.search(r"^usage: distill \S+(.*(?:\n +distill .*)*)", page_of(command), re.MULTILINE)
     takes = usage[1] if usage else ""
     name, equals, value = word.partition("=")
-    if equals and command == "resume":
+    if equals and (command == "resume" or f" {name}=NAME" in takes):
         return _values(Settings(index, "train", "train", typed), name, value)
     if equals:
         is_path = re.search(rf"\b{re.escape(name)}=(PATH|DIR)\b", takes)
         return _behind(f"{name}=", _paths(value, folders=True)) if is_path else []
-    # In a usage, capitals stand for what each user has a name of their own for: here a folder.
+    # Capitals in a usage, except behind =, stand for a folder; dots behind them for several.
     wants_path = re.search(r"[A-Z]{3,} \.\.\." if typed else r"(?<![=\w])[A-Z]{3,}", takes)
     if wants_path and (folders := _paths(word, folders=True)):
         return folders
-    listed = re.search(r"^ \[?([a-z|]+)", takes)
-    found = _finished(re.findall(r"=\w+\|(\w+)", takes) if typed else listed[1].split("|") if listed else (), word)
-    if found and not typed:
-        return found
+    first = re.search(r"^ \[?([a-z|]+)", takes)
+    words = _finished(re.findall(r"=\w+\|(\w+)", takes) if typed else first[1].split("|") if first else (), word)
+    if words and not typed:
+        return words
     keys = ["trust", *index.content["free"]] if command == "resume" else re.findall(r"(\w+)=", takes)
-    return [*found, *(f"{key}=" for key in keys if key.startswith(word))]
+    return [*words, *(f"{key}=" for key in keys if key.startswith(word))]
 
 
 def _values(settings: Settings, key: str, typed: str) -> list[str]:
-    """Candidates for a value, or for the last of several: in a list in brackets, or in a sweep over a,b."""
+    """Candidates for a value, or for the last value of several: of a list in brackets, or of a sweep over a,b."""
     if key in settings.index.content["paths"]:
         return _behind(f"{key}=", _paths(typed, folders=key.endswith(("dir", "root"))))
     *others, last = re.split(r"[\[,]", typed)
@@ -137,20 +137,20 @@ def _finished(choices: Iterable[str], word: str) -> list[str]:
     return [f"{choice} " for choice in choices if choice.startswith(word)]
 
 
-def _behind(start: str, found: list[str]) -> list[str]:
-    """The same candidates, of the same kind, behind what comes before them in their word."""
-    return type(found)(f"{start}{text}" for text in found)
+def _behind(start: str, candidates: list[str]) -> list[str]:
+    """The same candidates, of the same kind, behind the start of their word."""
+    return type(candidates)(f"{start}{text}" for text in candidates)
 
 
 def _paths(typed: str, folders: bool) -> Paths:
-    """What `typed` may be the beginning of; ~ stays as it was typed, and hidden names hidden."""
+    """The paths that begin with `typed`; ~ stays as it was typed, and hidden names stay hidden."""
     slash = typed.rfind("/") + 1
     parent, name = typed[:slash], typed[slash:]
-    found = Paths()
+    paths = Paths()
     for path in Path(parent).expanduser().iterdir():
         if path.name.startswith(name) and (name or not path.name.startswith(".")):
             if path.is_dir():
-                found.append(f"{parent}{path.name}/")
+                paths.append(f"{parent}{path.name}/")
             elif not folders:
-                found.append(f"{parent}{path.name}")
-    return found
+                paths.append(f"{parent}{path.name}")
+    return paths
