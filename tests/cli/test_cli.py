@@ -13,7 +13,10 @@ import distill_cli
 from distill_cli.cli.pages import command_names
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], *([name, "--help"] for name in command_names())])
+@pytest.mark.parametrize(
+    "words",
+    [[], ["--help"], ["--version"], ["help"], ["help", "sweeps"], *([name, "--help"] for name in command_names())],
+)
 def test_help_answers_without_importing_torch_or_hydra(words: list[str]) -> None:
     code = (
         f"import sys; from distill_cli.cli import main; assert main({words!r}) == 0; "
