@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -79,6 +78,6 @@ class Decoded:
         content = hashlib.sha256()
         for path in paths:
             stat = path.stat()
-            facts = (os.path.relpath(path, self.folder), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            facts = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
             content.update(f"{facts}\n".encode(errors="surrogateescape"))
         return content.hexdigest()

@@ -18,7 +18,7 @@ class Resized:
     """Pictures of another source, each resized when it is read."""
 
     source: Source
-    size: int
+    size: int | str
     held = None
 
     def __len__(self) -> int:

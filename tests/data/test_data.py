@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.config.records import read as record
 from distill_cli.config.schema import Dataset
-from distill_cli.data import Batch, Data, Part, PictureSpec, Split, assemble, load
+from distill_cli.data import Batch, Data, Part, PictureSpec, Resized, Split, assemble, load
 from distill_cli.data.digits import digits
 from distill_cli.data.folder import image_folder
+from distill_cli.data.source import Held
 from distill_cli.data.vision import torchvision
 
 SPLITS = ("train", "val", "test")
@@ -128,6 +129,18 @@ def test_each_channel_has_its_own_normalisation() -> None:
     data = assemble(whole, whole, whole, ["a", "b"], val_fraction=0.1, split_seed=0, mean=[0.0, 0.2, 0.1],
                     std=[1.0, 0.5, 0.1], note="")  # fmt: skip
     assert inputs_of(data.train)[0, :, 0, 0].tolist() == pytest.approx([0.2, 0.0, 1.0], abs=1e-6)
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_the_normalisation_is_that_of_the_training_pixels_by_channel(streamed: bool) -> None:
+    draw = np.random.default_rng(0)
+    pictures = torch.from_numpy(draw.integers(0, [[[40]], [[200]], [[256]]], (700, 3, 5, 4), dtype=np.uint8))
+    whole = Part(Resized(Held(pictures), "auto") if streamed else pictures, np.arange(700) % 2)
+    data = assemble(whole, whole, whole, ["a", "b"], val_fraction=0.1, split_seed=0, mean=None, std=None, note="")
+    values = pictures.numpy() / 255
+    assert isinstance(data.input, PictureSpec)
+    assert data.input.mean == tuple(round(float(v), 6) for v in values.mean((0, 2, 3)))
+    assert data.input.std == tuple(round(float(v), 6) for v in values.std((0, 2, 3)))
 
 
 def test_another_normalisation_shows_the_same_pictures() -> None:
