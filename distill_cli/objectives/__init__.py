@@ -1,12 +1,13 @@
-"""How the teacher's signal enters the loss: one function and one thin class for each objective, and their weighted sum.
+"""How the teacher's signal enters the loss: a function and a class for each objective, and their weighted sum.
 
-The functions can be used alone. Those on logits take student_logits and teacher_logits (N, K), labels (N,) and temperature, those
-on features take student_features and teacher_features, lists of tensors; each gives a scalar.
+The functions can be used alone. Those on logits take student_logits and teacher_logits (N, K), labels (N,) and a temperature
+above 0, those on features take student_features and teacher_features, lists of tensors. Each returns a scalar, in fp32 at
+least, and raises a ValueError for tensors of another shape or a label out of range.
 """
 
 from __future__ import annotations
 
-from distill_cli.objectives.base import Objective
+from distill_cli.objectives.base import LogitObjective, Objective
 from distill_cli.objectives.contrastive import crd
 from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
@@ -18,6 +19,7 @@ from distill_cli.objectives.review import review
 from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
 
 __all__ = [
+    "LogitObjective",
     "Loss",
     "Objective",
     "annealed",

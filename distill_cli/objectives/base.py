@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -17,12 +18,13 @@ class Objective(nn.Module):
     Class attributes:
         formula: the term in the field's notation, for the run's header and `distill list objectives`.
         source: the paper, for `distill list objectives`.
-        labels_only: whether it is no term of its own but says that the labels alone are learnt from.
-        needs_teacher: whether the teacher is asked at all.
-        alpha_weighted: whether alpha weighs it against the labels; if not, it is added as it is; alone, labels keep all weight.
-        summed: whether it is a sum over the batch's rows rather than a mean, which matters when a batch is cut.
-        by_row: whether it is a mean, or a sum, of what each row gives alone, whatever the others are, and reads no
-            features: then `rows_at_once` may cut the rows into chunks. Where it is false, it is given all rows at once.
+        labels_only: whether it adds no term and says that the student learns from the labels alone.
+        needs_teacher: whether it asks the teacher.
+        alpha_weighted: whether alpha weighs it against the labels. If not, it is added with its own weight, and where
+            all objectives are so, the labels keep all of theirs.
+        summed: whether it is a sum over the rows rather than a mean, which matters when a batch is cut.
+        by_row: whether it is a mean, or a sum, of a number for each row that depends on no other row and on no features:
+            then `rows_at_once` may cut the rows into chunks. Where it is false, it is given all rows at once.
         uses_T: whether the temperature has an effect on it.
 
     Args:
@@ -44,24 +46,24 @@ class Objective(nn.Module):
         self.weight, self.warmup = weight, warmup
 
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        """Called once when both models exist, on the CPU: choose layers, make adapters and buffers.
+        """Choose layers, make adapters and buffers; called once, when both models exist, on the CPU.
 
         Returns:
             A label and a text for the run's header; ("", "") when there is nothing to say.
 
         Raises:
-            ConfigError: it does not fit these models or data.
+            ConfigError: the objective does not fit these models or data.
         """
         return "", ""
 
     @property
     def student_layers(self) -> tuple[str, ...]:
-        """Module paths in the student whose features `forward` wants."""
+        """Module paths in the student whose features `forward` reads."""
         return ()
 
     @property
     def teacher_layers(self) -> tuple[str, ...]:
-        """Module paths in the teacher whose features `forward` wants."""
+        """Module paths in the teacher whose features `forward` reads."""
         return ()
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
@@ -71,3 +73,25 @@ class Objective(nn.Module):
     def weight_at(self, progress: float) -> float:
         """The weight when this share, 0 to 1, of the whole run is done."""
         return self.weight * min(1.0, progress / self.warmup) if self.warmup else self.weight
+
+
+class LogitObjective(Objective):
+    """An objective that is a function of logits.
+
+    Class attributes:
+        function: (student_logits, teacher_logits, labels, temperature, **constants) -> a scalar, as a staticmethod. The
+            teacher's logits are None where the class says `needs_teacher = False`.
+
+    Attributes:
+        constants: by name, in their bounds; a class whose function has some takes them beside weight and warmup.
+    """
+
+    function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0) -> None:
+        super().__init__(weight, warmup)
+        self.constants: dict[str, Any] = {}
+
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        teacher_logits = teacher.logits() if self.needs_teacher else None
+        return self.function(student.logits(), teacher_logits, student.targets, temperature, **self.constants)

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.relations import OnSamples, embedded
 from distill_cli.tasks.rows import Rows, Signal, wide
 
@@ -33,15 +33,21 @@ def crd(
         negatives: for each pair, other samples' embeddings by student and teacher, (N', D); None: the others of the batch.
         tau: the temperature of h; the schedule's has no part.
     """
+    layers = on_features(student_features, teacher_features)
+    pairs = on_features([embedded(s) for s, _ in layers], [embedded(t) for _, t in layers], alike=True)
+    if negatives is not None and len(negatives) != len(pairs):
+        raise ValueError(f"negatives should be one pair for each of {len(pairs)} layers, got {len(negatives)}")
     total = []
-    for number, features in enumerate(zip(student_features, teacher_features, strict=True)):
-        s, t = (F.normalize(embedded(wide(each)), dim=1) for each in features)
-        if negatives is None:
-            others, mask = (s, t), ~torch.eye(len(s), dtype=torch.bool, device=s.device)
-        else:
-            given = negatives[number]
-            others = (F.normalize(wide(given[0]), dim=1), F.normalize(wide(given[1]), dim=1))
-            mask = torch.ones(len(s), len(given[0]), dtype=torch.bool, device=s.device)
+    for place, (s, t) in enumerate(pairs):
+        s, t = F.normalize(s, dim=1), F.normalize(t, dim=1)
+        others, mask = (s, t), ~torch.eye(len(s), dtype=torch.bool, device=s.device)
+        if negatives is not None:
+            ours, theirs = others = negatives[place]
+            if ours.shape != theirs.shape or ours.shape[1:] != s.shape[1:]:
+                got = f"{tuple(ours.shape)} and {tuple(theirs.shape)}"
+                raise ValueError(f"negatives of layer {place} should be two (N', {s.shape[1]}), got {got}")
+            others = (F.normalize(wide(ours), dim=1), F.normalize(wide(theirs), dim=1))
+            mask = mask.new_ones(len(s), len(ours))
         counted = mask.sum(1).to(s.dtype)
         odds = (counted.clamp(min=1) / (counted + 1)).log()
         positive = (s * t).sum(1) / tau

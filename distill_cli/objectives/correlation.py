@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.objectives.base import Objective
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.base import LogitObjective
+from distill_cli.objectives.checks import on_both, require
 from distill_cli.objectives.logits import kd
-from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
@@ -28,8 +27,8 @@ def centred(values: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 def standardised(logits: Tensor) -> Tensor:
     """(z - mean) / (std + 1e-7) over each row's classes, unbiased std; a constant row gives zeros."""
-    difference, norm = centred(wide(logits), dim=1)
-    return difference / (norm / max(1, logits.shape[1] - 1) ** 0.5 + 1e-7)
+    difference, norm = centred(logits, dim=-1)
+    return difference / (norm / max(1, logits.shape[-1] - 1) ** 0.5 + 1e-7)
 
 
 def pearson(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
@@ -49,7 +48,8 @@ def lskd(
         student_logits, teacher_logits: (N, K).
         temperature: T > 0, the paper's base temperature.
     """
-    return kd(standardised(student_logits), standardised(teacher_logits), temperature=temperature)
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    return kd(standardised(student), standardised(teacher), temperature=temperature)
 
 
 def dist(
@@ -70,10 +70,10 @@ def dist(
         temperature: T > 0.
         beta, gamma: weights of the relation between classes and of that within a class.
     """
-    student = F.softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.softmax(wide(teacher_logits) / temperature, dim=1)
-    inter = 1 - pearson(student, teacher, dim=1).mean()
-    intra = 1 - pearson(student, teacher, dim=0).mean()
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    p_s, p_t = F.softmax(student / temperature, dim=-1), F.softmax(teacher / temperature, dim=-1)
+    inter = 1 - pearson(p_s, p_t, dim=-1).mean()
+    intra = 1 - pearson(p_s, p_t, dim=0).mean()
     return temperature**2 * (beta * inter + gamma * intra)
 
 
@@ -91,62 +91,52 @@ def mlld(
     Jin et al., 2023, "Multi-Level Logit Distillation", CVPR.
 
     Args:
-        student_logits, teacher_logits: (N, K). temperature: not looked at.
+        student_logits, teacher_logits: (N, K). temperature: not used.
         temperatures: each T > 0.
     """
-    num_samples, num_classes = student_logits.shape
-    total = wide(student_logits).new_zeros(())
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    num_samples, num_classes = student.shape
+    total = student.new_zeros(())
     for T in temperatures:
-        ours, theirs = (F.softmax(wide(logits) / T, dim=1) for logits in (student_logits, teacher_logits))
+        ours, theirs = (F.softmax(logits / T, dim=-1) for logits in (student, teacher))
         samples = (ours @ ours.T - theirs @ theirs.T).square().sum() / num_samples
         classes = (ours.T @ ours - theirs.T @ theirs).square().sum() / num_classes
-        total = total + kd(student_logits, teacher_logits, temperature=T) + samples + classes
+        total = total + kd(student, teacher, temperature=T) + samples + classes
     return total
 
 
-class LSKD(Objective):
+class LSKD(LogitObjective):
     """Soft labels of standardised logits; see `lskd`."""
 
     formula = "T²·KL(teacher‖student) of standardised z"
     source = "Sun et al., 2024, arXiv 2403.01427"
-    by_row = True
-    uses_T = True
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return lskd(student.logits(), teacher.logits(), temperature=temperature)
+    function = staticmethod(lskd)
+    by_row = uses_T = True
 
 
-class DIST(Objective):
-    """Correlations in place of a divergence; see `dist`.
-
-    Args:
-        beta, gamma: weights of the relation between classes and of that within a class.
-    """
+class DIST(LogitObjective):
+    """Correlations in place of a divergence; see `dist`."""
 
     formula = "T²·[β·(1-ρ_rows)+γ·(1-ρ_columns)]"
     source = "Huang et al., 2022, arXiv 2205.10536"
+    function = staticmethod(dist)
     uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, beta: float = 2.0, gamma: float = 2.0) -> None:
         super().__init__(weight, warmup)
-        self.beta, self.gamma = require("beta", beta, ge=0), require("gamma", gamma, ge=0)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return dist(student.logits(), teacher.logits(), temperature=temperature, beta=self.beta, gamma=self.gamma)
+        self.constants = {"beta": require("beta", beta, ge=0), "gamma": require("gamma", gamma, ge=0)}
 
 
-class MLLD(Objective):
-    """Instances, batch and classes at several temperatures of its own; the schedule's T has no part; see `mlld`."""
+class MLLD(LogitObjective):
+    """Instances, batch and classes at several temperatures of its own; the schedule's T is not used; see `mlld`."""
 
     formula = "Σ_T [T²·KL(teacher‖student)+‖ΔP·P'‖²/B+‖ΔP'·P‖²/K]"
     source = "Jin et al., 2023, CVPR, Multi-Level Logit Distillation"
+    function = staticmethod(mlld)
 
     def __init__(
         self, weight: float = 1.0, warmup: float = 0.0, temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0)
     ) -> None:
         super().__init__(weight, warmup)
         require("the number of temperatures", len(temperatures), ge=1)
-        self.temperatures = [require("each of temperatures", T, gt=0) for T in temperatures]
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return mlld(student.logits(), teacher.logits(), temperatures=self.temperatures)
+        self.constants = {"temperatures": [require("each of temperatures", T, gt=0) for T in temperatures]}

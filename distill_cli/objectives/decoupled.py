@@ -1,4 +1,4 @@
-"""Objectives that part the labelled class, the target, from all others. Pure functions, each with its thin class."""
+"""Objectives that part the labelled class, the target, from all others. Pure functions, each with the class that names it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.objectives.base import Objective
-from distill_cli.objectives.constants import require
-from distill_cli.tasks.rows import Rows, Signal, wide
+from distill_cli.objectives.base import LogitObjective
+from distill_cli.objectives.checks import on_both, require
 
 
 def split(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -17,9 +16,9 @@ def split(values: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         values: (N, K). labels: (N,).
     """
-    others = torch.arange(values.shape[1] - 1, device=values.device)
+    others = torch.arange(values.shape[-1] - 1, device=values.device)
     places = others + (others >= labels[:, None]).to(others.dtype)
-    return values.gather(1, labels[:, None]), values.gather(1, places)
+    return values.gather(-1, labels[:, None]), values.gather(-1, places)
 
 
 def dkd(
@@ -40,10 +39,11 @@ def dkd(
         temperature: T > 0.
         alpha, beta: weights of the target's term and of the others'.
     """
-    if student_logits.shape[1] == 1:
-        return wide(student_logits).sum() * 0.0
-    b_s, q_s = _decoupled(student_logits, labels, temperature)
-    b_t, q_t = _decoupled(teacher_logits, labels, temperature)
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    if student.shape[-1] == 1:
+        return student.sum() * 0.0
+    b_s, q_s = _decoupled(student, labels, temperature)
+    b_t, q_t = _decoupled(teacher, labels, temperature)
     target_term = F.kl_div(b_s, b_t, reduction="batchmean", log_target=True)
     rest_term = F.kl_div(q_s, q_t, reduction="batchmean", log_target=True)
     return temperature**2 * (alpha * target_term + beta * rest_term)
@@ -51,9 +51,9 @@ def dkd(
 
 def _decoupled(logits: Tensor, labels: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """log b (N, 2) and log q (N, K - 1) of `dkd`."""
-    target, rest = split(wide(logits) / temperature, labels)
-    binary = torch.cat([target, rest.logsumexp(dim=1, keepdim=True)], dim=1)
-    return F.log_softmax(binary, dim=1), F.log_softmax(rest, dim=1)
+    target, rest = split(logits / temperature, labels)
+    binary = torch.cat([target, rest.logsumexp(dim=-1, keepdim=True)], dim=-1)
+    return F.log_softmax(binary, dim=-1), F.log_softmax(rest, dim=-1)
 
 
 def nkd(
@@ -70,20 +70,20 @@ def nkd(
     at l. Yang et al., 2023 (NKD), arXiv 2303.13005.
 
     Args:
-        student_logits, teacher_logits: (N, K). labels: (N,). temperature: not looked at.
+        student_logits, teacher_logits: (N, K). labels: (N,). temperature: not used.
         gamma: weight of the others' term.
         nontarget_temperature: l > 0, the paper's lambda.
     """
-    student, teacher = wide(student_logits), wide(teacher_logits)
-    log_s, log_t = (F.log_softmax(z, dim=1).gather(1, labels[:, None]) for z in (student, teacher))
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    log_s, log_t = (F.log_softmax(z, dim=-1).gather(-1, labels[:, None]) for z in (student, teacher))
     target_term = -(log_t.exp() * log_s).mean()
-    soft_s, soft_t = (F.log_softmax(split(z, labels)[1] / nontarget_temperature, dim=1) for z in (student, teacher))
-    rest_term = -(soft_t.exp() * soft_s).sum(dim=1).mean()
+    soft_s, soft_t = (F.log_softmax(split(z, labels)[1] / nontarget_temperature, dim=-1) for z in (student, teacher))
+    rest_term = -(soft_t.exp() * soft_s).sum(dim=-1).mean()
     return target_term + gamma * nontarget_temperature**2 * rest_term
 
 
-class DKD(Objective):
-    """Target and other classes, each with its weight; see `dkd`. The paper warms it up over the first 20 of 240 epochs.
+class DKD(LogitObjective):
+    """The target and the other classes, each with its weight; see `dkd`. The paper warms it up over 20 of 240 epochs.
 
     Args:
         alpha, beta: weights of the target's term and of the others'; the paper's beta is 2 to 8, by the pair of models.
@@ -91,36 +91,25 @@ class DKD(Objective):
 
     formula = "T²·[a·KL(b_t‖b_s)+b·KL(q_t‖q_s)]"
     source = "Zhao et al., 2022, arXiv 2203.08679"
-    by_row = True
-    uses_T = True
+    function = staticmethod(dkd)
+    by_row = uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__(weight, warmup)
-        self.alpha, self.beta = require("alpha", alpha, ge=0), require("beta", beta, ge=0)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return dkd(student.logits(), teacher.logits(), student.targets, temperature, self.alpha, self.beta)
+        self.constants = {"alpha": require("alpha", alpha, ge=0), "beta": require("beta", beta, ge=0)}
 
 
-class NKD(Objective):
-    """Target weighed by the teacher, other classes normalised among themselves; the schedule's T has no part; see `nkd`."""
+class NKD(LogitObjective):
+    """The target weighed by the teacher, the other classes normalised among themselves, without T; see `nkd`."""
 
     formula = "[-t_y·log s_y-γλ²·Σt'·log s']"
     source = "Yang et al., 2023, arXiv 2303.13005"
+    function = staticmethod(nkd)
     by_row = True
 
     def __init__(
         self, weight: float = 1.0, warmup: float = 0.0, gamma: float = 1.5, nontarget_temperature: float = 1.0
     ) -> None:
         super().__init__(weight, warmup)
-        self.gamma = require("gamma", gamma, ge=0)
-        self.nontarget_temperature = require("nontarget_temperature", nontarget_temperature, gt=0)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return nkd(
-            student.logits(),
-            teacher.logits(),
-            student.targets,
-            gamma=self.gamma,
-            nontarget_temperature=self.nontarget_temperature,
-        )
+        own = require("nontarget_temperature", nontarget_temperature, gt=0)
+        self.constants = {"gamma": require("gamma", gamma, ge=0), "nontarget_temperature": own}

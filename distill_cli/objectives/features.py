@@ -18,7 +18,7 @@ from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.models.features import Shapes, deepest_map, feature_map, pairs, shapes, sized
 from distill_cli.objectives.base import Objective
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.checks import on_features, require
 from distill_cli.tasks.rows import Rows, Signal, wide
 
 AUTO = ("auto",)
@@ -32,8 +32,8 @@ def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor])
     Args:
         student_features, teacher_features: maps (N, C, H, W), in pairs of the same shape; the student's regressed already.
     """
-    pairs = zip(student_features, teacher_features, strict=True)
-    return torch.stack([F.mse_loss(wide(ours), wide(theirs)) for ours, theirs in pairs]).sum()
+    layers = on_features(student_features, teacher_features, alike=True)
+    return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in layers]).sum()
 
 
 def attention(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -46,8 +46,8 @@ def attention(student_features: Sequence[Tensor], teacher_features: Sequence[Ten
             larger map is average-pooled to the smaller.
     """
     total = []
-    for ours, theirs in zip(student_features, teacher_features, strict=True):
-        maps = same_size(wide(ours), wide(theirs))
+    for ours, theirs in on_features(student_features, teacher_features, maps=True):
+        maps = same_size(ours, theirs)
         q_s, q_t = (F.normalize(each.square().mean(1).flatten(1), dim=1) for each in maps)
         total.append(F.mse_loss(q_s, q_t))
     return torch.stack(total).sum()
@@ -65,9 +65,12 @@ def vid(
         variances: v > 0, (C,), for each pair; None: 5, at which training starts.
     """
     total = []
-    for number, (mu, theirs) in enumerate(zip(student_features, teacher_features, strict=True)):
-        mu, theirs = wide(mu), wide(theirs)
-        v = mu.new_full((mu.shape[1],), 5.0) if variances is None else variances[number]
+    layers = on_features(student_features, teacher_features, alike=True)
+    if variances is None:
+        variances = [mu.new_full((mu.shape[1],), 5.0) for mu, _ in layers]
+    if [v.shape for v in variances] != [mu.shape[1:2] for mu, _ in layers]:
+        raise ValueError(f"variances should be one (C,) for each layer, got {[tuple(v.shape) for v in variances]}")
+    for (mu, theirs), v in zip(layers, variances, strict=True):
         v = v.reshape(-1, *[1] * (mu.dim() - 2))
         total.append(((mu - theirs).square() / v + v.log()).mean() / 2)
     return torch.stack(total).sum()

@@ -1,12 +1,15 @@
-"""Objectives on logits: pure functions of (N, K) tensors, each with its thin class. Loss arithmetic is fp32 or wider."""
+"""Objectives on logits (N, K): the labels' own term, soft labels, and distances of the logits themselves.
+
+Here as beside it, an objective is a pure function and a class that names it. Loss arithmetic is fp32 or wider.
+"""
 
 from __future__ import annotations
 
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.objectives.base import Objective
-from distill_cli.tasks.rows import Rows, Signal, wide
+from distill_cli.objectives.base import LogitObjective, Objective
+from distill_cli.objectives.checks import on_both, on_student
 
 
 def ce(
@@ -19,10 +22,13 @@ def ce(
     """Cross-entropy of the student at T = 1 and the labels, averaged over the batch: -mean_n log p_s(y).
 
     Args:
-        student_logits: (N, K). labels: (N,). teacher_logits, temperature: not looked at.
+        student_logits: (N, K). labels: (N,). teacher_logits, temperature: not used.
         label_smoothing: share of the label's mass spread over all classes (Szegedy et al., 2016, arXiv 1512.00567).
+
+    Raises:
+        ValueError: a shape or a label is wrong; so with all functions on logits, and where T is not above 0.
     """
-    return F.cross_entropy(wide(student_logits), labels, label_smoothing=label_smoothing)
+    return F.cross_entropy(on_student(student_logits, labels, temperature), labels, label_smoothing=label_smoothing)
 
 
 def kd(
@@ -36,9 +42,9 @@ def kd(
         student_logits, teacher_logits: (N, K).
         temperature: T > 0.
     """
-    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
-    return temperature**2 * F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
+    return temperature**2 * F.kl_div(log_s, log_t, reduction="batchmean", log_target=True)
 
 
 def logit_mse(
@@ -51,7 +57,8 @@ def logit_mse(
     Args:
         student_logits, teacher_logits: (N, K).
     """
-    return (wide(student_logits) - wide(teacher_logits)).square().sum(dim=1).mean()
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    return (student - teacher).square().sum(dim=-1).mean()
 
 
 def logit_sse(
@@ -62,7 +69,8 @@ def logit_sse(
     Args:
         student_logits, teacher_logits: (N, K).
     """
-    return (wide(teacher_logits) - wide(student_logits)).square().sum()
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    return (teacher - student).square().sum()
 
 
 class CE(Objective):
@@ -77,40 +85,32 @@ class CE(Objective):
         super().__init__()
 
 
-class KD(Objective):
+class KD(LogitObjective):
     """Soft labels at temperature T; see `kd`."""
 
     formula = "T²·KL(teacher‖student)"
     source = "Hinton et al., 2015, arXiv 1503.02531"
-    by_row = True
-    uses_T = True
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return kd(student.logits(), teacher.logits(), temperature=temperature)
+    function = staticmethod(kd)
+    by_row = uses_T = True
 
 
-class LogitMSE(Objective):
-    """Logits themselves, no softening; see `logit_mse`."""
+class LogitMSE(LogitObjective):
+    """The logits themselves, not softened; see `logit_mse`."""
 
     formula = "‖z_s-z_t‖²"
     source = "Ba & Caruana, 2014, arXiv 1312.6184"
+    function = staticmethod(logit_mse)
     by_row = True
 
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return logit_mse(student.logits(), teacher.logits())
 
-
-class LogitSSE(Objective):
-    """CE + weight * sum of squared logit differences: stands beside the whole label term; see `logit_sse`."""
+class LogitSSE(LogitObjective):
+    """CE + weight * sum of squared logit differences: it stands beside the whole label term; see `logit_sse`."""
 
     formula = "Σ(z_t-z_s)²"
     source = "the practice loop of tutorials"
-    by_row = True
+    function = staticmethod(logit_sse)
+    by_row = summed = True
     alpha_weighted = False
-    summed = True
 
     def __init__(self, weight: float = 0.1, warmup: float = 0.0) -> None:
         super().__init__(weight, warmup)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return logit_sse(student.logits(), teacher.logits())

@@ -12,9 +12,9 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.models.features import Shapes, deepest_map, penultimate, shape_of, shapes
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.features import AUTO, OnFeatures
-from distill_cli.tasks.rows import Rows, Signal, wide
+from distill_cli.tasks.rows import Rows, Signal
 
 
 def similarity(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -26,8 +26,8 @@ def similarity(student_features: Sequence[Tensor], teacher_features: Sequence[Te
         student_features, teacher_features: (N, ...), in pairs; all but N may differ.
     """
     total = []
-    for features in zip(student_features, teacher_features, strict=True):
-        rows = [wide(each).flatten(1) for each in features]
+    for features in on_features(student_features, teacher_features):
+        rows = [each.flatten(1) for each in features]
         ours, theirs = (F.normalize(each @ each.T, dim=1) for each in rows)
         total.append((ours - theirs).square().mean())
     return torch.stack(total).sum()
@@ -50,8 +50,8 @@ def rkd(
             space, tokens (N, L, D) over L.
     """
     total = []
-    for features in zip(student_features, teacher_features, strict=True):
-        (d_s, a_s), (d_t, a_t) = (_relations(embedded(wide(each))) for each in features)
+    for features in on_features(student_features, teacher_features):
+        (d_s, a_s), (d_t, a_t) = (_relations(embedded(each)) for each in features)
         total.append(distance_weight * F.smooth_l1_loss(d_s, d_t) + angle_weight * F.smooth_l1_loss(a_s, a_t))
     return torch.stack(total).sum()
 

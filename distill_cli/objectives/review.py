@@ -10,9 +10,9 @@ from torch.nn import functional as F
 
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.features import OnFeatures, same_size
-from distill_cli.tasks.rows import Rows, Signal, wide
+from distill_cli.tasks.rows import Rows, Signal
 
 SCALES = (4, 2, 1)  # pixels to a side
 
@@ -27,8 +27,7 @@ def review(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor
         student_features, teacher_features: maps (N, C, H, W), in pairs of the same shape; the student's fused already.
     """
     total = []
-    for ours, theirs in zip(student_features, teacher_features, strict=True):
-        ours, theirs = wide(ours), wide(theirs)
+    for ours, theirs in on_features(student_features, teacher_features, maps=True, alike=True):
         terms, weights = [F.mse_loss(ours, theirs)], [1.0]
         for side in SCALES:
             if side < min(ours.shape[2:]):

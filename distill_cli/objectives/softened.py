@@ -1,4 +1,4 @@
-"""Kin of kd: another divergence between softened answers, or another target. Pure functions, each with its thin class."""
+"""Kin of kd: another divergence between softened answers, or another target. Functions, each with the class that names it."""
 
 from __future__ import annotations
 
@@ -8,10 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.objectives.base import Objective
-from distill_cli.objectives.constants import require
+from distill_cli.objectives.base import LogitObjective
+from distill_cli.objectives.checks import on_both, on_student, require
 from distill_cli.objectives.logits import kd, logit_mse
-from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def reverse_kl(
@@ -25,7 +24,8 @@ def reverse_kl(
         student_logits, teacher_logits: (N, K).
         temperature: T > 0.
     """
-    return kd(teacher_logits, student_logits, temperature=temperature)
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    return kd(teacher, student, temperature=temperature)
 
 
 def jsd(
@@ -45,13 +45,13 @@ def jsd(
         temperature: T > 0.
         beta: the teacher's share of m, 0 to 1.
     """
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     if beta in (0, 1):
-        return (kd if beta == 0 else reverse_kl)(student_logits, teacher_logits, temperature=temperature)
-    student = F.log_softmax(wide(student_logits) / temperature, dim=1)
-    teacher = F.log_softmax(wide(teacher_logits) / temperature, dim=1)
-    mixed = torch.logaddexp(teacher + math.log(beta), student + math.log1p(-beta))
-    divergence = beta * F.kl_div(mixed, teacher, reduction="batchmean", log_target=True)
-    divergence = divergence + (1 - beta) * F.kl_div(mixed, student, reduction="batchmean", log_target=True)
+        return (kd if beta == 0 else reverse_kl)(student, teacher, temperature=temperature)
+    log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
+    mixed = torch.logaddexp(log_t + math.log(beta), log_s + math.log1p(-beta))
+    divergence = beta * F.kl_div(mixed, log_t, reduction="batchmean", log_target=True)
+    divergence = divergence + (1 - beta) * F.kl_div(mixed, log_s, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
 
 
@@ -63,9 +63,10 @@ def hard(
     Touvron et al., 2021 (DeiT), arXiv 2012.12877, equation 3.
 
     Args:
-        student_logits, teacher_logits: (N, K). temperature: not looked at.
+        student_logits, teacher_logits: (N, K). temperature: not used.
     """
-    return F.cross_entropy(wide(student_logits), teacher_logits.argmax(dim=1))
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    return F.cross_entropy(student, teacher.argmax(dim=-1))
 
 
 def annealed(
@@ -85,8 +86,9 @@ def annealed(
         temperature: T, from max_temperature down to 1.
         max_temperature: T_max, where the schedule starts.
     """
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     phi = max(0.0, 1 - (temperature - 1) / max_temperature)
-    return logit_mse(student_logits, phi * wide(teacher_logits))
+    return logit_mse(student, phi * teacher)
 
 
 def virtual(
@@ -102,84 +104,69 @@ def virtual(
     Yuan et al., 2020 (Tf-KD), arXiv 1909.11723.
 
     Args:
-        student_logits: (N, K). labels: (N,). teacher_logits: not looked at.
+        student_logits: (N, K). labels: (N,). teacher_logits: not used.
         temperature: T > 0.
         correct: the label's probability, between 0 and 1; the paper has it at 0.9 or more.
     """
-    others = max(1, student_logits.shape[1] - 1)
-    design = torch.full_like(wide(student_logits), math.log1p(-correct) - math.log(others)).detach()
-    return kd(student_logits, design.scatter(1, labels[:, None], math.log(correct)), temperature=temperature)
+    student = on_student(student_logits, labels, temperature)
+    others = max(1, student.shape[-1] - 1)
+    design = torch.full_like(student, math.log1p(-correct) - math.log(others)).detach()
+    return kd(student, design.scatter(-1, labels[:, None], math.log(correct)), temperature=temperature)
 
 
-class ReverseKL(Objective):
+class ReverseKL(LogitObjective):
     """Soft labels by the other divergence; see `reverse_kl`."""
 
     formula = "T²·KL(student‖teacher)"
     source = "Agarwal et al., 2024, arXiv 2306.13649"
-    by_row = True
-    uses_T = True
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return reverse_kl(student.logits(), teacher.logits(), temperature=temperature)
+    function = staticmethod(reverse_kl)
+    by_row = uses_T = True
 
 
-class JSD(Objective):
+class JSD(LogitObjective):
     """Soft labels by a divergence between the two directions; see `jsd`."""
 
     formula = "T²·JSD_β(teacher‖student)"
     source = "Agarwal et al., 2024, arXiv 2306.13649"
-    by_row = True
-    uses_T = True
+    function = staticmethod(jsd)
+    by_row = uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, beta: float = 0.5) -> None:
         super().__init__(weight, warmup)
-        self.beta = require("beta", beta, ge=0, le=1)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return jsd(student.logits(), teacher.logits(), temperature=temperature, beta=self.beta)
+        self.constants = {"beta": require("beta", beta, ge=0, le=1)}
 
 
-class Hard(Objective):
+class Hard(LogitObjective):
     """The teacher's decision as a second label; see `hard`."""
 
     formula = "CE(z_s, argmax z_t)"
     source = "Touvron et al., 2021, arXiv 2012.12877"
+    function = staticmethod(hard)
     by_row = True
 
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return hard(student.logits(), teacher.logits())
 
-
-class Annealed(Objective):
+class Annealed(LogitObjective):
     """The teacher's logits, damped at first; T acts through phi alone; see `annealed`."""
 
     formula = "‖z_s-φ(T)·z_t‖²"
     source = "Jafari et al., 2021, arXiv 2104.07163"
-    by_row = True
-    uses_T = True
+    function = staticmethod(annealed)
+    by_row = uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, max_temperature: float = 10.0) -> None:
         super().__init__(weight, warmup)
-        self.max_temperature = require("max_temperature", max_temperature, gt=0)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return annealed(
-            student.logits(), teacher.logits(), temperature=temperature, max_temperature=self.max_temperature
-        )
+        self.constants = {"max_temperature": require("max_temperature", max_temperature, gt=0)}
 
 
-class Virtual(Objective):
+class Virtual(LogitObjective):
     """A designed answer in place of a teacher's, so no teacher is asked; see `virtual`."""
 
     formula = "T²·KL(p_d‖student)"
     source = "Yuan et al., 2020, arXiv 1909.11723"
-    by_row = True
+    function = staticmethod(virtual)
     needs_teacher = False
-    uses_T = True
+    by_row = uses_T = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, correct: float = 0.95) -> None:
         super().__init__(weight, warmup)
-        self.correct = require("correct", correct, gt=0, lt=1)
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return virtual(student.logits(), None, student.targets, temperature=temperature, correct=self.correct)
+        self.constants = {"correct": require("correct", correct, gt=0, lt=1)}

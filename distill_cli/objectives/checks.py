@@ -1,0 +1,102 @@
+"""What the objectives ask of their tensors and constants, checked once where they enter."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from distill_cli.base.errors import ConfigError
+from distill_cli.config.values import complaint
+from distill_cli.tasks.rows import wide
+
+
+def require(name: str, number: float, **bounds: float) -> float:
+    """The number itself, if it is finite and within bounds gt, ge, lt and le.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    wrong = complaint(number, bounds)
+    if wrong:
+        raise ConfigError(f"{name} {wrong}")
+    return number
+
+
+def on_student(student_logits: Tensor, labels: Tensor | None, temperature: float) -> Tensor:
+    """The student's logits (N, K), fp32 at least.
+
+    The range of labels is checked on a CPU only. Elsewhere, reading it would make the processor wait for the device at
+    every step, and the kernels that use a label stop by themselves at one that is out of range.
+
+    Raises:
+        ValueError: a shape, a type, a label or the temperature is wrong.
+    """
+    _table("student_logits", student_logits)
+    if not (temperature > 0 and math.isfinite(temperature)):
+        raise ValueError(f"temperature must be a finite number greater than 0, got {temperature}")
+    if labels is not None:
+        num_samples, num_classes = student_logits.shape
+        if labels.dtype != torch.int64 or labels.shape != (num_samples,):
+            got = f"{labels.dtype} {tuple(labels.shape)}"
+            raise ValueError(f"labels should be int64 class numbers of the shape ({num_samples},), got {got}")
+        if labels.device.type == "cpu":
+            low, high = (int(end) for end in labels.aminmax())
+            if low < 0 or high >= num_classes:
+                raise ValueError(f"labels should lie in 0 to {num_classes - 1}, got {low if low < 0 else high}")
+    return wide(student_logits)
+
+
+def on_both(
+    student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """The student's and the teacher's logits (N, K), fp32 at least.
+
+    Raises:
+        ValueError: as `on_student`, or the teacher's shape is not the student's.
+    """
+    student = on_student(student_logits, labels, temperature)
+    _table("teacher_logits", teacher_logits)
+    if teacher_logits.shape != student_logits.shape:
+        ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
+        raise ValueError(f"student_logits and teacher_logits should have one shape, got {ours} and {theirs}")
+    return student, wide(teacher_logits)
+
+
+def _table(name: str, logits: Tensor) -> None:
+    if logits.dim() != 2 or not logits.numel():
+        raise ValueError(
+            f"{name} should have the shape (N, K), N and K at least 1, got {tuple(logits.shape)}; "
+            "of more dimensions, flatten all but the last: logits.flatten(0, -2)"
+        )
+
+
+def on_features(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], maps: bool = False, alike: bool = False
+) -> list[tuple[Tensor, Tensor]]:
+    """The features (N, ...) of each layer, fp32 at least, the student's and the teacher's in pairs.
+
+    Args:
+        maps: whether they must be maps (N, C, H, W). alike: whether the two of a pair must have one shape.
+
+    Raises:
+        ValueError: a shape is wrong, they are not lists, or the lists differ in length.
+    """
+    if isinstance(student_features, Tensor) or isinstance(teacher_features, Tensor):
+        raise ValueError("student_features and teacher_features should be lists of tensors, one for each layer")
+    if len(student_features) != len(teacher_features) or not student_features:
+        lengths = f"{len(student_features)} and {len(teacher_features)}"
+        raise ValueError(f"student_features and teacher_features should be lists of one length, got {lengths} tensors")
+    for place, (ours, theirs) in enumerate(zip(student_features, teacher_features, strict=True)):
+        both = f"got {tuple(ours.shape)} of the student and {tuple(theirs.shape)} of the teacher"
+        for each in (ours, theirs):
+            if (each.dim() != 4 if maps else each.dim() < 2) or not each.numel():
+                what = "maps (N, C, H, W)" if maps else "(N, ...) of two dimensions or more"
+                raise ValueError(f"features of layer {place} should be {what}, none of them empty; {both}")
+        if len(ours) != len(theirs):
+            raise ValueError(f"features of layer {place} should be of the same samples; {both}")
+        if alike and ours.shape != theirs.shape:
+            raise ValueError(f"features of layer {place} should have one shape; {both}")
+    return [(wide(ours), wide(theirs)) for ours, theirs in zip(student_features, teacher_features, strict=True)]
