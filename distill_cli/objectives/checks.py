@@ -34,7 +34,11 @@ def on_student(student_logits: Tensor, labels: Tensor | None, temperature: float
     Raises:
         ValueError: a shape, a type, a label or the temperature is wrong.
     """
-    _table("student_logits", student_logits)
+    if student_logits.dim() != 2 or not student_logits.numel():
+        raise ValueError(
+            f"student_logits should have the shape (N, K), N and K at least 1, got {tuple(student_logits.shape)}; "
+            "of more dimensions, flatten all but the last: logits.flatten(0, -2)"
+        )
     if not (temperature > 0 and math.isfinite(temperature)):
         raise ValueError(f"temperature must be a finite number greater than 0, got {temperature}")
     if labels is not None:
@@ -58,19 +62,10 @@ def on_both(
         ValueError: as `on_student`, or the teacher's shape is not the student's.
     """
     student = on_student(student_logits, labels, temperature)
-    _table("teacher_logits", teacher_logits)
     if teacher_logits.shape != student_logits.shape:
         ours, theirs = tuple(student_logits.shape), tuple(teacher_logits.shape)
         raise ValueError(f"student_logits and teacher_logits should have one shape, got {ours} and {theirs}")
     return student, wide(teacher_logits)
-
-
-def _table(name: str, logits: Tensor) -> None:
-    if logits.dim() != 2 or not logits.numel():
-        raise ValueError(
-            f"{name} should have the shape (N, K), N and K at least 1, got {tuple(logits.shape)}; "
-            "of more dimensions, flatten all but the last: logits.flatten(0, -2)"
-        )
 
 
 def on_features(

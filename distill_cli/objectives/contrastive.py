@@ -1,4 +1,4 @@
-"""Contrastive distillation: tell a sample's own pair of embeddings from pairs of different samples."""
+"""Contrastive distillation: tell the two embeddings of one sample from those of different samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from torch.nn import functional as F
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.relations import OnSamples, embedded
+from distill_cli.objectives.layers import OnSamples
+from distill_cli.objectives.relations import embedded
 from distill_cli.tasks.rows import Rows, Signal, wide
 
 
@@ -62,21 +63,22 @@ def _told_apart(positive: Tensor, negative: Tensor, mask: Tensor, log_odds: Tens
     Args:
         positive: (N,), s't/tau. negative, mask: (N, N'). log_odds: (N,), so that h = sigmoid(s't/tau - log_odds).
     """
-    kept = F.logsigmoid(positive - log_odds)
-    refused = torch.where(mask, F.logsigmoid(log_odds[:, None] - negative), 0)
-    return -(kept + refused.sum(1)).mean()
+    log_positive = F.logsigmoid(positive - log_odds)
+    log_negative = torch.where(mask, F.logsigmoid(log_odds[:, None] - negative), 0)
+    return -(log_positive + log_negative.sum(1)).mean()
 
 
 class CRD(OnSamples):
-    """Contrast against a memory of all training samples, kept by index: see `crd`.
+    """Contrast against a memory of all training samples, by their index; see `crd`.
 
-    Linear layers embed what the two classifiers are given in `dim` numbers of length 1. Each model's memory holds a row a
-    sample, random at first, of which a step moves the batch's own after use: m <- normalised (momentum m + (1 - momentum) f).
-    N/M of h is multiplied with Z, the mean of e^(s't/tau) times M, estimated once on the first batch, as in the authors' code.
+    Linear layers map the inputs of the two classifiers to embeddings of `dim` numbers and length 1. Each model has a memory
+    of one row a sample, random at first. After a step uses them, the rows of the batch's samples move:
+    m <- normalised (momentum m + (1 - momentum) f). As in the authors' code, N/M of h is multiplied with Z, the mean of
+    e^(s't/tau) times M, estimated once on the first batch.
 
-    It differs from the paper and its code in two ways. Negatives are drawn once a step for the whole batch, with those of
-    the anchor's own class left out, rather than anew for each anchor: one matrix product in place of N gathers. And the
-    positive is the other model's embedding of the same input, held constant, rather than its memory's older row.
+    It differs from the paper and its code in two ways. Negatives are drawn once a step for the whole batch, without those
+    of the anchor's class, rather than for each anchor: one matrix product in place of N gathers. And the positive is the
+    other model's embedding of the same input, as a constant, rather than the older row of its memory.
 
     Args:
         student_layer, teacher_layer: module paths, or auto: what the classifier is given, averaged over space.
@@ -117,7 +119,9 @@ class CRD(OnSamples):
         self.student_embed, self.teacher_embed = (nn.Linear(size, self.dim) for size in sizes)
         for name in ("student_bank", "teacher_bank"):
             self.register_buffer(name, F.normalize(torch.randn(len(data.train), self.dim), dim=1))
-        self.register_buffer("log_z", torch.full((2,), math.inf))  # of Z / M by direction, until it is known
+        self.register_buffer(
+            "log_z", torch.full((2,), math.inf)
+        )  # of Z / M by direction; infinite until the first batch
         self.register_buffer("labels", data.train.targets, persistent=False)
         return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
 
@@ -149,6 +153,6 @@ class CRD(OnSamples):
 
     @torch.no_grad()
     def _log_z(self, scores: Sequence[Tensor]) -> Tensor:
-        """log of the mean of e^score by direction: what is known, or else what this batch says."""
+        """The log of the mean of e^score by direction: the first batch's, which is this one until one is stored."""
         now = torch.stack([each.flatten().logsumexp(0) - math.log(each.numel()) for each in scores])
         return torch.where(self.log_z.isinf(), now, self.log_z)

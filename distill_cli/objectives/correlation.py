@@ -40,13 +40,9 @@ def pearson(ours: Tensor, theirs: Tensor, dim: int) -> Tensor:
 def lskd(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """kd on standardised logits, (z - mean) / (std + 1e-7) of each sample: their order and spacing, not their size.
+    """kd on standardised logits (N, K), (z - mean) / (std + 1e-7) of each sample: their order and spacing, not their size.
 
-    Sun et al., 2024 (LSKD), arXiv 2403.01427.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T > 0, the paper's base temperature.
+    T > 0 is the paper's base temperature. Sun et al., 2024 (LSKD), arXiv 2403.01427.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     return kd(standardised(student), standardised(teacher), temperature=temperature)
@@ -84,7 +80,7 @@ def mlld(
     temperature: float = 1.0,
     temperatures: Sequence[float] = (2.0, 3.0, 4.0, 5.0, 6.0),
 ) -> Tensor:
-    """Sum over its own T of T^2 KL(p_t || p_s) + |P_s P_s' - P_t P_t'|^2 / N + |P_s' P_s - P_t' P_t|^2 / K.
+    """Sum over `temperatures` of T^2 KL(p_t || p_s) + |P_s P_s' - P_t P_t'|^2 / N + |P_s' P_s - P_t' P_t|^2 / K.
 
     P are the batch's probabilities (N, K) at T, norms are Frobenius'. The Gram matrices relate samples and classes of
     one batch, so the value depends on how batches are cut. The authors' confidence masks are left out.

@@ -1,6 +1,6 @@
 """Objectives on feature maps, layer by layer: hints, attention maps and variational information.
 
-Review, which fuses layers, is in review.py; those on how samples lie to each other are in relations.py and contrastive.py.
+Those that fuse layers are in review.py, those that relate samples in relations.py and contrastive.py.
 Adapters are trained and checkpointed with the student.
 """
 
@@ -13,15 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill_cli.base.errors import ConfigError
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Shapes, deepest_map, feature_map, pairs, shapes, sized
-from distill_cli.objectives.base import Objective
+from distill_cli.models.features import deepest_map, feature_map, shapes
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.tasks.rows import Rows, Signal, wide
-
-AUTO = ("auto",)
+from distill_cli.objectives.layers import AUTO, OnFeatures
+from distill_cli.tasks.rows import Rows, Signal
 
 
 def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -82,70 +79,6 @@ def same_size(ours: Tensor, theirs: Tensor) -> tuple[Tensor, Tensor]:
         return ours, theirs
     height, width = (min(a, b) for a, b in zip(ours.shape[2:], theirs.shape[2:], strict=True))
     return F.adaptive_avg_pool2d(ours, (height, width)), F.adaptive_avg_pool2d(theirs, (height, width))
-
-
-class OnFeatures(Objective):
-    """An objective on features: the modules it was told, in pairs; `auto` until it is connected."""
-
-    student_layers: tuple[str, ...] = AUTO
-    teacher_layers: tuple[str, ...] = AUTO
-
-    def __init__(
-        self, weight: float, warmup: float, student_layers: str | Sequence[str], teacher_layers: str | Sequence[str]
-    ) -> None:
-        super().__init__(weight, warmup)
-        self.student_layers, self.teacher_layers = (
-            (layers,) if isinstance(layers, str) else tuple(layers) for layers in (student_layers, teacher_layers)
-        )
-        if not self.student_layers or not self.teacher_layers:
-            raise ConfigError("student_layers and teacher_layers: name at least one module each, or write auto")
-
-    @property
-    def name(self) -> str:
-        """What the objective is called in keys and in the header."""
-        return type(self).__name__.lower()
-
-    def taken(self, student: Rows, teacher: Signal) -> tuple[list[Tensor], list[Tensor]]:
-        """The features of its layers, fp32 at least."""
-        ours = [wide(student.features[path]) for path in self.student_layers]
-        return ours, [wide(teacher.features[path]) for path in self.teacher_layers]
-
-    def settle(self, ours: Shapes, theirs: Shapes, found: Sequence[tuple[str, str]]) -> tuple[str, str]:
-        """Keep the layers found, and say so in the header."""
-        self.student_layers, self.teacher_layers = tuple(a for a, _ in found), tuple(b for _, b in found)
-        words = [(sized(ours, a), sized(theirs, b)) for a, b in found]
-        first = f"student {words[0][0]} → teacher {words[0][1]}"
-        return self.name, ", ".join([first, *(f"{a} → {b}" for a, b in words[1:])])
-
-    def pair_maps(
-        self, student: Classifier, teacher: Classifier, data: Data
-    ) -> tuple[tuple[str, str], list[tuple[int, int]]]:
-        """Choose feature maps in pairs: where neither side is named by `pairs`, where one is the other's nearest in size.
-
-        Returns:
-            The header's label and text, and each pair's channels.
-
-        Raises:
-            ConfigError: a layer is missing or gives no feature map, or the numbers of layers differ.
-        """
-        ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
-        mine, guide = (f"objective.{self.name}.{role}_layers" for role in ("student", "teacher"))
-        named, guides = self.student_layers, self.teacher_layers
-        if named == guides == AUTO:
-            found = pairs(ours, theirs)
-        elif guides == AUTO:
-            found = [(path, deepest_map(theirs, guide, feature_map(ours, path, mine)[2:])) for path in named]
-        elif named == AUTO:
-            found = [(deepest_map(ours, mine, feature_map(theirs, path, guide)[2:]), path) for path in guides]
-        elif len(named) != len(guides):
-            raise ConfigError(
-                f"{mine}: has {len(named)} layer(s), but teacher_layers has {len(guides)}; they are compared in pairs",
-                "name as many of each, or leave one at auto",
-            )
-        else:
-            found = list(zip(named, guides, strict=True))
-        channels = [(feature_map(ours, a, mine)[1], feature_map(theirs, b, guide)[1]) for a, b in found]
-        return self.settle(ours, theirs, found), channels
 
 
 class Hint(OnFeatures):
@@ -241,9 +174,9 @@ class VID(OnFeatures):
         return header
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        found = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]
-        means = [mu(ours) for mu, (ours, _) in zip(self.mu, found, strict=True)]
-        return vid(means, [theirs for _, theirs in found], [F.softplus(c) + self.smallest for c in self.c])
+        maps = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]
+        means = [mu(ours) for mu, (ours, _) in zip(self.mu, maps, strict=True)]
+        return vid(means, [theirs for _, theirs in maps], [F.softplus(c) + self.smallest for c in self.c])
 
 
 def _guess(before: int, after: int) -> nn.Module:

@@ -34,13 +34,9 @@ def ce(
 def kd(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """T^2 KL(p_t^T || p_s^T), summed over classes, averaged over the batch.
+    """T^2 KL(p_t^T || p_s^T) of logits (N, K) at T > 0, summed over classes, averaged over the batch.
 
     T^2 keeps the gradient's magnitude as T changes. Hinton et al., 2015, arXiv 1503.02531, section 2.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T > 0.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
@@ -50,12 +46,9 @@ def kd(
 def logit_mse(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """Squared L2 distance of the logits, averaged over the batch: mean_n sum_k (z_s - z_t)^2.
+    """Squared L2 distance of the logits (N, K), averaged over the batch: mean_n sum_k (z_s - z_t)^2. T is not used.
 
     Ba & Caruana, 2014, arXiv 1312.6184, equation 1; Kim et al., 2021, arXiv 2105.08919.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     return (student - teacher).square().sum(dim=-1).mean()
@@ -64,11 +57,7 @@ def logit_mse(
 def logit_sse(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """Squared logit differences summed over classes and batch: sum_n sum_k (z_t - z_s)^2.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-    """
+    """Squared differences of logits (N, K), summed over classes and batch: sum_n sum_k (z_t - z_s)^2. T is not used."""
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     return (teacher - student).square().sum()
 

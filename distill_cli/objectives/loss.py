@@ -2,8 +2,8 @@
 
     L = (1 - alpha) * CE + alpha * sum_i weight_i * L_i
 
-alpha weighs the teacher. An objective that is not `alpha_weighted` is added with its weight alone; where all are so, alpha
-weighs nothing: L = CE + weight * L_i. T and alpha come from the schedule at every step; an objective stores neither.
+alpha weighs the teacher. An objective that is not `alpha_weighted` is added with its weight alone, and where all are so, alpha
+has no effect: L = CE + weight * L_i. T and alpha come from the schedule at every step; no objective stores them.
 """
 
 from __future__ import annotations
@@ -132,8 +132,8 @@ class Loss:
         """
         parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"]
         for objective in self.objectives.values():
-            own = f"{objective.weight:g}·" if objective.weight != 1 else ""
-            parts.append((_factor(alpha) if objective.alpha_weighted else "") + own + objective.formula)
+            weight = f"{objective.weight:g}·" if objective.weight != 1 else ""
+            parts.append((_factor(alpha) if objective.alpha_weighted else "") + weight + objective.formula)
         heat = f",  T={T}" if any(o.uses_T for o in self.objectives.values()) else ""
         return " + ".join(parts) + heat
 
@@ -144,7 +144,7 @@ def influence(
     """How much each term moves the student: its weighted value, and its weighted gradient's norm against CE's own.
 
     Args:
-        terms: scalars whose graph is still there; it is kept. weights: what each is multiplied with.
+        terms: scalars with their graph, which stays. weights: what each is multiplied with.
         parameters: the student's; their gradients stay as they are.
 
     Returns:

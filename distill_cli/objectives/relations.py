@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from distill_cli.base.errors import ConfigError
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Shapes, deepest_map, penultimate, shape_of, shapes
+from distill_cli.models.features import Shapes, deepest_map
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.features import AUTO, OnFeatures
+from distill_cli.objectives.layers import OnSamples
 from distill_cli.tasks.rows import Rows, Signal
 
 
@@ -73,38 +73,6 @@ def embedded(features: Tensor) -> Tensor:
     if features.dim() == 3:
         return features.mean(1)
     return features.flatten(2).mean(2) if features.dim() > 2 else features
-
-
-class OnSamples(OnFeatures):
-    """An objective on one output each of student and teacher, of any size; auto is what the classifier is given."""
-
-    def pick(self, model: Classifier, shapes: Shapes, key: str) -> str:
-        """The path that `auto` stands for."""
-        return penultimate(model, shapes, key)
-
-    def pair_outputs(
-        self, student: Classifier, teacher: Classifier, data: Data
-    ) -> tuple[tuple[str, str], Shapes, Shapes]:
-        """Choose one output of each model.
-
-        Returns:
-            The header's label and text, and both models' shapes.
-
-        Raises:
-            ConfigError: there is no such module, or it has one number a sample or none.
-        """
-        found, sizes = [], []
-        for role, model, layers in (
-            ("student", student, self.student_layers),
-            ("teacher", teacher, self.teacher_layers),
-        ):
-            key, known = f"objective.{self.name}.{role}_layer", shapes(model, data.input)
-            path = self.pick(model, known, key) if layers == AUTO else layers[0]
-            if len(shape_of(known, path, key)) < 2 or known[path][0] != 1:
-                raise ConfigError(f"{key}: {path} gives {known[path]}, not features (N, ...)")
-            found.append(path)
-            sizes.append(known)
-        return self.settle(sizes[0], sizes[1], [(found[0], found[1])]), sizes[0], sizes[1]
 
 
 class Similarity(OnSamples):

@@ -1,4 +1,4 @@
-"""Knowledge review: a student's deep layers help its shallow ones to tell what the teacher's say."""
+"""Knowledge review: a student's shallow layers learn from the teacher's with the help of its deep ones."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch.nn import functional as F
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.features import OnFeatures, same_size
+from distill_cli.objectives.features import same_size
+from distill_cli.objectives.layers import OnFeatures
 from distill_cli.tasks.rows import Rows, Signal
 
 SCALES = (4, 2, 1)  # pixels to a side
@@ -72,17 +73,17 @@ class Review(OnFeatures):
         fused: list[Tensor] = []
         residual: Tensor | None = None
         for fusion, features in zip(reversed(self.fusions), reversed(maps), strict=True):
-            residual, told = fusion(features, residual)
-            fused.insert(0, told)
+            residual, output = fusion(features, residual)
+            fused.insert(0, output)
         sized = [same_size(a, b) for a, b in zip(fused, theirs, strict=True)]
         return review([a for a, _ in sized], [b for _, b in sized])
 
 
 class Fusion(nn.Module):
-    """A map of the student's and what the deeper ones left, weighed pixel by pixel; the paper's ABF, figure 3.
+    """The student's map and the fusion of the deeper ones, weighed pixel by pixel: the paper's ABF, figure 3.
 
     Args:
-        before, mid, after: channels of the student's map, of what is fused, and of the teacher's map.
+        before, mid, after: channels of the student's map, of the fusion, and of the teacher's map.
         deeper: whether there is a deeper map.
     """
 
@@ -93,10 +94,10 @@ class Fusion(nn.Module):
         self.leave = nn.Sequential(nn.Conv2d(mid, after, 3, padding=1, bias=False), nn.BatchNorm2d(after))
 
     def forward(self, features: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
-        """(N, before, H, W) and (N, mid, ...) -> what shallower maps are given (N, mid, H, W), and (N, after, H, W)."""
-        own = self.enter(features)
+        """(N, before, H, W) and (N, mid, ...) -> the residual of shallower maps (N, mid, H, W), and (N, after, H, W)."""
+        mixed = self.enter(features)
         if self.attend is not None and residual is not None:
-            residual = F.interpolate(residual, own.shape[2:], mode="nearest")
-            share = self.attend(torch.cat([own, residual], dim=1))
-            own = own * share[:, :1] + residual * share[:, 1:]
-        return own, self.leave(own)
+            residual = F.interpolate(residual, mixed.shape[2:], mode="nearest")
+            share = self.attend(torch.cat([mixed, residual], dim=1))
+            mixed = mixed * share[:, :1] + residual * share[:, 1:]
+        return mixed, self.leave(mixed)

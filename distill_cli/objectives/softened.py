@@ -16,13 +16,9 @@ from distill_cli.objectives.logits import kd, logit_mse
 def reverse_kl(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """T^2 KL(p_s^T || p_t^T), summed over classes, averaged over the batch: seeks the teacher's modes, not all its mass.
+    """T^2 KL(p_s^T || p_t^T) of logits (N, K) at T > 0, summed over classes, averaged over the batch.
 
-    Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T > 0.
+    It seeks the teacher's modes, not all its mass. Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     return kd(teacher, student, temperature=temperature)
@@ -58,12 +54,9 @@ def jsd(
 def hard(
     student_logits: Tensor, teacher_logits: Tensor, labels: Tensor | None = None, temperature: float = 1.0
 ) -> Tensor:
-    """Cross-entropy of the student at T = 1 and the teacher's decision, averaged over the batch.
+    """Cross-entropy of the student at T = 1 and the teacher's decision, from logits (N, K), averaged over the batch.
 
-    Touvron et al., 2021 (DeiT), arXiv 2012.12877, equation 3.
-
-    Args:
-        student_logits, teacher_logits: (N, K). temperature: not used.
+    The temperature is not used. Touvron et al., 2021 (DeiT), arXiv 2012.12877, equation 3.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     return F.cross_entropy(student, teacher.argmax(dim=-1))
@@ -98,7 +91,7 @@ def virtual(
     temperature: float = 1.0,
     correct: float = 0.95,
 ) -> Tensor:
-    """T^2 KL(p_d^T || p_s^T), summed over classes, averaged over the batch: a made-up teacher that is always right.
+    """T^2 KL(p_d^T || p_s^T), summed over classes, averaged over the batch: the teacher is made up and always right.
 
     p_d is `correct` on the label and the rest spread evenly; p_d^T = softmax(log p_d / T).
     Yuan et al., 2020 (Tf-KD), arXiv 1909.11723.

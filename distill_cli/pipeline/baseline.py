@@ -25,7 +25,7 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         untrained: the student as initialised, before any step; it is copied, not changed.
     """
     model, card, settings = copy.deepcopy(untrained), job.card("student"), job.settings()
-    smoothing = job.config.label_smoothing
+    smoothing, at_once = job.config.label_smoothing, job.config.rows_at_once
     ingredients = {
         "model": card["model"],
         "weights": job.config.student.node.get("weights"),
@@ -34,7 +34,8 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         "stages": [[stage.epochs, stage.lr] for stage in job.stages],
         "shown": [job.data.train.draws, job.data.train.views] if job.data.train.draws else None,
         "code": code_digest(job.config.student.node["_target_"]),
-        "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing],
+        "settings": [settings.seed, settings.batch_size, str(settings.dtype), settings.compile, smoothing]
+        + ([at_once] if at_once else []),  # the last digits depend on it
     }
     folder = job.root / "baselines" / fingerprint(ingredients)
 
@@ -42,7 +43,7 @@ def prepare(job: Setup, untrained: Classifier) -> Classifier:
         ui.say("baseline: training the same student on labels only; later runs with this budget reuse it")
         stages = [replace(s, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for s in job.stages]
         kept = job.checkpoints(place)
-        rows = preparing.fit_alone(model, stages, job.recipe, job.data, settings, "baseline", kept, smoothing)
+        rows = preparing.fit_alone(model, stages, job.recipe, job.data, settings, "baseline", kept, smoothing, at_once)
         weights.write_model(place, "student", model.net, card)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
         kept.remove()

@@ -162,12 +162,13 @@ def fit_alone(
     label: str,
     checkpoints: Checkpoints,
     label_smoothing: float = 0.0,
+    rows_at_once: int | None = None,
 ) -> list[loop.Row]:
     """Train a model on labels only, from the newest checkpoint if there is one; leaves it with its best weights on
     validation, and returns the epochs' rows. The checkpoints stay until what is made of it is written: see `remove`.
     """
     terms = {"ce": CE()}
-    losses = {stage.name: Loss(terms, label_smoothing) for stage in stages}
+    losses = {stage.name: Loss(terms, label_smoothing, rows_at_once) for stage in stages}
     state = loop.begin(model, terms, recipe, settings.dtype)
     epochs = sum(stage.epochs for stage in stages)
     try:

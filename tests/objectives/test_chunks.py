@@ -134,13 +134,14 @@ def test_each_objective_is_shown_so_many_rows_and_those_that_need_all_are_shown_
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**14])
 def test_a_gradient_in_half_precision_is_scaled_before_it_is_rounded(scale: float) -> None:
-    # Of 4,096 rows each gradient is about 1e-8, which fp16 has no number for.
+    # Of 4,096 rows many gradients are below 6e-8, which fp16 has no number for.
     logits, targets, signal = batch(torch.float16, 4096)
     total, _ = Loss({"kd": KD()}, rows_at_once=1000)(Rows(logits, targets, torch.arange(4096)), signal, 1.0, 0.0)
     (scale * total).backward()
+    wide = logits.detach().double().requires_grad_()
     assert logits.grad is not None and logits.grad.dtype == torch.float16
-    exact = torch.autograd.grad(scale * torch.nn.functional.cross_entropy(logits.double(), targets), logits)[0]
-    assert (logits.grad - exact).double().abs().max() <= 2.0**-10 * exact.double().abs().max() + 2.0**-24
+    exact = torch.autograd.grad(scale * torch.nn.functional.cross_entropy(wide, targets), wide)[0]
+    assert ((logits.grad.double() - exact).abs() <= 2.0**-11 * exact.abs() + 2.0**-25).all()
 
 
 def peak(at_once: int | None, place: Path) -> int:
@@ -169,15 +170,17 @@ def test_memory_falls_with_the_rows_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_run_by_rows_goes_as_one_of_all_rows_and_tells_what_each_term_weighs(tmp_path: Path) -> None:
-    words = [*QUICK, "objective=[kd,logit_sse]", "debug=true", "dataset.limit=200", "threads=1"]
+    words = [*QUICK, "objective=[kd,logit_sse]", "debug=true", "dataset.limit=200", "threads=1", "baseline=true"]
     assert distill("train", *words, "run_dir=whole") == 0
     assert distill("train", *words, "run_dir=cut", "rows_at_once=7") == 0
     for one, other in zip(rows(tmp_path / "whole"), rows(tmp_path / "cut"), strict=True):
         assert other["loss"] == pytest.approx(one["loss"], rel=1e-4)
         for term, said in one["debug"].items():
             assert other["debug"][term] == pytest.approx(said, rel=1e-3)
-    one, other = (read_json(tmp_path / name / "summary.json")["test"]["student"] for name in ("whole", "cut"))
-    assert other["nll"] == pytest.approx(one["nll"], rel=1e-3)
+    one, other = (read_json(tmp_path / name / "summary.json")["test"] for name in ("whole", "cut"))
+    for who in ("student", "baseline"):
+        assert other[who]["nll"] == pytest.approx(one[who]["nll"], rel=1e-3)
+    assert len(list((tmp_path / "outputs" / "baselines").glob("*/model.json"))) == 2
 
 
 def test_rows_at_once_is_a_number_of_rows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,7 +25,8 @@ from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap, pairs, penultimate, shapes, stages
 from distill_cli.objectives import Loss, Objective
 from distill_cli.objectives.contrastive import CRD, crd
-from distill_cli.objectives.features import VID, Attention, Hint, OnFeatures, attention, hint, vid
+from distill_cli.objectives.features import VID, Attention, Hint, attention, hint, vid
+from distill_cli.objectives.layers import OnFeatures
 from distill_cli.objectives.relations import RKD, Similarity, rkd, similarity
 from distill_cli.objectives.review import Fusion, Review, review
 from distill_cli.tasks import metrics
