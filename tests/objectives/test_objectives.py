@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 
 from distill_cli import objectives
 from distill_cli.base.errors import ConfigError
+from distill_cli.config import schema
 from distill_cli.objectives import Loss, Objective
 from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE, kd, logit_mse, logit_sse
 from distill_cli.tasks.rows import Dense, Rows
@@ -244,13 +246,20 @@ def test_formula_of_the_header_carries_the_numbers() -> None:
     assert Loss({"logit_sse": LogitSSE()}).formula("3", "0.7", "0.3") == "CE + 0.1·Σ(z_t-z_s)²"
 
 
+def chosen(**nodes: dict[str, Any]) -> dict[str, schema.Objective]:
+    """The `objective` group with these nodes, by class."""
+    return {
+        name: schema.Objective(plain={**node, "_target_": LOGITS + node["_target_"]}) for name, node in nodes.items()
+    }
+
+
 def test_labels_only_beside_a_teacher_is_refused() -> None:
     with pytest.raises(ConfigError, match="ce is labels only and cannot be combined with kd"):
-        objectives.build({"ce": {"_target_": f"{LOGITS}CE"}, "kd": {"_target_": f"{LOGITS}KD"}})
+        objectives.build(chosen(ce={"_target_": "CE"}, kd={"_target_": "KD"}))
 
 
 def test_objectives_are_built_with_their_weight() -> None:
-    built = objectives.build({"kd": {"_target_": f"{LOGITS}KD", "weight": 2}, "sse": {"_target_": f"{LOGITS}LogitSSE"}})
+    built = objectives.build(chosen(kd={"_target_": "KD", "weight": 2}, sse={"_target_": "LogitSSE"}))
     assert (built["kd"].weight, built["sse"].weight) == (2, 0.1)
     with pytest.raises(ConfigError, match=r"did you mean objective\.kd\.weight"):
-        objectives.build({"kd": {"_target_": f"{LOGITS}KD", "wieght": 2}})
+        objectives.build(chosen(kd={"_target_": "KD", "wieght": 2}))
