@@ -55,7 +55,9 @@ class Folder(FileConfigSource):
     def scheme() -> str:
         return "distill"
 
-    def _places(self, path: str) -> list[str]:
+    @staticmethod
+    @functools.cache
+    def _places(path: str) -> list[str]:
         """Where a path may lie in this folder, in order of preference."""
         group, _, rest = path.partition("/")
         return [path, f"{SHARED_FOLDERS[group]}/{rest}"] if group in SHARED_FOLDERS else [path]
@@ -103,7 +105,7 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         OmegaConf.register_new_resolver("slug", slug)
         name_runs_by(None)
         OmegaConf.register_new_resolver("direction", schema.direction)
-    structured.register()
+    structured.register(schema.COMMANDS[command].shape)
     # Hydra 1.4 drops version_base and warns when it is given.
     version = tuple(int(part) for part in hydra.__version__.split(".")[:2])
     base: dict[str, Any] = {} if version >= (1, 4) else {"version_base": "1.3"}

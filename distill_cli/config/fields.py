@@ -29,17 +29,18 @@ def key(default: Any = dataclasses.MISSING, help: str = "", **rules: Any) -> Any
 
 
 class Key(NamedTuple):
-    """A key of a record: its annotation, and that without None; its rules and default."""
+    """A key of a record: its annotation, that without None and whether None was in it; its rules and default.
+
+    `simple`: its value is text, a number, a flag or a list of such, as it is written.
+    """
 
     name: str
     hint: Any
     kind: Any
+    optional: bool
+    simple: bool
     rules: Mapping[str, Any]
     default: Any
-
-    @property
-    def optional(self) -> bool:
-        return self.kind is not self.hint
 
 
 def _keys(shape: type) -> tuple[Key, ...]:
@@ -51,7 +52,8 @@ def _keys(shape: type) -> tuple[Key, ...]:
             union = isinstance(hints[one.name], types.UnionType) and len(arms) == 1
             default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
             kind = arms[0] if union else hints[one.name]
-            found.append(Key(one.name, hints[one.name], kind, one.metadata, default))
+            simple = one.metadata.keys().isdisjoint(("node", "nodes", "form"))
+            found.append(Key(one.name, hints[one.name], kind, union, simple, one.metadata, default))
     return tuple(found)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ SHARED_FOLDERS = {"teacher": "model", "student": "model"}
 OPTIONAL_GROUPS = {"experiment", "logger"}  # of which nothing need be chosen
 
 
+@functools.cache
 def conf_dir() -> Path:
     """The shipped conf/."""
     return Path(conf_folder())

@@ -30,17 +30,18 @@ def read(
     if issubclass(shape, Open):
         about["plain"] = values
     for key in keys(shape):
-        if key.name in values:
-            about[key.name] = _value(f"{where}{key.name}", values[key.name], key, shape, told)
-            continue
-        if key.name == "_target_":
+        value = values.get(key.name, key.default)
+        if key.name not in values and key.name == "_target_":
             told.append(f"{where.rstrip('.')}: has no _target_, the class or function to build")
-        elif shape in (Teacher, Fit):
+        elif key.name not in values and shape in (Teacher, Fit):
             told.append(f"{where}{key.name}: is needed and was taken out")
-        about[key.name] = _value("", key.default, key, shape, [])
+        if key.simple and value == key.default and type(value) is type(key.default):
+            about[key.name] = value  # a default needs no check
+        else:
+            about[key.name] = _value(f"{where}{key.name}", value, key, shape, told if key.name in values else [])
     names = {key.name for key in keys(shape)}
     for name in values:
-        if name not in names:  # of the class's own
+        if name not in names and not isinstance(values[name], str | None):  # of the class's own
             _numbers(f"{where}{name}", values[name], {}, told)
     if problems is not None:
         problems += told
@@ -62,7 +63,9 @@ def _value(where: str, value: Any, key: Key, shape: type, problems: list[str]) -
     if type(value) is not key.kind and not fits(value, key.hint):
         problems.append(f"{where}: should be {describe(key.hint)}, got {shown(value)}")
         return key.default
-    if not isinstance(value, str):
+    if key.kind in (int, float) and value is not None:
+        problems += [f"{where}: {wrong}"] if (wrong := complaint(value, rules)) else []
+    elif not isinstance(value, str):
         _numbers(where, value, rules, problems)
     elif rules.get("filled") and not value.strip():
         problems.append(f"{where}: is empty; leave it out, or give a value")
@@ -102,7 +105,8 @@ def _numbers(where: str, value: Any, rules: Mapping[str, Any], problems: list[st
             _numbers(f"{where}.{name}", inner, rules, problems)
     elif isinstance(value, list):
         for inner in value:
-            _numbers(where, inner, rules, problems)
+            if not isinstance(inner, str):
+                _numbers(where, inner, rules, problems)
     elif isinstance(value, int | float) and not isinstance(value, bool) and (wrong := complaint(value, rules)):
         problems.append(f"{where}: {wrong}")
 
@@ -112,10 +116,8 @@ def _ramp(where: str, value: Any, rules: Mapping[str, Any], problems: list[str])
     if len(ends) > 2 or not ends:
         problems.append(f"{where}: should be a number or [from, to], got {shown(value)}")
     for number in ends[:2]:
-        if fits(number, float):
-            _numbers(where, number, rules, problems)
-        else:
-            problems.append(f"{where}: should be a number, got {shown(number)}")
+        wrong = complaint(number, rules) if fits(number, float) else f"should be a number, got {shown(number)}"
+        problems += [f"{where}: {wrong}"] if wrong else []
     return (0.0, 0.0) if problems else (float(ends[0]), float(ends[-1]))
 
 

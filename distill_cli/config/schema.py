@@ -6,7 +6,7 @@ optimizers and loggers are open: beside our keys their nodes have those of the c
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,13 +236,13 @@ COMMANDS = {
 }
 
 
-def free(shape: type = Train, where: str = "") -> Iterator[str]:
+def free(shape: type = Train, where: str = "") -> list[str]:
     """The dotted keys that a resumed run may change; those below them too."""
+    found = [f"{where}{one.name}" for one in keys(shape) if one.rules.get("free")]
     for one in keys(shape):
-        if one.rules.get("free"):
-            yield f"{where}{one.name}"
-        elif "node" in one.rules:
-            yield from free(one.rules["node"], f"{where}{one.name}.")
+        if "node" in one.rules:
+            found += free(one.rules["node"], f"{where}{one.name}.")
+    return found
 
 
 def stage_objectives(stage: Stage, objectives: Sequence[str]) -> tuple[str, ...]:

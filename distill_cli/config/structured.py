@@ -8,37 +8,31 @@ from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 
-from distill_cli.config.fields import Key, keys
-from distill_cli.config.schema import Eval, Open, Train
+from distill_cli.config.fields import keys
+from distill_cli.config.schema import Open
 
 
-def register() -> None:
-    """Make the schema known to Hydra as `train_schema` and `eval_schema`."""
-    store = ConfigStore.instance()
-    store.store(name="train_schema", node=structured(Train))
-    store.store(name="eval_schema", node=structured(Eval))
+def register(shape: type) -> None:
+    """Make a record known to Hydra, as train_schema or eval_schema."""
+    ConfigStore.instance().store(name=f"{shape.__name__.lower()}_schema", node=structured(shape))
 
 
 @functools.cache
 def structured(shape: type) -> type:
     """A record as omegaconf takes it: open nodes are left open, with the keys in them that every one of their kind has."""
-    fields = []
+    fields: list[tuple[str, Any, Any]] = []
     for key in keys(shape):
-        default = _ours(key.rules["node"]) if key.rules.get("every_has") else key.default
-        if isinstance(default, dict | list):
-            fields.append((key.name, _kind(key), dataclasses.field(default_factory=default.copy)))
-        else:
-            fields.append((key.name, _kind(key), dataclasses.field(default=default)))
+        default, nodes = key.default, key.rules.get("nodes")
+        kind = Optional[key.kind] if key.optional else key.kind  # noqa: UP045 - omegaconf wants it spelt so
+        if nodes is not None:
+            kind = dict[str, Any] if issubclass(nodes, Open) else dict[str, structured(nodes)]  # type: ignore[misc]
+        elif not key.simple or key.kind is bool:  # omegaconf would take 3 and yes for true
+            kind = Any
+        if key.rules.get("every_has"):
+            default = _ours(key.rules["node"])
+        given = {"default_factory": default.copy} if isinstance(default, dict | list) else {"default": default}
+        fields.append((key.name, kind, dataclasses.field(**given)))
     return dataclasses.make_dataclass(shape.__name__, fields)
-
-
-def _kind(key: Key) -> Any:
-    nodes = key.rules.get("nodes")
-    if nodes is not None:
-        return dict[str, Any] if issubclass(nodes, Open) else dict[str, structured(nodes)]  # type: ignore[misc]
-    if "node" in key.rules or "form" in key.rules or key.kind is bool:  # omegaconf would take 3 and yes for true
-        return Any
-    return Optional[key.kind] if key.optional else key.kind  # noqa: UP045 - omegaconf wants it spelt so
 
 
 def _ours(shape: type) -> dict[str, Any]:

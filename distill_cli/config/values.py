@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+import operator
 import types
 import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+BOUNDS = (("gt", operator.gt, "greater than"), ("ge", operator.ge, "at least"), ("lt", operator.lt, "less than"),
+          ("le", operator.le, "at most"))  # fmt: skip
 LARGEST = 2**31 - 1  # the most that every library below takes as a count, a size or a seed
 
 
@@ -50,19 +53,13 @@ def describe(kind: Any) -> str:
 
 def complaint(number: float, rules: Mapping[str, Any]) -> str | None:
     """What is wrong with a number: it is not finite, breaks a bound gt, ge, lt or le, or is whole and beyond LARGEST."""
-    got = f", got {shown(number)}"
     if isinstance(number, float) and not math.isfinite(number):
-        return f"should be a finite number{got}"
-    if "gt" in rules and not number > rules["gt"]:
-        return f"must be greater than {rules['gt']}{got}"
-    if "ge" in rules and not number >= rules["ge"]:
-        return f"must be at least {rules['ge']}{got}"
-    if "lt" in rules and not number < rules["lt"]:
-        return f"must be less than {rules['lt']}{got}"
-    if "le" in rules and not number <= rules["le"]:
-        return f"must be at most {rules['le']}{got}"
+        return f"should be a finite number, got {shown(number)}"
+    for rule, holds, words in BOUNDS:
+        if rule in rules and not holds(number, rules[rule]):
+            return f"must be {words} {rules[rule]}, got {shown(number)}"
     if isinstance(number, int) and abs(number) > LARGEST:
-        return f"must be at {'most ' if number > 0 else 'least -'}{LARGEST}{got}"
+        return f"must be at {'most ' if number > 0 else 'least -'}{LARGEST}, got {shown(number)}"
     return None
 
 

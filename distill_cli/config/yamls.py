@@ -31,6 +31,7 @@ if yaml.__with_libyaml__:
 
 
 LENIENT = re.compile(r"[\t!\ufeff]|[|>][-+]?#")  # where libyaml takes what Python's parser refuses
+TRICKY = {f"tag:yaml.org,2002:{kind}" for kind in ("bool", "int", "float")}  # what text may be taken for
 OCTAL = re.compile(r"[-+]?0[0-7_]+")
 
 # The parser's words that say little, and ours.
@@ -141,8 +142,7 @@ def _faults(node: yaml.Node, seen: set[int]) -> Iterator[tuple[int, str]]:
         return
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        fault = _trap(node)
-        if fault:
+        if node.tag in TRICKY and node.style not in ("'", '"') and (fault := _trap(node)):
             yield _line(node), fault
     elif isinstance(node, yaml.SequenceNode):
         for item in node.value:
@@ -164,14 +164,12 @@ def _key_faults(keys: list[yaml.Node]) -> Iterator[tuple[int, str]]:
         elif key.value in first:
             yield _line(key), f"{key.value} is given twice, first in line {first[key.value]}; keep one of them"
         else:
-            first[key.value] = _line(key)
+            first[key.value] = int(key.start_mark.line) + 1
 
 
 def _trap(node: yaml.ScalarNode) -> str | None:
     """What is wrong with a scalar that is not in quotes: it is not what it looks like, or no number to work with."""
     kind, text = node.tag.rpartition(":")[2], node.value
-    if node.style in ("'", '"') or kind not in ("bool", "int", "float"):
-        return None
     try:
         value = SafeConstructor().construct_object(node)
     except (ValueError, KeyError):
