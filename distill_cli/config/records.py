@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING
 from typing import Any, TypeVar
 
 from distill_cli.base.errors import did_you_mean
@@ -30,7 +31,7 @@ def read(
     if issubclass(shape, Open):
         about["plain"] = values
     for key in keys(shape):
-        value = values.get(key.name, key.default)
+        value = values.get(key.name, key.default if key.default is not MISSING else "")
         if key.name not in values and key.name == "_target_":
             told.append(f"{where.rstrip('.')}: has no _target_, the class or function to build")
         elif key.name not in values and shape in (Teacher, Fit):
@@ -62,7 +63,7 @@ def _value(where: str, value: Any, key: Key, shape: type, problems: list[str]) -
         return found if len(problems) == count else FORMS[rules["form"]]("", key.default, {}, [])
     if type(value) is not key.kind and not fits(value, key.hint):
         problems.append(f"{where}: should be {describe(key.hint)}, got {shown(value)}")
-        return key.default
+        return None if key.default is MISSING else key.default
     if key.kind in (int, float) and value is not None:
         problems += [f"{where}: {wrong}"] if (wrong := complaint(value, rules)) else []
     elif not isinstance(value, str):

@@ -44,7 +44,7 @@ class Open:
 
     plain: Mapping[str, Any]
     name: str = ""
-    _target_: str = key("", "the class or function to build", filled=True, passed=True)
+    _target_: str = key(help="the class or function to build", filled=True, passed=True)
 
     @property
     def node(self) -> dict[str, Any]:

@@ -156,12 +156,12 @@ NAMES = {
 def test_a_path_is_taken_as_typed(key: str, name: str) -> None:
     command = "eval" if key in ("ckpt", "predictions") else "train"
     words = [overrides.quoted(word) for word in [f"{key}=/data/{name}", f"{key}={name}"]]
-    brought = {
+    chosen = {
         "dataset.root": "dataset=mnist",
         "logger.tensorboard.dir": "logger=tensorboard",
         "logger.mlflow.store": "logger=mlflow",
     }
-    words = [*([brought[key]] if key in brought else []), *words]
+    words = [*([chosen[key]] if key in chosen else []), *words]
     with compose.session(command) as engine:
         brought.use_dataset_of(None)
         for count, path in ((-1, f"/data/{name}"), (None, name)):
