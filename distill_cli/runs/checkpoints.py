@@ -1,14 +1,16 @@
-"""A training's checkpoints: the newest, the one before it and the best, each verified byte by byte before it is used.
+"""A training's checkpoints: the newest and the one before it whole, the best one's weights alone; each file is verified
+byte by byte before it is used.
 
-`manifest.json`, written last, lists size and SHA-256 of every file; what it does not list was not finished. Killed
-anywhere in a save, the checkpoint before it is still there and listed.
+`manifest.json`, written last, lists size and SHA-256 of every file; a file that it does not list was not finished. Killed
+anywhere in a save, the checkpoint before it is still there and listed. A checkpoint names the epoch whose weights were the
+best when it was saved: `best.pt` holds them, or `best_before.pt` as long as `previous.pt` names an older epoch.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -19,8 +21,11 @@ from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import read_tensors
 
-LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+LAST, PREVIOUS = "last.pt", "previous.pt"
+BEST, BEFORE = "best.pt", "best_before.pt"
 MANIFEST = "manifest.json"
+WEIGHTS = "best_weights"
+OF_BEST = ("run", "card", "student", "step", "epoch")  # what best.pt takes of the snapshot: enough to evaluate it alone
 
 Snapshot = dict[str, Any]
 Facts = dict[str, Any]
@@ -45,61 +50,105 @@ class Checkpoints:
         return self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds
 
     def save(self, snapshot: Mapping[str, Any], best: bool = False) -> None:
-        """Write the snapshot as the newest checkpoint, and as the best one too where it is.
+        """Write the snapshot as the newest checkpoint; where its weights are the best, write those as well.
+
+        Args:
+            snapshot: under "best" it may name the best epoch so far; with `best` that is its own.
 
         Raises:
             StorageError: there is no room; the checkpoints written before are as they were.
         """
-
-        def content(sink: files.Sink) -> None:
-            torch.save(dict(snapshot), sink)  # type: ignore[arg-type]
-
         self.folder.mkdir(parents=True, exist_ok=True)
-        whole = LAST in self._listed  # one that is damaged must not take the place of the one before it
-        written = files.write(self.folder / LAST, content, keep=self.folder / PREVIOUS if whole else None)
-        facts = {**written, "step": snapshot["step"], "epoch": snapshot["epoch"]}
-        if whole:
-            self._listed[PREVIOUS] = self._listed[LAST]
-        self._listed[LAST] = facts
+        facts = _place(snapshot)
         if best:
-            self._listed[BEST] = {**facts, **files.write(self.folder / BEST, content)}
+            weights = {key: snapshot[key] for key in OF_BEST if key in snapshot}
+            in_use = BEST in self._listed and self._listed[BEST]["epoch"] == self._listed.get(LAST, {}).get("best")
+            self._write(BEST, weights, facts, keep=BEFORE if in_use else None)
+        self._write(LAST, {k: v for k, v in snapshot.items() if k != WEIGHTS}, facts, keep=PREVIOUS)
+        named = {self._listed[name].get("best") for name in (LAST, PREVIOUS) if name in self._listed}
+        unused = [name for name in (BEST, BEFORE) if name in self._listed and self._listed[name]["epoch"] not in named]
+        self._listed = {name: facts for name, facts in self._listed.items() if name not in unused}
         files.write_json(self.folder / MANIFEST, {"files": self._listed})
+        for name in unused:
+            (self.folder / name).unlink(missing_ok=True)
         self._saved_at = time.monotonic()
 
+    def _write(self, name: str, content: Mapping[str, Any], facts: Facts, keep: str | None) -> None:
+        """Write one file and list it; `keep` takes the one before, unless that is damaged."""
+
+        def write(sink: files.Sink) -> None:
+            torch.save(dict(content), sink)  # type: ignore[arg-type]
+
+        keep = keep if name in self._listed else None
+        written = files.write(self.folder / name, write, self.folder / keep if keep else None)
+        if keep:
+            self._listed[keep] = self._listed[name]
+        self._listed[name] = {**written, **facts}
+
     def latest(self) -> Snapshot | None:
-        """The newest checkpoint that is as it was written; None when none was ever written.
+        """The newest checkpoint that is as it was written, with the best weights so far under "best_weights"; None when
+        none was ever written.
 
         Raises:
             CheckpointError: there are some, but all of them are damaged.
         """
         files.sweep(self.folder)
-        faults, found = [], None
         listed, self._listed = _listed(self.folder), {}
-        for name in (LAST, PREVIOUS, BEST):
-            path = self.folder / name
-            if not path.is_file():
+        faults: list[str] = []
+        unusable: list[str] = []  # among the best weights: that matters only where a checkpoint names those
+        best = [snapshot for name in (BEST, BEFORE) if (snapshot := self._read(name, listed, unusable))]
+        newest: Snapshot | None = None
+        for name in (LAST, PREVIOUS):
+            snapshot = self._read(name, listed, faults)
+            if snapshot is None or newest is not None:
                 continue
-            try:
-                facts = _facts(path, listed)
-                # One that the manifest vouches for need not be loaded to be kept as another to fall back on.
-                snapshot = _loaded(path) if found is None or listed is None else found
-            except (CheckpointError, OSError) as error:
-                faults.append(error.message if isinstance(error, CheckpointError) else str(error))
+            if (weights := _best_weights(snapshot, best)) is None:
+                faults += [*unusable, f"{self.folder / name} can be used only with the weights of its best epoch"]
                 continue
-            self._listed[name] = {"step": snapshot["step"], "epoch": snapshot["epoch"], **facts}
-            if found is None:
-                found = snapshot
-                for fault in faults:
-                    ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
-        if faults and found is None:
+            newest = {**snapshot, WEIGHTS: weights}
+            for fault in faults:
+                ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
+        if faults and newest is None:
             raise CheckpointError(
                 "no checkpoint can be used:\n" + "\n".join(faults), f"delete {self.folder} to start again"
             )
-        return found
+        return newest
+
+    def _read(self, name: str, listed: list[Facts] | None, faults: list[str]) -> Snapshot | None:
+        """A file's content, listed from now on; None where it is missing, or damaged, which is added to `faults`."""
+        path = self.folder / name
+        if not path.is_file():
+            return None
+        try:
+            facts = _facts(path, listed)
+            snapshot = _loaded(path)
+        except (CheckpointError, OSError) as error:
+            faults.append(error.message if isinstance(error, CheckpointError) else str(error))
+            return None
+        self._listed[name] = {**facts, **_place(snapshot)}
+        return snapshot
 
     def remove(self) -> None:
         """Forget them all: what was trained is finished and kept elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _place(snapshot: Mapping[str, Any]) -> Facts:
+    """Where a snapshot was taken, and the epoch that was the best until then, if any."""
+    return {**{key: snapshot[key] for key in ("step", "epoch")}, "best": (snapshot.get("best") or {}).get("epoch")}
+
+
+def _best_weights(snapshot: Snapshot, best: Iterable[Snapshot]) -> dict[str, Any] | None:
+    """The weights of the epoch that a snapshot names as the best so far; none are needed where it names none.
+
+    A snapshot of an earlier version of distill holds them itself.
+    """
+    if WEIGHTS in snapshot:
+        return dict(snapshot[WEIGHTS])
+    if not snapshot.get("best"):
+        return {}
+    epoch = snapshot["best"]["epoch"]
+    return next((dict(one["student"]) for one in best if one["epoch"] == epoch), None)
 
 
 def read(path: Path) -> Snapshot:
@@ -124,7 +173,7 @@ def _facts(path: Path, listed: list[Facts] | None) -> Facts:
     if known is None:
         raise CheckpointError(
             f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})",
-            f"{PREVIOUS} and {BEST} lie beside it",
+            f"{PREVIOUS} lies beside it",
         )
     return known
 

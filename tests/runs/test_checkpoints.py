@@ -26,7 +26,8 @@ def snapshot(step: int) -> dict[str, Any]:
 def saved(folder: Path, *steps: int, best: int | None = None) -> Checkpoints:
     kept = Checkpoints(folder)
     for step in steps:
-        kept.save(snapshot(step), best=step == best)
+        named = {"best": {"epoch": best // 10}} if best is not None and step >= best else {}
+        kept.save({**snapshot(step), **named}, best=step == best)
     return kept
 
 
@@ -38,27 +39,59 @@ def inside(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_newest_comes_back_and_two_generations_and_the_best_are_kept(tmp_path: Path) -> None:
-    saved(tmp_path / "c", 1, 2, 3, 4, 5, best=2)
+def test_the_newest_comes_back_and_two_generations_and_the_best_weights_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path / "c", 10, 20, 30, 40, 50, best=20)
     assert inside(tmp_path / "c") == [BEST, LAST, MANIFEST, PREVIOUS]
     found = Checkpoints(tmp_path / "c").latest()
-    assert found is not None and same(found, snapshot(5))
-    for name, step in ((LAST, 5), (PREVIOUS, 4), (BEST, 2)):
+    assert found is not None and same(found, snapshot(50))
+    assert torch.equal(found["best_weights"]["w"], snapshot(20)["student"]["w"])
+    for name, step in ((LAST, 50), (PREVIOUS, 40), (BEST, 20)):
         assert same(checkpoints.read(tmp_path / "c" / name), snapshot(step))
 
 
-def test_whoever_falls_back_keeps_what_else_is_whole(tmp_path: Path) -> None:
-    saved(tmp_path, 1, 2, 3, best=1)
+def test_the_best_weights_are_on_disk_once_and_without_what_moves_them(tmp_path: Path) -> None:
+    kept, weights = Checkpoints(tmp_path), {"w": torch.zeros(50_000)}
+    moved = {"student": weights, "optimizer": {"m": torch.zeros(100_000)}, "card": {"a": 1}, "best": {"epoch": 0}}
+    for step in range(1, 4):
+        kept.save({**moved, "best_weights": weights, "step": step, "epoch": 0}, best=step == 1)
+    sizes = {name: (tmp_path / name).stat().st_size for name in (LAST, PREVIOUS, BEST)}
+    assert sizes[BEST] < 210_000 and sizes[LAST] < 610_000 and sizes[PREVIOUS] < 610_000
+    assert checkpoints.read(tmp_path / BEST).keys() == {"student", "card", "step", "epoch"}
+
+
+def test_a_checkpoint_comes_back_with_the_best_weights_of_its_own_time(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    for step in (10, 20):
+        kept.save({**snapshot(step), "best": {"epoch": step // 10}}, best=True)
     (tmp_path / LAST).write_bytes(b"cut short")
     kept = Checkpoints(tmp_path)
-    assert kept.latest() is not None
-    kept.save(snapshot(4))
-    assert [checkpoints.read(tmp_path / name)["step"] for name in (LAST, PREVIOUS, BEST)] == [4, 2, 1]
-    (tmp_path / MANIFEST).unlink()
-    kept = Checkpoints(tmp_path)
-    assert kept.latest() is not None
-    kept.save(snapshot(5))
-    assert [checkpoints.read(tmp_path / name)["step"] for name in (LAST, PREVIOUS, BEST)] == [5, 4, 1]
+    found = kept.latest()
+    assert found is not None and found["step"] == 10
+    assert torch.equal(found["best_weights"]["w"], snapshot(10)["student"]["w"])
+    kept.save({**snapshot(25), "best": {"epoch": 1}})
+    kept.save({**snapshot(26), "best": {"epoch": 1}})
+    again = Checkpoints(tmp_path).latest()
+    assert again is not None and torch.equal(again["best_weights"]["w"], snapshot(10)["student"]["w"])
+
+
+def test_a_checkpoint_of_an_earlier_version_brings_its_best_weights_itself(tmp_path: Path) -> None:
+    weights = {"w": torch.ones(3)}
+    torch.save({**snapshot(10), "best": {"epoch": 1}, "best_weights": weights}, tmp_path / LAST)
+    found = Checkpoints(tmp_path).latest()
+    assert found is not None and torch.equal(found["best_weights"]["w"], weights["w"])
+
+
+def test_whoever_falls_back_keeps_what_else_is_whole(tmp_path: Path) -> None:
+    saved(tmp_path, 10, 20, 30, best=10)
+    (tmp_path / LAST).write_bytes(b"cut short")
+    for lost in ("the newest", "the manifest"):
+        kept = Checkpoints(tmp_path)
+        found = kept.latest()
+        assert found is not None, lost
+        kept.save({**snapshot(found["step"] + 10), "best": found["best"]})
+        steps = [checkpoints.read(tmp_path / name)["step"] for name in (LAST, PREVIOUS, BEST)]
+        assert steps == [found["step"] + 10, found["step"], 10], lost
+        (tmp_path / MANIFEST).unlink()
 
 
 @pytest.mark.parametrize("content", [{}, {"files": 3}, {"files": {"last.pt": 1}}])
@@ -99,13 +132,11 @@ def test_a_truncated_newest_falls_back_to_the_one_before_and_says_so(
     assert same(checkpoints.read(tmp_path / LAST), snapshot(7))
 
 
-def test_the_best_is_the_last_resort_and_none_good_is_exit_4(tmp_path: Path) -> None:
-    saved(tmp_path, 1, 2, 3, best=1)
-    for name in (LAST, PREVIOUS):
-        (tmp_path / name).write_bytes(b"nothing of ours")
-    found = Checkpoints(tmp_path).latest()
-    assert found is not None and same(found, snapshot(1))
-    (tmp_path / BEST).write_bytes(b"")
+def test_without_its_best_weights_a_checkpoint_is_not_used_and_none_good_is_exit_4(tmp_path: Path) -> None:
+    kept = Checkpoints(tmp_path)
+    for step in (10, 11, 12):
+        kept.save({**snapshot(step), "best": {"epoch": 1}}, best=step == 10)
+    (tmp_path / BEST).write_bytes(b"nothing of ours")
     with pytest.raises(CheckpointError, match="no checkpoint can be used") as caught:
         Checkpoints(tmp_path).latest()
     assert all(name in caught.value.message for name in (LAST, PREVIOUS, BEST))
@@ -162,14 +193,16 @@ def dying_save(folder: Path, call: int, name: str) -> int:
 
         setattr(place, name, dying)
         assert found is not None
-        kept.save(snapshot(found["step"] + 1), best=True)
+        kept.save({**snapshot(found["step"] + 10), "best": {"epoch": found["epoch"] + 1}}, best=True)
         os._exit(0)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 @pytest.mark.parametrize("name", ["fsync", "replace"])
 def test_killed_anywhere_in_a_save_the_checkpoint_before_it_is_there(name: str, tmp_path: Path) -> None:
-    saved(tmp_path / "start", 1, 2, best=2)
+    start = Checkpoints(tmp_path / "start")
+    for step in (10, 20):
+        start.save({**snapshot(step), "best": {"epoch": step // 10}}, best=True)
     codes, steps = [], []
     for call in range(1, 30):
         folder = tmp_path / f"{call}"
@@ -179,17 +212,20 @@ def test_killed_anywhere_in_a_save_the_checkpoint_before_it_is_there(name: str, 
         kept = Checkpoints(folder)
         found = kept.latest()
         assert found is not None and same(found, snapshot(found["step"]))
+        assert torch.equal(found["best_weights"]["w"], snapshot(found["best"]["epoch"] * 10)["student"]["w"])
         steps.append(found["step"])
         assert not list(folder.glob("*.tmp")) and not list(folder.glob(".*.tmp"))
         # and so it goes on: two generations again, whichever was cut short
-        kept.save(snapshot(8))
-        kept.save(snapshot(9))
-        assert [checkpoints.read(folder / name)["step"] for name in (LAST, PREVIOUS)] == [9, 8]
+        for step in (80, 90):
+            kept.save({**snapshot(step), "best": found["best"]})
+        assert [checkpoints.read(folder / name)["step"] for name in (LAST, PREVIOUS)] == [90, 80]
+        again = Checkpoints(folder).latest()
+        assert again is not None and len(again["best_weights"])
         if code == 0:
             break
     assert codes[:-1] == [9] * (len(codes) - 1) and codes[-1] == 0
     assert len(codes) > 4
-    assert set(steps[:-1]) <= {2, 3} and steps[-1] == 3
+    assert set(steps[:-1]) <= {20, 30} and steps[-1] == 30
 
 
 def test_saving_is_due_by_steps_or_by_time(tmp_path: Path) -> None:
