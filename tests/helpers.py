@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +21,21 @@ from torch import Tensor
 from distill_cli.cli import main
 from distill_cli.config.records import read as record
 from distill_cli.config.schema import Optimizer
-from distill_cli.data import Batch, Part, Split
+from distill_cli.data import Batch, Data, Part, Split
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.pictures import Pixels, shaped
 from distill_cli.data.source import source_of
-from distill_cli.models.features import Output
+from distill_cli.models import Classifier, inference
+from distill_cli.models.features import Output, Tap
+from distill_cli.objectives import Loss
+from distill_cli.tasks import task as tasks
 from distill_cli.tasks.rows import Dense, Rows
-from distill_cli.training.loop import State
+from distill_cli.tasks.task import Ask
+from distill_cli.training import loop
+from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe
+from distill_cli.training.schedule import Stage
+from distill_cli.training.state import State
 
 ROOT = Path(__file__).parent.parent
 
@@ -83,7 +90,9 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in row.items() if key not in ("images_per_second", "seconds")}
+    return {
+        key: value for key, value in row.items() if key not in ("samples_per_second", "words_per_second", "seconds")
+    }
 
 
 def distill(*words: str) -> int:
@@ -170,3 +179,35 @@ def make_pictures(root: Path, parts: tuple[str, ...] = ("train", "test"), classe
                 pixels = rng.integers(0, 100, (16, 16, 3)) + level * 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
     return root
+
+
+def logits_of(model: Classifier, split: Split, batch_size: int | None = None) -> Tensor:
+    """The model's logits (N, C) on a whole split."""
+    return torch.cat([output.logits for _, output in inference.outputs(model, split, batch_size)])
+
+
+class Guide:
+    """A frozen teacher that runs live, as the loop asks it."""
+
+    def __init__(self, model: Classifier, layers: Sequence[str] = ()) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.tap = Tap(self.model.net, layers)
+
+    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+        return signal_from(self.tap(self.model, batch.inputs))
+
+    def on(self, split: str) -> Ask:
+        return lambda batch: Dense(self.tap(self.model, batch.inputs).logits)
+
+
+def fit(
+    state: State,
+    stages: Sequence[Stage],
+    losses: Mapping[str, Loss],
+    how: Recipe,
+    data: Data,
+    pace: Pace,
+    teacher: loop.Teacher | None = None,
+) -> Iterator[dict[str, Any] | None]:
+    """The training loop on classification."""
+    return loop.fit(state, stages, losses, how, data, tasks.of(data), pace, teacher)

@@ -14,6 +14,7 @@ from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.spec import Front, Spec
+from distill_cli.data.thumbnail import data_url
 
 LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
 AT_ONCE = 128  # pictures of up to LARGE pixels that a model answers together; of larger ones fewer
@@ -29,7 +30,7 @@ class PictureSpec:
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    kind = "pictures"
+    kind, unit = "pictures", "images"
 
     @classmethod
     def read(cls, stored: Mapping[str, Any]) -> PictureSpec:
@@ -120,6 +121,10 @@ class Pixels:
             raw = self.augmentation(raw, index, view)
         scale, shift = self._scaling
         return raw.float().mul_(scale).sub_(shift)
+
+    def shown(self, raw: Inputs) -> dict[str, str]:
+        assert isinstance(raw, Tensor)
+        return {"picture": data_url(raw[0])}
 
     @cached_property
     def _scaling(self) -> tuple[Tensor, Tensor]:

@@ -45,6 +45,9 @@ class Transform(Protocol):
         The same (sample, view) gives the same numbers in any batch.
         """
 
+    def shown(self, raw: Inputs) -> dict[str, str]:
+        """One raw sample, (1, ...), as a page shows it: `picture`, a data URL."""
+
 
 @runtime_checkable
 class Spec(Protocol):
@@ -53,6 +56,10 @@ class Spec(Protocol):
     @property
     def kind(self) -> str:
         """What samples are called, in the plural."""
+
+    @property
+    def unit(self) -> str:
+        """What speed counts where a sample is one row, in the plural."""
 
     @property
     def at_once(self) -> int:

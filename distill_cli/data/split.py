@@ -70,6 +70,14 @@ class Split:
         for index, raw in self._raw(order[sum(sizes[:skip]) :], sizes[skip:]):
             yield Batch(self.transform(raw, index, view), self.targets[index], index, view or 0)
 
+    def shown(self, row: int) -> dict[str, str]:
+        """A sample as a page shows it, see `Transform.shown`.
+
+        Raises:
+            DataError: it cannot be read.
+        """
+        return self.transform.shown(self.source.read([row]))
+
     def _raw(self, order: Tensor, sizes: list[int]) -> Iterator[tuple[Tensor, Inputs]]:
         """For each batch its index and its raw samples, on the split's device."""
         device, held = self.targets.device, self.source.held

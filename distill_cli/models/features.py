@@ -47,8 +47,13 @@ class Tap:
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the hooks and of what they have caught."""
         for handle in self._handles:
             handle.remove()
+        self._caught = {}
 
 
 def shapes(model: Classifier, spec: Spec) -> Shapes:

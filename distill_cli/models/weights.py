@@ -1,8 +1,8 @@
-"""Weights from and to files: ours as safetensors with model.json, others' as plain state dicts; never a pickle's code."""
+"""Weights from and to files: ours as safetensors, others' as plain state dicts under other names; cards are elsewhere."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ def save_weights(path: Path, model: nn.Module) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """A state dict from a .safetensors file or one that torch.save wrote, taken out of a checkpoint that wraps it.
+    """A state dict from a .safetensors file or one that torch.save wrote, out of whatever it is wrapped in.
 
     Raises:
         CheckpointError: as `read_tensors`, or it holds no state dict.
@@ -93,67 +93,3 @@ def _renamed_head(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tup
     ours = next((h for h in HEADS if f"{h}.weight" in own), None)
     theirs = next((h for h in HEADS if f"{h}.weight" in given), None)
     return (ours, theirs) if ours and theirs and ours != theirs and f"{ours}.weight" not in given else None
-
-
-def write_model(folder: Path, name: str, model: nn.Module, card: Mapping[str, Any]) -> str:
-    """Write `name`.safetensors and model.json, which tells how to rebuild it; returns the weights' SHA-256."""
-    digest = save_weights(folder / f"{name}.safetensors", model)
-    files.write_json(folder / "model.json", {**card, "weights": f"{name}.safetensors", "sha256": digest})
-    return digest
-
-
-def read_card(folder: Path) -> dict[str, Any]:
-    """The folder's model.json.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
-    card = files.read_json(folder / "model.json")
-    require_card(card, folder / "model.json", ("weights", "sha256"))
-    return card
-
-
-def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> None:
-    """Raise CheckpointError unless `card` has the keys of a model's card, and `more`."""
-    needed = {"model": dict, "input": dict, "classes": list, "names": dict, "dataset": dict} | dict.fromkeys(more, str)
-    wrong = [k for k, kind in needed.items() if not isinstance(card, Mapping) or not isinstance(card.get(k), kind)]
-    if not wrong and not isinstance(card["names"].get("dataset"), str):
-        wrong = ["names.dataset"]
-    if wrong:
-        raise CheckpointError(f"{source} is damaged: {', '.join(wrong)} missing or not as written")
-
-
-def verified(path: Path, digest: str) -> Path:
-    """The same path when the file's SHA-256 is `digest`.
-
-    Raises:
-        CheckpointError: it is missing, or its bytes are not those that were written.
-    """
-    if not path.is_file():
-        raise CheckpointError(f"there is no file {path.absolute()}")
-    if files.sha256(path) != digest:
-        raise CheckpointError(
-            f"{path} is not what was written (its SHA-256 differs from model.json's): it was not loaded"
-        )
-    return path
-
-
-def kept_file(folder: Path, card: Mapping[str, Any]) -> Path:
-    """The weights' file that a folder's card names, its bytes verified.
-
-    Raises:
-        CheckpointError: it is missing, or its bytes are not those that were written.
-    """
-    return verified(folder / Path(card["weights"]).name, card["sha256"])
-
-
-def load_kept(folder: Path, net: nn.Module) -> dict[str, Any]:
-    """Verify the weights that `write_model` wrote to `folder` and load them into the network; returns the card.
-
-    Raises:
-        CheckpointError: something is missing, damaged, or of another architecture.
-    """
-    card = read_card(folder)
-    path = kept_file(folder, card)
-    load_into(net, read_weights(path), str(path))
-    return card

@@ -16,7 +16,7 @@ from distill_cli.config.schema import Train
 from distill_cli.pipeline import distillation
 from distill_cli.runs import identity
 from distill_cli.runs.run import Run
-from distill_cli.training import setup
+from distill_cli.training import job
 
 
 def distill(settings: Train, run: Run) -> dict[str, Any]:
@@ -35,7 +35,7 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
                 "distill resume RUN/chain/NAME goes on with one; without link= the whole chain is run",
             )
         return _link(settings, run, run.folder.parent.parent)
-    setup.check(settings)  # of every link at once, before the first is trained
+    job.check(settings)  # of every link at once, before the first is trained
     for place, name in enumerate(names):
         own = arrangement.at(settings, name, run.folder)
         folder = arrangement.folder_of(name, run.folder)

@@ -158,9 +158,9 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     for settings in values:
         found = load.settings(engine, config_name, "train", settings)
         if parts:
-            from distill_cli.training import setup  # torch takes its time to import
+            from distill_cli.training import job  # torch takes its time to import
 
-            setup.check(found)
+            job.check(found)
     return plan
 
 

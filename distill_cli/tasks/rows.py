@@ -49,6 +49,14 @@ class Rows:
         step = size or max(1, len(self))
         return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
 
+    def detached(self) -> Rows:
+        """The same answers, through which no gradient flows back."""
+        return Rows(self._logits.detach(), self.targets, self.index, self.features)
+
+    def said_by(self, signal: Signal) -> Rows:
+        """The teacher's answers in place of the student's: to be judged as those are."""
+        return Rows(signal.logits(), self.targets, self.index)
+
     def part(self, chunk: slice) -> Rows:
         """Some of the rows. Features are those of the whole samples still."""
         return Rows(self.logits(chunk), self.targets[chunk], self.index[chunk], self.features)

@@ -1,4 +1,4 @@
-"""The loop under way: its checkpoints as they fall due, and an orderly stop when one is asked for."""
+"""The loop under way: gone on with from a checkpoint, its checkpoints as they fall due, and an orderly stop when asked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,24 @@ from contextlib import closing
 from typing import Any
 
 from distill_cli.base import stopping, ui
-from distill_cli.runs.checkpoints import Checkpoints
-from distill_cli.training.loop import Row, State
+from distill_cli.runs.checkpoints import Checkpoints, Snapshot, fitting
+from distill_cli.training.state import Row, State
+
+
+def go_on(state: State, checkpoints: Checkpoints, restore: Callable[[Snapshot], None], label: str = "") -> None:
+    """Go on from the newest checkpoint, if there is one.
+
+    Args:
+        restore: puts back what a snapshot holds, the state's part too. label: what goes on, for the message.
+
+    Raises:
+        CheckpointError: all checkpoints are damaged, or they are not of what is trained here.
+    """
+    if (snapshot := checkpoints.latest()) is None:
+        return
+    with fitting(checkpoints.folder):
+        restore(snapshot)
+    ui.say(f"{label}going on after step {state.step}, {state.epoch} epoch(s) done")
 
 
 def kept(

@@ -43,7 +43,7 @@ from distill_cli.models import Classifier
 from distill_cli.models.smallcnn import SmallCNN
 from distill_cli.models.zoo import torchvision
 from distill_cli.runs import checkpoints
-from distill_cli.training import loop
+from distill_cli.training.state import begin
 
 for module in ("distillation", "dispatch", "commands.train", "commands.resume", "commands.eval"):
     importlib.import_module(f"distill_cli.{module}")  # so that no forked process has to
@@ -337,7 +337,7 @@ def results(place: Path, folder: str = "run", spoilt: Path | None = None) -> dic
     except (DistillError, ValueError, OSError, KeyError) as error:
         raise Failed(f"not whole: {error}") from error
     for row in rows:
-        del row["seconds"], row["images_per_second"]
+        del row["seconds"], row["samples_per_second"]
     keys = ("test", "val", "best", "params", "compression", "seed", "difference")
     weights = {name: files.sha256(path) for name, path in names.items() if path.suffix in (".safetensors", ".npy")}
     summary = {key: facts["summary.json"].get(key) for key in keys}
@@ -930,7 +930,7 @@ def measured_saves(place: Path, model: str, number: int) -> None:
     size, spec = (32, 32), PictureSpec(3, (32, 32), (0.5,), (0.5,))
     net = torchvision("resnet18", 10, size) if model == "resnet18" else SmallCNN([64, 128], 3, 10, size)
     recipe = recipe_of({"_target_": "torch.optim.Adam", "lr": 1e-3})
-    state = loop.begin(Classifier(net, spec), {}, recipe)
+    state = begin(Classifier(net, spec), {}, recipe)
     F.cross_entropy(state.model(torch.randn(4, 3, 32, 32)), torch.arange(4)).backward()
     state.optimizer.step()
     state.keep_if_best({"epoch": 1, "stage": "x", "val": {"accuracy": 0.5, "nll": 1.0}})

@@ -192,7 +192,7 @@ def loop_of(run: Path) -> Row:
     """A run folder's numbers as the peers count them: all images by all seconds, and the last epoch's student on test."""
     epochs = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     seconds = sum(epoch["seconds"] for epoch in epochs)
-    images = sum(epoch["images_per_second"] * epoch["seconds"] for epoch in epochs)
+    images = sum(epoch["samples_per_second"] * epoch["seconds"] for epoch in epochs)
     accuracy = json.loads((run / "summary.json").read_text())["test"]["student_last"]["accuracy"]
     return {"loop_seconds": seconds, "images_per_second": images / seconds, "accuracy": accuracy,
             "images": round(images / len(epochs))}  # fmt: skip

@@ -22,10 +22,13 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from distill_cli import models
-from distill_cli.data import PictureSpec, Split
+from distill_cli.data import Data, PictureSpec, Split
+from distill_cli.data.thumbnail import data_url
 from distill_cli.deploy import cost
 from distill_cli.models import Classifier
-from distill_cli.tasks import evaluation, metrics
+from distill_cli.tasks.classification import ClassificationMeter
+from distill_cli.tasks.details import ClassificationDetails
+from distill_cli.tasks.rows import Dense, Rows
 
 CPU = torch.device("cpu")
 
@@ -60,12 +63,22 @@ def answers(samples: int, classes: int, sharpness: float = 3.0) -> tuple[dict[st
     return logits, labels
 
 
+def describe(logits: dict[str, Tensor], split: Split, classes: list[str], at_once: int = 150) -> dict[str, Any]:
+    """What is told of these answers, which come in batches."""
+    data = Data(split, split, split, tuple(classes), PictureSpec(1, (8, 8), (0.5,), (0.5,)), "", "")
+    details = ClassificationDetails(data)
+    for index in torch.arange(len(split)).split(at_once):
+        rows = Rows(logits["student"][index], split.targets[index], index)
+        details.update(rows, Dense(logits["teacher"][index]))
+    return details.compute(split)
+
+
 def described(
     samples: int = 400, classes: int = 7
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], np.ndarray, Streamed]:
     logits, labels = answers(samples, classes)
     images = Streamed(samples, (1, 8, 8))
-    found = evaluation.describe(logits, split_of(images, labels), [f"class {k}" for k in range(classes)])
+    found = describe(logits, split_of(images, labels), [f"class {k}" for k in range(classes)])
     return found, {who: value.double().numpy() for who, value in logits.items()}, labels.numpy(), images
 
 
@@ -109,8 +122,9 @@ def test_reliability_is_by_fifteen_bins_and_adds_up_to_the_calibration_error(who
     gaps = [
         n * abs(c - a) for n, c, a in zip(*(bins[k] for k in ("count", "confidence", "accuracy")), strict=True) if n
     ]
-    measured = metrics.measure(torch.from_numpy(logits[who]), torch.from_numpy(labels))
-    assert sum(gaps) / len(labels) == pytest.approx(measured["ece"])
+    meter = ClassificationMeter(7)
+    meter.update(Rows(torch.from_numpy(logits[who]), torch.from_numpy(labels), torch.arange(len(labels))))
+    assert sum(gaps) / len(labels) == pytest.approx(meter.compute()["ece"])
 
 
 def test_the_samples_are_those_with_the_largest_divergence() -> None:
@@ -147,7 +161,7 @@ def test_pictures_decode_to_the_pixels_of_their_samples(shape: tuple[int, int, i
     logits, labels = answers(40, 4)
     images: Any = Streamed(40, shape)
     held = images if streamed else torch.stack([images[i] for i in range(40)])
-    for sample in evaluation.describe(logits, split_of(held, labels), list("abcd"))["samples"]:
+    for sample in describe(logits, split_of(held, labels), list("abcd"))["samples"]:
         pixels = images[sample["index"]].permute(1, 2, 0).numpy()
         assert np.array_equal(decoded(sample["picture"]), pixels[..., 0] if shape[0] == 1 else pixels)
 
@@ -158,7 +172,7 @@ def test_pictures_decode_to_the_pixels_of_their_samples(shape: tuple[int, int, i
 def test_large_pictures_are_shown_small(shape: tuple[int, int, int], shown: tuple[int, ...]) -> None:
     pixels = torch.zeros(shape, dtype=torch.uint8)
     pixels[:, : shape[1] // 2] = 200
-    found = decoded(evaluation.picture(pixels))
+    found = decoded(data_url(pixels))
     assert found.shape == shown
     assert found[0, 0].tolist() == ([200] * 3 if shape[0] == 3 else 200)
     assert found[-1, -1].tolist() == ([0] * 3 if shape[0] == 3 else 0)
@@ -167,7 +181,7 @@ def test_large_pictures_are_shown_small(shape: tuple[int, int, int], shown: tupl
 def test_a_thousand_classes_of_noise_at_224_pixels_stay_far_below_a_megabyte() -> None:
     logits, labels = answers(2000, 1000)
     noise = torch.randint(0, 256, (1, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    found = evaluation.describe(logits, split_of(noise.expand(2000, -1, -1, -1), labels), [str(k) for k in range(1000)])
+    found = describe(logits, split_of(noise.expand(2000, -1, -1, -1), labels), [str(k) for k in range(1000)])
     assert len(json.dumps(found, allow_nan=False)) < 600_000
     assert sum(count for *_, count in found["confusion"]) == 2000
 

@@ -8,6 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -19,10 +20,13 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config import building
 from distill_cli.config.places import conf_dir
-from distill_cli.data import PictureSpec
-from distill_cli.models import Classifier, cards, num_parameters, weights
+from distill_cli.data import Part, PictureSpec, assemble
+from distill_cli.models import Classifier, deployable, num_parameters, weights
+from distill_cli.models.deployable import Deployable
+from distill_cli.models.features import Output
 from distill_cli.models.resnet import SmallResNet, WideResNet
 from distill_cli.models.smallcnn import SmallCNN
+from distill_cli.tasks import task as tasks
 
 COLOUR = PictureSpec(3, (32, 32), (0.5,) * 3, (0.25,) * 3)
 GREY = PictureSpec(1, (28, 28), (0.2,), (0.3,))
@@ -212,7 +216,11 @@ HERE = __name__
 
 def test_a_model_with_another_number_of_logits_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"student: should give logits of shape \(N, 10\), gave \('N', 4\)"):
-        models.build({"_target_": f"{HERE}.Fixed"}, "student", COLOUR, 10)
+        model = models.build({"_target_": f"{HERE}.Fixed"}, "student", COLOUR, 10)
+        pixels = torch.zeros(20, 3, *COLOUR.size, dtype=torch.uint8)
+        part = Part(pixels, np.arange(20) % 10)
+        data = assemble(part, part, part, "abcdefghij", val_fraction=0.1, split_seed=0, mean=None, std=None, note="")
+        tasks.of(data).check(Output(models.probe(model, COLOUR, "student")), "student")
 
 
 def test_a_model_that_gives_no_tensor_is_refused() -> None:
@@ -431,6 +439,12 @@ def test_a_file_without_a_state_dict_is_refused(tmp_path: Path, content: Any) ->
 
 
 CARD = {"model": {}, "classes": ["a"], "input": {}, "names": {"dataset": "x"}, "dataset": {}}
+CARD["role"] = "student"
+
+
+def kept(folder: Path, ours: nn.Module) -> str:
+    """Leave the network in the folder as a run leaves its student; returns its digest."""
+    return Deployable(CARD, Classifier(ours, COLOUR), COLOUR).write(folder)
 
 
 def test_weights_come_back_as_they_went_and_equal_weights_are_equal_bytes(tmp_path: Path) -> None:
@@ -446,44 +460,44 @@ def test_weights_come_back_as_they_went_and_equal_weights_are_equal_bytes(tmp_pa
 
 def test_a_kept_model_loads_and_a_flipped_byte_is_refused(tmp_path: Path) -> None:
     ours = net()
-    digest = weights.write_model(tmp_path, "student", ours, CARD)
+    digest = kept(tmp_path, ours)
     copy = net()
-    assert weights.load_kept(tmp_path, copy)["sha256"] == digest
+    assert deployable.load_into(copy, tmp_path)["sha256"] == digest
     assert torch.equal(copy.fc.weight, ours.fc.weight)
     path = tmp_path / "student.safetensors"
-    assert weights.verified(path, digest) == path
+    assert deployable.verified(path, digest) == path
     content = bytearray(path.read_bytes())
     content[-5] ^= 1
     path.write_bytes(bytes(content))
     # The file still reads: only the digest tells.
     assert weights.read_weights(path).keys() == ours.state_dict().keys()
     with pytest.raises(CheckpointError, match=r"student\.safetensors is not what was written"):
-        weights.verified(path, digest)
+        deployable.verified(path, digest)
     with pytest.raises(CheckpointError, match="is not what was written"):
-        weights.load_kept(tmp_path, net())
+        deployable.load_into(net(), tmp_path)
 
 
 def test_a_card_that_is_missing_or_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"there is no model\.json"):
-        weights.load_kept(tmp_path, net())
-    weights.write_model(tmp_path, "student", net(), CARD)
+        deployable.load_into(net(), tmp_path)
+    kept(tmp_path, net())
     for content in ('{"model"', "[]", '{"model": {}}', ""):
         (tmp_path / "model.json").write_text(content)
         with pytest.raises(CheckpointError, match=r"model\.json is (damaged|not what was written)"):
-            weights.load_kept(tmp_path, net())
+            deployable.load_into(net(), tmp_path)
     files.write_json(tmp_path / "model.json", {"model": {}})
     with pytest.raises(CheckpointError, match=r"model\.json is damaged: input, classes"):
-        weights.load_kept(tmp_path, net())
+        deployable.load_into(net(), tmp_path)
 
 
 def test_a_card_cannot_lead_out_of_its_folder(tmp_path: Path) -> None:
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    weights.write_model(kept, "student", net(), CARD)
-    (kept / "student.safetensors").rename(tmp_path / "student.safetensors")
-    files.write_json(kept / "model.json", {**weights.read_card(kept), "weights": "../student.safetensors"})
+    home = tmp_path / "kept"
+    home.mkdir()
+    kept(home, net())
+    (home / "student.safetensors").rename(tmp_path / "student.safetensors")
+    files.write_json(home / "model.json", {**deployable.read_card(home), "weights": "../student.safetensors"})
     with pytest.raises(CheckpointError, match="there is no file"):
-        weights.load_kept(kept, net())
+        deployable.load_into(net(), home)
 
 
 BOTTLENECK = {"_target_": "distill_cli.models.resnet.SmallResNet", "depth": 8, "shortcut": "B"}
@@ -502,7 +516,7 @@ def test_a_card_that_asks_for_huge_networks_is_refused_before_memory_is_taken() 
     state = net().state_dict()
     for node in ({**SMALL, "widths": [10**9, 10**9]}, {**SMALL, "widths": [10**12]}, {**SMALL, "widths": []}):
         with pytest.raises(CheckpointError, match=r"student\.safetensors"):
-            cards.rebuild({**CARD, "model": node}, "student", COLOUR, state, "student.safetensors", [])
+            deployable.rebuild({**CARD, "model": node}, COLOUR, state, "student.safetensors", [])
 
 
 def test_what_a_file_names_is_built_only_where_it_is_trusted() -> None:
@@ -514,7 +528,7 @@ def test_what_a_file_names_is_built_only_where_it_is_trusted() -> None:
         "torchvision.models._api.inspect.getmodule",
     ):
         with pytest.raises(CheckpointError):
-            cards.rebuild({**CARD, "model": {"_target_": target}}, "student", COLOUR, state, "x", [])
+            deployable.rebuild({**CARD, "model": {"_target_": target}}, COLOUR, state, "x", [])
 
 
 def test_a_classifier_gives_what_its_network_gives() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import recipe_of, rows_from, signal_from, stored
+from helpers import Guide, fit, recipe_of, rows_from, signal_from, stored
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -29,11 +29,10 @@ from distill_cli.objectives.features import VID, Attention, Hint, attention, hin
 from distill_cli.objectives.layers import OnFeatures
 from distill_cli.objectives.relations import RKD, Similarity, rkd, similarity
 from distill_cli.objectives.review import Fusion, Review, review
-from distill_cli.tasks import metrics
 from distill_cli.tasks.rows import Dense
-from distill_cli.training import loop
-from distill_cli.training.loop import Settings, State
+from distill_cli.training.loop import Pace
 from distill_cli.training.schedule import Ramp, Stage
+from distill_cli.training.state import State, begin
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     f.__name__: f for f in (hint, attention, similarity, rkd, vid, crd, review)
@@ -493,34 +492,20 @@ def test_wrong_constants_are_refused(kind: type[OnFeatures], wrong: dict[str, An
 # --- trained and kept with the student
 
 
-class Guide:
-    """A frozen teacher that runs live."""
-
-    def __init__(self, data: Data, layers: Sequence[str]) -> None:
-        self.model, self.data = built(data, RESNET, seed=99).eval().requires_grad_(False), data
-        self.tap = Tap(self.model.net, layers)
-
-    def __call__(self, batch: Batch, T: float, student: Tensor) -> Output:
-        return self.tap(self.model, batch.inputs)
-
-    def logits(self, split: str) -> Tensor:
-        return metrics.logits_of(self.model, getattr(self.data, split), BATCH)
-
-
 HOW = recipe_of({"_target_": "torch.optim.SGD", "lr": 0.01, "momentum": 0.9, "accumulate": 2})
 
 
 def begun(data: Data, objective: OnFeatures, seed: int = 0) -> State:
     student = built(data, SMALL, seed)
     connected(objective, student, built(data, RESNET, seed=99), data, seed)
-    return loop.begin(student, {"own": objective}, HOW)
+    return begin(student, {"own": objective}, HOW)
 
 
 def train(state: State, data: Data, objective: OnFeatures, stop: int | None = None) -> None:
     """Two epochs of three steps, or up to step `stop`."""
     plan = [Stage("all", 2, Ramp(1.0, 1.0), Ramp(0.5, 0.5), ("own",))]
-    guide = Guide(data, objective.teacher_layers)
-    for row in loop.fit(state, plan, {"all": Loss(state.objectives)}, HOW, data, Settings(3, BATCH), guide):
+    guide = Guide(built(data, RESNET, seed=99), objective.teacher_layers)
+    for row in fit(state, plan, {"all": Loss({"own": objective})}, HOW, data, Pace(3, BATCH), guide):
         if row is None and state.step == stop:
             break
 

@@ -21,12 +21,15 @@ from distill_cli.base.runtime import sample_order
 from distill_cli.config import places
 from distill_cli.config.load import load
 from distill_cli.data import Batch
-from distill_cli.models import weights
+from distill_cli.models import deployable, weights
 from distill_cli.objectives.logits import kd
-from distill_cli.teachers import answering, preparing
-from distill_cli.teachers.answering import Joint, Several, mixture
-from distill_cli.training import setup
-from distill_cli.training.setup import Setup
+from distill_cli.pipeline import distillation
+from distill_cli.tasks.rows import Rows
+from distill_cli.teachers import answer
+from distill_cli.teachers.answer import Joint, Several, Teacher, mixture
+from distill_cli.teachers.way import way_of
+from distill_cli.training import job as jobs
+from distill_cli.training.job import Job
 
 # Part of every line: 24 pictures of three classes, networks of a few channels.
 SMALL = [
@@ -82,23 +85,28 @@ def outcome(run: Path) -> dict[str, Any]:
 
 
 class Taught(NamedTuple):
-    job: Setup
-    teacher: answering.Teacher
+    job: Job
+    teacher: Teacher
 
 
 def taught(*words: str) -> Taught:
     """What `distill train` has in hands when training starts."""
-    job = setup.read(load("train", [*SMALL, *words]))
-    way = answering.way_of(job)
-    prepared = {} if way.joint else {name: preparing.prepare(own) for name, own in job.teachers.items()}
-    return Taught(job, answering.start(job, way, prepared))
+    job = jobs.read(load("train", [*SMALL, *words]))
+    way = way_of(job)
+    digests = {name: one.weights for name, one in distillation.prepare_all(job, way).items()}
+    return Taught(job, answer.start(job, way, digests))
+
+
+def silent(batch: Batch, student: Tensor | None = None) -> Rows:
+    """A student's rows on a batch, zeros unless they are told."""
+    return Rows(torch.zeros(len(batch), 3) if student is None else student, batch.targets, batch.index)
 
 
 def lessons(one: Taught) -> Iterator[tuple[Batch, Tensor]]:
     """Every batch of an epoch with the teachers' answer to it."""
     order = sample_order(len(one.job.data.train), 0, 1)
     for batch in one.job.data.train.batches(5, order, one.job.data.train.view_of(1)):
-        yield batch, one.teacher(batch, 1.0, torch.zeros(len(batch), 3)).logits
+        yield batch, one.teacher(batch, 1.0, silent(batch)).logits()
 
 
 def status(run: Path) -> str:
@@ -183,7 +191,7 @@ def test_each_of_several_teachers_is_prepared_once_and_counts_by_its_weight(
     card = read_json(tmp_path / "run" / "model.json")
     named = {"smallcnn": card["teacher"], **card["teachers"]}
     assert {name: one["sha256"] for name, one in named.items()} == {
-        name: weights.read_card(home)["sha256"] for name, home in found.items()
+        name: deployable.read_card(home)["sha256"] for name, home in found.items()
     }
     before = kept(Path("outputs", "teachers"))
     capsys.readouterr()
@@ -199,16 +207,19 @@ def test_each_of_several_teachers_is_prepared_once_and_counts_by_its_weight(
 def answer_of(one: Taught, split: str) -> tuple[list[Tensor], Tensor]:
     """What each of several teachers says about a split, and all of them together."""
     assert isinstance(one.teacher, Several)
-    return [member.logits(split) for member in one.teacher.members], one.teacher.logits(split)
+    (batch,) = getattr(one.job.data, split).batches(10_000)
+    asks = [*(member.on(split) for member in one.teacher.members), one.teacher.on(split)]
+    *each, together = (ask(batch).logits() for ask in asks)
+    return each, together
 
 
 def test_a_student_is_shown_the_weighted_mean_at_its_own_temperature(pictures: Path) -> None:
     one = taught(*SEVERAL, "teachers.second.weight=3")
     for batch, _ in lessons(one):
-        each = [member(batch).logits for member in one.teacher.members]  # type: ignore[attr-defined]
+        each = [member(batch, 1.0, silent(batch)).logits() for member in one.teacher.members]  # type: ignore[attr-defined]
         for T in (1.0, 5.0):
             expected = (softmax(each[0], T) + 3 * softmax(each[1], T)) / 4
-            np.testing.assert_allclose(softmax(one.teacher(batch, T).logits, T), expected, rtol=1e-5)
+            np.testing.assert_allclose(softmax(one.teacher(batch, T, silent(batch)).logits(), T), expected, rtol=1e-5)
     each, together = answer_of(one, "test")
     np.testing.assert_allclose(softmax(together, 1), (softmax(each[0], 1) + 3 * softmax(each[1], 1)) / 4, rtol=1e-5)
 
@@ -218,11 +229,11 @@ def test_the_best_is_the_one_surest_of_the_label_but_labels_choose_nothing_where
 ) -> None:
     one = taught(*SEVERAL, "teacher.choose=best", "teachers.second.weight=3")
     chosen = set()
-    for batch, answer in lessons(one):
-        each = [member(batch).logits for member in one.teacher.members]  # type: ignore[attr-defined]
+    for batch, said in lessons(one):
+        each = [member(batch, 1.0, silent(batch)).logits() for member in one.teacher.members]  # type: ignore[attr-defined]
         for place, label in enumerate(batch.targets.tolist()):
             surest = int(np.argmax([softmax(z, 1)[place, label] for z in each]))
-            assert torch.equal(answer[place], each[surest][place])
+            assert torch.equal(said[place], each[surest][place])
             chosen.add(surest)
     assert chosen == {0, 1}
     for split in ("val", "test"):
@@ -233,7 +244,7 @@ def test_the_best_is_the_one_surest_of_the_label_but_labels_choose_nothing_where
 
 def test_two_of_one_architecture_differ_unless_their_seeds_are_made_the_same(pictures: Path) -> None:
     def nets(*words: str) -> list[dict[str, Tensor]]:
-        return [own.teacher.net.state_dict() for own in taught(*SEVERAL, *words).job.teachers.values()]
+        return [model.net.state_dict() for model in taught(*SEVERAL, *words).job.teachers.values()]
 
     def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
         return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
@@ -279,12 +290,12 @@ def test_a_peers_step_is_the_one_computed_by_hand(mutual: bool, pictures: Path) 
     copies = [copy.deepcopy(learner.model).train() for learner in learners]
     (batch, *_) = one.job.data.train.batches(8, torch.arange(len(one.job.data.train)), 0)
     student = torch.randn(len(batch), 3, generator=torch.Generator().manual_seed(0))
-    answer = one.teacher(batch, T, student).logits
+    said = one.teacher(batch, T, silent(batch, student)).logits()
 
     outputs = [model(batch.inputs) for model in copies]
     fixed = [output.detach() for output in outputs]
     mean = (softmax(fixed[0], T) + softmax(fixed[1], T)) / 2
-    np.testing.assert_allclose(softmax(answer, T), mean, rtol=1e-4)  # as they were before the step
+    np.testing.assert_allclose(softmax(said, T), mean, rtol=1e-4)  # as they were before the step
     for place, (model, output, learner) in enumerate(zip(copies, outputs, learners, strict=True)):
         labels = -F.log_softmax(output, 1)[torch.arange(len(batch)), batch.targets].mean()
         own = F.log_softmax(output / T, 1)
@@ -405,7 +416,7 @@ def test_a_link_whose_teacher_is_not_finished_is_refused(tmp_path: Path, capsys:
     assert "runs the whole chain" in said
     assert train(*BORN_AGAIN, "link=first", run="run/chain/first") == 0
     assert train(*BORN_AGAIN, "link=second", run="run/chain/second") == 0
-    assert taught_by(tmp_path / "run" / "chain" / "second") == weights.read_card(Path("run/chain/first"))["sha256"]
+    assert taught_by(tmp_path / "run" / "chain" / "second") == deployable.read_card(Path("run/chain/first"))["sha256"]
 
 
 def test_a_link_that_is_not_there_is_refused_with_those_that_are(capsys: pytest.CaptureFixture[str]) -> None:

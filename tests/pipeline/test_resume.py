@@ -19,6 +19,9 @@ from helpers import QUICK, distill, distill_process, killed, make_pictures, read
 
 from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, Terminated
+from distill_cli.data import read_spec
+from distill_cli.models import Classifier, deployable
+from distill_cli.models.deployable import Deployable
 from distill_cli.runs import identity
 from distill_cli.runs.checkpoints import Checkpoints
 
@@ -255,11 +258,12 @@ def test_changed_pictures_are_refused_with_both_fingerprints(copy: Path, capsys:
 
 def test_another_teacher_is_refused(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (home,) = (copy.parent / "outputs" / "teachers").glob("[!.]*")
-    from distill_cli.models import weights
     from distill_cli.models.smallcnn import SmallCNN
 
-    card = weights.read_card(home)
-    weights.write_model(home, "teacher", SmallCNN([8, 16], 3, 2, (16, 16)), card)
+    card = deployable.read_card(home)
+    spec = read_spec(card["input"], [])
+    net = Classifier(SmallCNN([8, 16], 3, 2, (16, 16)), spec)
+    Deployable(card, net, spec).write(home)
     assert distill("resume", "run") == 4
     assert "teacher: " in capsys.readouterr().err
 
@@ -533,10 +537,10 @@ def test_stopped_while_it_is_measured_the_teacher_keeps_its_training(tmp_path: P
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_cli.teachers.logits.of_teacher", stopped)
+        patch.setattr("distill_cli.teachers.store.Asked.about", stopped)
         assert distill("teacher", *QUICK) == 130
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("distill_cli.training.loop.Guard.step", stopped)  # no step is left to take
+        patch.setattr("distill_cli.training.guard.Guard.step", stopped)  # no step is left to take
         assert distill("teacher", *QUICK) == 0
 
 

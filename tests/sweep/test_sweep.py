@@ -51,7 +51,7 @@ def results(sweep: Path) -> dict[str, Any]:
     found = {}
     for path in sorted(sweep.glob("*/summary.json")):
         summary = read_json(path)
-        gone = ("seconds", "images_per_second", "run", "checksum")
+        gone = ("seconds", "samples_per_second", "run", "checksum")
         found[path.parent.name] = {key: value for key, value in summary.items() if key not in gone}
     return found
 

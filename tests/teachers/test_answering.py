@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
-from helpers import distill, make_pictures, rows, rows_from, signal_from, without_times
+from helpers import distill, make_pictures, rows, rows_from, without_times
 from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
@@ -26,12 +26,15 @@ from distill_cli.config.schema import Dataset
 from distill_cli.data import Batch, Data, load, within
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
-from distill_cli.pipeline import summary
+from distill_cli.pipeline import distillation
+from distill_cli.pipeline import words as told
 from distill_cli.runs import store
-from distill_cli.teachers import answering, preparing
-from distill_cli.teachers.answering import Frozen, Way
-from distill_cli.training import setup
-from distill_cli.training.setup import Setup
+from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.teachers import answer
+from distill_cli.teachers.answer import Frozen, Teacher
+from distill_cli.teachers.way import Way, way_of
+from distill_cli.training import job as jobs
+from distill_cli.training.job import Job
 
 # A run of a second: 3 x 8 pictures of 16 x 16 pixels less those for validation, one epoch, an untrained teacher.
 TINY = [
@@ -62,22 +65,22 @@ def line(*words: str) -> list[str]:
 
 
 class Taught(NamedTuple):
-    job: Setup
+    job: Job
     way: Way
-    teacher: answering.Teacher
+    teacher: Teacher
 
 
-def read(*words: str) -> Setup:
+def read(*words: str) -> Job:
     """The job that a command line describes, as `distill train` sets it up."""
-    return setup.read(load_settings("train", line(*words)))
+    return jobs.read(load_settings("train", line(*words)))
 
 
 def taught(*words: str) -> Taught:
     """What `distill train` has in hands when training starts."""
     job = read(*words)
-    way = answering.way_of(job)
-    prepared = {} if way.joint else {name: preparing.prepare(own) for name, own in job.teachers.items()}
-    return Taught(job, way, answering.start(job, way, prepared))
+    way = way_of(job)
+    weights = {name: one.weights for name, one in distillation.prepare_all(job, way).items()}
+    return Taught(job, way, answer.start(job, way, weights))
 
 
 def kept(root: Path = Path("outputs")) -> dict[str, str]:
@@ -101,7 +104,7 @@ def test_cached_features_are_those_of_a_live_teacher(how: list[str], pictures: P
     for (_, ours), (_, theirs) in zip(lessons(cached), lessons(live), strict=True):
         assert ours.features[layer].shape == theirs.features[layer].shape and ours.features[layer].dim() == 4
         assert torch.allclose(ours.features[layer], theirs.features[layer], rtol=1e-4, atol=1e-5)
-        assert torch.allclose(ours.logits, theirs.logits, rtol=1e-4, atol=1e-5)
+        assert torch.allclose(ours.logits(), theirs.logits(), rtol=1e-4, atol=1e-5)
 
 
 def logit_objectives() -> list[str]:
@@ -119,13 +122,19 @@ def logit_objectives() -> list[str]:
 EVERY_LOSS = f"objective=[{','.join(logit_objectives())}]"
 
 
-def lessons(one: Taught, epochs: int = 4) -> Iterator[tuple[Batch, Output]]:
+def ask(one: Taught, batch: Batch) -> Signal:
+    """The teacher's answer to a batch, about which the student has nothing to say."""
+    nothing = torch.zeros(len(batch), len(one.job.data.classes))
+    return one.teacher(batch, 1.0, Rows(nothing, batch.targets, batch.index))
+
+
+def lessons(one: Taught, epochs: int = 4) -> Iterator[tuple[Batch, Signal]]:
     """Every batch of some epochs with the teacher's answer to it, as the training loop shows them."""
     train = one.job.data.train
     for epoch in range(1, epochs + 1):
         for batch in train.batches(5, sample_order(len(train), 0, epoch), train.view_of(epoch)):
             for part in batch.parts(2 if epoch == epochs else 1):
-                yield part, one.teacher(part)
+                yield part, ask(one, part)
 
 
 def test_there_are_objectives_on_logits() -> None:
@@ -146,14 +155,14 @@ def test_a_cached_teacher_gives_every_batch_the_logits_and_every_loss_of_a_live_
     shown: dict[int, list[Tensor]] = {}
     for (batch, ours), (same, theirs) in zip(lessons(cached), lessons(live), strict=True):
         assert torch.equal(batch.inputs, same.inputs)
-        assert torch.allclose(ours.logits, theirs.logits, rtol=1e-5, atol=1e-5 * theirs.logits.abs().max().item())
+        assert torch.allclose(ours.logits(), theirs.logits(), rtol=1e-5, atol=1e-5 * theirs.logits().abs().max().item())
         with torch.no_grad():
             answer = rows_from(Output(student(batch.inputs)), batch)
             for name, loss in losses.items():
-                (total, terms), (expected, others) = (loss(answer, signal_from(z), 3.0, 0.7) for z in (ours, theirs))
+                (total, terms), (expected, others) = (loss(answer, z, 3.0, 0.7) for z in (ours, theirs))
                 assert total.item() == pytest.approx(expected.item(), rel=1e-5), name
                 assert terms[name].item() == pytest.approx(others[name].item(), rel=1e-5), name
-        shown.setdefault(batch.view, []).append(ours.logits)
+        shown.setdefault(batch.view, []).append(ours.logits())
     # What was compared is not the same everywhere: two views that differ, and pictures that differ.
     assert sorted(shown) == ([0, 1] if how else [0])
     assert all(torch.cat(logits).std(0).min() > 1e-3 for logits in shown.values())
@@ -191,19 +200,21 @@ def test_a_cached_teacher_is_asked_nothing_while_the_student_learns(pictures: Pa
         one = taught(f"teacher.cache={mode}")
         assert isinstance(one.teacher, Frozen)
         asked: list[int] = []
-        one.job.teacher.net.register_forward_hook(lambda *_, asked=asked: asked.append(1))
+        one.job.teachers["teacher"].net.register_forward_hook(lambda *_, asked=asked: asked.append(1))
         assert len(list(lessons(one, epochs=1))) == 8
         assert len(asked) == expected
-        assert [one.teacher.logits(split).shape for split in ("val", "test")] == [(3, 3), (24, 3)]
+        for split, number in (("val", 3), ("test", 24)):
+            (batch,) = getattr(one.job.data, split).batches(64)
+            assert one.teacher.on(split)(batch).logits().shape == (number, 3)
 
 
 def test_a_live_teacher_answers_to_the_pixels_the_student_is_shown(pictures: Path) -> None:
     one = taught(*AUGMENTED)
     assert one.way.kind == "live"
     views = set()
-    for batch, answer in lessons(one):
+    for batch, said in lessons(one):
         with torch.no_grad():
-            assert torch.allclose(answer.logits, one.job.teacher(batch.inputs), atol=1e-6)
+            assert torch.allclose(said.logits(), one.job.teachers["teacher"](batch.inputs), atol=1e-6)
         views.add(batch.view)
     assert views == {0, 1, 2, 3}
 
@@ -213,7 +224,7 @@ def test_a_live_teacher_answers_to_the_pixels_the_student_is_shown(pictures: Pat
 
 def header_of(one: Taught, capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
-    ui.show(summary.header(one.job, one.way.note))
+    ui.show(told.header(one.job, one.way.note))
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -221,8 +232,8 @@ def header_of(one: Taught, capsys: pytest.CaptureFixture[str]) -> str:
     ("words", "said", "splits"),
     [
         ([], "its logits are cached, 252 B", ["train"]),
-        (["objective=hint"], "its logits and features are cached", ["train", "train, features"]),
-        (["objective=[kd,hint]"], "its logits and features are cached", ["train", "train, features"]),
+        (["objective=hint"], "its logits and features are cached", ["train, features"]),
+        (["objective=[kd,hint]"], "its logits and features are cached", ["train, features"]),
         (["objective=hint", "teacher.cache_limit=0"], "runs live: its features take", []),
         (AUGMENTED, "runs live: with dataset.views=0 every epoch shows new pixels", []),
         (
@@ -391,7 +402,7 @@ def test_views_that_are_there_are_reused_when_more_are_asked_for(pictures: Path)
         order = torch.arange(len(one.job.data.train))
         for view in range(one.way.views):
             (batch,) = one.job.data.train.batches(len(order), order, view)
-            logits[name, view] = one.teacher(batch).logits
+            logits[name, view] = ask(one, batch).logits()
     for view in (0, 1):
         assert torch.equal(logits["two", view], logits["three", view])
         assert not torch.allclose(logits["three", view], logits["three", 2])
@@ -401,7 +412,7 @@ def test_a_teacher_fitted_on_augmented_pictures_is_the_same_however_many_views_t
     weights = set()
     for views in (0, 1, 2):
         words = [*AUGMENTED, f"dataset.views={views}", "teacher.fit.epochs=3", f"output_dir=apart{views}"]
-        weights.add(preparing.prepare(read(*words)).weights)
+        weights.add(distillation.prepare_all(job := read(*words), way_of(job))["teacher"].weights)
     assert len(weights) == 1
 
 
@@ -436,8 +447,8 @@ class OwnCode:
         one = taught("teacher=mine", "teacher.fit.epochs=0", "teacher.cache=on")
         answers = list(lessons(one, epochs=1))
         with torch.no_grad():
-            live = torch.cat([one.job.teacher(batch.inputs) for batch, _ in answers])
-        return torch.cat([answer.logits for _, answer in answers]), live
+            live = torch.cat([one.job.teachers["teacher"](batch.inputs) for batch, _ in answers])
+        return torch.cat([said.logits() for _, said in answers]), live
 
     def forget(self) -> None:
         importlib.invalidate_caches()

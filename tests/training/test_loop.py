@@ -10,29 +10,30 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import recipe_of, rows_from, signal_from, stored
+from helpers import Guide, fit, logits_of, recipe_of, rows_from, stored
 from torch import Tensor, nn
 
 from distill_cli import models
 from distill_cli.base.errors import NonFiniteError
-from distill_cli.data import Batch, Data, Part, PictureSpec, assemble
+from distill_cli.data import Data, Part, PictureSpec, assemble
 from distill_cli.models import Classifier
-from distill_cli.models.features import Output, Tap
+from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.objectives.features import Hint
 from distill_cli.objectives.logits import CE, KD, LogitMSE
-from distill_cli.tasks import metrics
+from distill_cli.tasks import task as tasks
 from distill_cli.training import loop, schedule
-from distill_cli.training.loop import Row, Settings, State
+from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe
 from distill_cli.training.schedule import Ramp, Stage
+from distill_cli.training.state import Row, State, begin
 
 SMALLCNN = {"_target_": "distill_cli.models.smallcnn.SmallCNN", "widths": [4, 6]}
 RESNET = {"_target_": "distill_cli.models.resnet.SmallResNet", "depth": 8, "widths": [4, 4, 4, 8]}
 BATCH = 8
 PER_EPOCH = 3  # 20 training pictures in batches of 8
 
-TIMED = ("seconds", "images_per_second")
+TIMED = ("seconds", "samples_per_second")
 
 
 def part(count: int, seed: int) -> Part:
@@ -49,20 +50,10 @@ def data() -> Data:
                     note="")  # fmt: skip
 
 
-class Guide:
-    """A frozen teacher that runs live."""
-
-    def __init__(self, data: Data, layers: Sequence[str] = ()) -> None:
-        with torch.random.fork_rng():
-            torch.manual_seed(99)
-            self.model = models.build(RESNET, "teacher", data.input, 3).eval().requires_grad_(False)
-        self.tap, self.data = Tap(self.model.net, layers), data
-
-    def __call__(self, batch: Batch, T: float, student: Tensor) -> Output:
-        return self.tap(self.model, batch.inputs)
-
-    def logits(self, split: str) -> Tensor:
-        return metrics.logits_of(self.model, getattr(self.data, split), BATCH)
+def guided(data: Data, layers: Sequence[str] = ()) -> Guide:
+    with torch.random.fork_rng():
+        torch.manual_seed(99)
+        return Guide(models.build(RESNET, "teacher", data.input, 3), layers)
 
 
 def student(data: Data, node: Mapping[str, Any] = SMALLCNN, seed: int = 0) -> Classifier:
@@ -86,10 +77,10 @@ def rows_of(
     how: Recipe,
     stages: Sequence[Stage] = TWO_STAGES,
     seed: int = 0,
-    teacher: loop.Answering | None = None,
+    teacher: loop.Teacher | None = None,
 ) -> Iterator[Row]:
-    losses = {stage.name: Loss({name: state.objectives[name] for name in stage.objectives}) for stage in stages}
-    steps = loop.fit(state, stages, losses, how, data, Settings(seed, BATCH), teacher)
+    losses = {stage.name: Loss({name: state.student.objectives[name] for name in stage.objectives}) for stage in stages}
+    steps = fit(state, stages, losses, how, data, Pace(seed, BATCH), teacher)
     return (row for row in steps if row is not None)
 
 
@@ -97,8 +88,8 @@ def distilled(
     data: Data, how: Recipe, seed: int = 0, model: Classifier | None = None, stages: Sequence[Stage] = TWO_STAGES
 ) -> tuple[list[Row], dict[str, Tensor]]:
     """Rows without their times, and the last weights."""
-    state = loop.begin(model or student(data), {"kd": KD()}, how)
-    rows = list(rows_of(state, data, how, stages, seed, Guide(data)))
+    state = begin(model or student(data), {"kd": KD()}, how)
+    rows = list(rows_of(state, data, how, stages, seed, guided(data)))
     return [{k: v for k, v in row.items() if k not in TIMED} for row in rows], state.model.net.state_dict()
 
 
@@ -145,9 +136,9 @@ def test_another_seed_drops_other_units(data: Data) -> None:
     node = {"_target_": f"{__name__}.Dropping"}
 
     def fitted(seed: int) -> dict[str, Tensor]:
-        state = loop.begin(student(data, node), {"ce": CE()}, recipe())
-        list(loop.fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(), data,
-                        Settings(seed, len(data.train))))  # fmt: skip
+        state = begin(student(data, node), {"ce": CE()}, recipe())
+        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(), data,
+                        Pace(seed, len(data.train))))  # fmt: skip
         return state.model.net.state_dict()
 
     # One batch holds every sample, so the order moves the result by rounding only: the rest is dropout.
@@ -186,39 +177,40 @@ def test_losses_of_a_row_are_means_over_its_samples(data: Data) -> None:
     rows, _ = distilled(data, still, model=model, stages=stages)
     whole = next(data.train.batches(len(data.train)))
     ours = Output(model(whole.inputs))
-    theirs = Guide(data)(whole, 2.0, ours.logits)
-    total, terms = Loss({"kd": KD()})(rows_from(ours, whole), signal_from(theirs), 2.0, 0.25)
+    answers = rows_from(ours, whole)
+    total, terms = Loss({"kd": KD()})(answers, guided(data)(whole, 2.0, answers), 2.0, 0.25)
     expected = {"total": total.item(), **{name: term.item() for name, term in terms.items()}}
     assert rows[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
 def test_validation_is_measured_against_labels_and_teacher(data: Data) -> None:
-    state = loop.begin(student(data), {"kd": KD()}, recipe())
-    guide = Guide(data)
+    state = begin(student(data), {"kd": KD()}, recipe())
+    guide = guided(data)
     (*_, row) = rows_of(state, data, recipe(), teacher=guide)
-    logits = metrics.logits_of(state.model, data.val, BATCH)
-    assert row["val"] == metrics.measure(logits, data.val.targets, guide.logits("val"))
+    assert row["val"] == tasks.measure(tasks.of(data), state.model, data.val, guide.on("val"))
+    right = logits_of(state.model, data.val).argmax(1) == data.val.targets
+    assert row["val"]["accuracy"] == right.double().mean().item()
     assert set(row["val"]) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
-    assert row["images_per_second"] == pytest.approx(20 / row["seconds"])
+    assert row["samples_per_second"] == pytest.approx(20 / row["seconds"])
 
 
 def test_the_loop_learns(data: Data) -> None:
-    state = loop.begin(student(data), {"ce": CE()}, recipe("Adam", lr=0.02))
+    state = begin(student(data), {"ce": CE()}, recipe("Adam", lr=0.02))
     rows = list(rows_of(state, data, recipe("Adam", lr=0.02), schedule.plain(12)))
     assert rows[-1]["loss"]["ce"] < 0.5 * rows[0]["loss"]["ce"]
-    assert state.best is not None and state.best["accuracy"] >= 0.8
+    assert state.best is not None and state.best["score"][0] >= 0.8
 
 
 def test_a_student_comes_near_its_teacher(data: Data) -> None:
     stages = [Stage("s", 12, Ramp(2.0, 2.0), Ramp(1.0, 1.0), ("logit_mse",))]
     how = recipe("Adam", lr=0.02)
-    state = loop.begin(student(data), {"logit_mse": LogitMSE()}, how)
-    rows = list(rows_of(state, data, how, stages, teacher=Guide(data)))
+    state = begin(student(data), {"logit_mse": LogitMSE()}, how)
+    rows = list(rows_of(state, data, how, stages, teacher=guided(data)))
     assert rows[-1]["val"]["kl"] < 0.5 * rows[0]["val"]["kl"]
 
 
 def test_the_model_trains_again_after_each_validation(data: Data) -> None:
-    state = loop.begin(student(data, RESNET), {"ce": CE()}, recipe())
+    state = begin(student(data, RESNET), {"ce": CE()}, recipe())
     counter: Any = state.model.net.bn1
     state.model.eval()  # as a measurement before training may leave it
     for epoch, _ in enumerate(rows_of(state, data, recipe(), schedule.plain(3)), 1):
@@ -228,9 +220,9 @@ def test_the_model_trains_again_after_each_validation(data: Data) -> None:
 
 
 def test_the_teacher_is_not_moved(data: Data) -> None:
-    guide = Guide(data)
+    guide = guided(data)
     before = copy.deepcopy(guide.model.state_dict())
-    state = loop.begin(student(data), {"kd": KD()}, recipe())
+    state = begin(student(data), {"kd": KD()}, recipe())
     list(rows_of(state, data, recipe(), teacher=guide))
     assert same(before, guide.model.state_dict())
     assert not guide.model.training
@@ -245,21 +237,21 @@ def seen(epoch: int, accuracy: float, nll: float) -> Row:
 
 def test_best_is_the_highest_accuracy_then_the_lower_nll_then_the_earlier_epoch() -> None:
     net = nn.Linear(1, 1, bias=False)
-    state = loop.begin(Classifier(net, PictureSpec(1, (1, 1), (0.0,), (1.0,))), {}, recipe())
+    state = begin(Classifier(net, PictureSpec(1, (1, 1), (0.0,), (1.0,))), {}, recipe())
     scores = [(0.5, 1.0), (0.6, 2.0), (0.6, 1.5), (0.6, 1.5), (0.6, 1.8), (0.55, 0.1)]
     kept = []
     for epoch, score in enumerate(scores, 1):
         nn.init.constant_(net.weight, epoch)
-        kept.append(state.keep_if_best(seen(epoch, *score)))
+        kept.append(state.keep_if_best(seen(epoch, *score), ("accuracy", "-nll")))
     assert kept == [True, True, True, False, False, False]
-    assert state.best == {"epoch": 3, "stage": "s", "accuracy": 0.6, "nll": 1.5}
+    assert state.best == {"epoch": 3, "stage": "s", "score": [0.6, -1.5]}
     # The weights are those of epoch 3, not a view of what training moved on to.
     assert state.best_weights["weight"].item() == 3.0
 
 
 def test_the_rows_say_which_epochs_were_best_so_far(data: Data) -> None:
-    state = loop.begin(student(data), {"kd": KD()}, recipe())
-    rows = list(rows_of(state, data, recipe(), teacher=Guide(data)))
+    state = begin(student(data), {"kd": KD()}, recipe())
+    rows = list(rows_of(state, data, recipe(), teacher=guided(data)))
     scores = [(row["val"]["accuracy"], -row["val"]["nll"]) for row in rows]
     assert [row["best"] for row in rows] == [all(score > s for s in scores[:i]) for i, score in enumerate(scores)]
     assert state.best is not None and state.best["epoch"] == 1 + scores.index(max(scores))
@@ -281,9 +273,9 @@ def test_clipping_bounds_the_step(data: Data) -> None:
         """How far the first step takes the weights."""
         model = student(data)
         before = copy.deepcopy(model.state_dict())
-        state = loop.begin(model, {"ce": CE()}, recipe(**keys))
-        one_step = Settings(0, len(data.train))
-        list(loop.fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(**keys), data, one_step))
+        state = begin(model, {"ce": CE()}, recipe(**keys))
+        one_step = Pace(0, len(data.train))
+        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(**keys), data, one_step))
         return sum((model.state_dict()[name] - before[name]).square().sum().item() for name in before) ** 0.5
 
     free = moved()
@@ -294,9 +286,9 @@ def test_clipping_bounds_the_step(data: Data) -> None:
 
 def test_a_loss_that_is_not_finite_names_step_and_term(data: Data) -> None:
     wild = recipe(lr=1e30)
-    state = loop.begin(student(data), {"kd": KD()}, wild)
+    state = begin(student(data), {"kd": KD()}, wild)
     with pytest.raises(NonFiniteError, match=r"the term .*kd at step \d \(imitate, epoch 1\)") as caught:
-        list(rows_of(state, data, wild, teacher=Guide(data)))
+        list(rows_of(state, data, wild, teacher=guided(data)))
     assert "lr=1e+30" in caught.value.message
     assert "smaller optimizer.lr" in caught.value.hint
     assert caught.value.exit_code == 5
@@ -307,10 +299,10 @@ def test_a_loss_that_is_not_finite_names_step_and_term(data: Data) -> None:
 
 def hinted(data: Data) -> tuple[State, Guide, Hint]:
     hint = Hint(teacher_layer="layer2")
-    guide, model = Guide(data, ["layer2"]), student(data)
+    guide, model = guided(data, ["layer2"]), student(data)
     hint.connect(model, guide.model, data)
     objectives: dict[str, Objective] = {"hint": hint, "kd": KD()}
-    return loop.begin(model, objectives, recipe()), guide, hint
+    return begin(model, objectives, recipe()), guide, hint
 
 
 HINT_THEN_KD = [Stage("hint", 1, Ramp(2.0, 2.0), Ramp(1.0, 1.0), ("hint",)),
@@ -339,16 +331,16 @@ def test_a_restored_state_goes_on_as_the_one_it_was_taken_from(data: Data, kind:
     how = recipe(kind, **({"momentum": 0.9} if kind == "SGD" else {}))
 
     def begun(seed: int) -> State:
-        return loop.begin(student(data, RESNET, seed), {"kd": KD()}, how)
+        return begin(student(data, RESNET, seed), {"kd": KD()}, how)
 
     first, second = begun(0), begun(5)
-    list(rows_of(first, data, how, TWO_STAGES[:1], teacher=Guide(data)))
+    list(rows_of(first, data, how, TWO_STAGES[:1], teacher=guided(data)))
     second.restore(stored(first))
     assert (second.step, second.epoch, second.best) == (first.step, first.epoch, first.best)
     assert second.step == 2 * PER_EPOCH and second.epoch == 2
     assert same(first.best_weights, second.best_weights)
     later = [TWO_STAGES[0], Stage("later", 2, Ramp(3.0, 1.0), Ramp(0.5, 0.0), ("kd",))]
-    one, two = (list(rows_of(state, data, how, later, teacher=Guide(data))) for state in (first, second))
+    one, two = (list(rows_of(state, data, how, later, teacher=guided(data))) for state in (first, second))
     assert [{k: v for k, v in row.items() if k not in TIMED} for row in one] == [
         {k: v for k, v in row.items() if k not in TIMED} for row in two]  # fmt: skip
     assert same(first.model.net.state_dict(), second.model.net.state_dict())

@@ -25,7 +25,8 @@ from distill_cli.config.places import group_files
 from distill_cli.data import Data, Spec, load
 from distill_cli.models import Classifier, features
 from distill_cli.models.features import Shapes
-from distill_cli.training import setup
+from distill_cli.tasks import task as tasks
+from distill_cli.training import job
 
 Pairs = tuple[tuple[str, str], ...]  # paths in student and teacher
 
@@ -36,14 +37,15 @@ def run(settings: schema.Train) -> dict[str, Shapes]:
     Raises:
         ConfigError: a model cannot be built for these data.
     """
-    setup.check(settings)
+    job.check(settings)
     typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in settings.typed}
     roles: dict[str, schema.Student | schema.Teacher] = {"student": settings.student}
     roles |= {"teacher": settings.teacher} if "teacher" in typed else {}
     data = load(settings.dataset, settings.workers)
+    task = tasks.of(data)
     found, built = dict[str, Shapes](), dict[str, Classifier]()
     for role, chosen in roles.items():
-        model = built[role] = models.build(chosen.plain, role, data.input, len(data.classes))
+        model = built[role] = job.build(chosen, role, data, task)
         found[role] = features.shapes(model, data.input)
         ui.show(
             _table(f"{role} {chosen.name}, {models.num_parameters(model):,} parameters", model, found[role], data.input)

@@ -16,9 +16,10 @@ from typing import Any
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
+from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
-from distill_cli.teachers import preparing as teachers
-from distill_cli.training import setup
+from distill_cli.teachers.prepare import prepare
+from distill_cli.training import job as jobs
 
 
 def run(settings: Train) -> dict[str, Any]:
@@ -27,17 +28,15 @@ def run(settings: Train) -> dict[str, Any]:
     Raises:
         ConfigError: the teacher is to be trained along with a student.
     """
-    job = setup.read(settings)
+    job = jobs.read(settings)
     if settings.teacher.joint:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
-    found = {name: _prepare(own) for name, own in job.teachers.items()}
-    return found[FIRST]
-
-
-def _prepare(job: setup.Setup) -> dict[str, Any]:
-    prepared = teachers.prepare(job)
-    columns = ("accuracy", "f1", "nll", "ece")
-    rows = [[name, *(f"{prepared.facts[name][column]:.4f}" for column in columns)] for name in ("val", "test")]
-    ui.show(ui.table(f"{job.config.teacher.name} on {job.config.dataset.name}", ["", *columns], rows))
-    ui.show(f"teacher: {prepared.folder}")
-    return prepared.facts
+    facts = {}
+    for name, teacher in arrangement.teachers(settings).items():
+        prepared = prepare(job.teachers[name], teacher, job.data, settings)
+        facts[name] = prepared.facts
+        columns = [column for column, value in prepared.facts["val"].items() if isinstance(value, float)]
+        rows = [[split, *(f"{prepared.facts[split][column]:.4f}" for column in columns)] for split in ("val", "test")]
+        ui.show(ui.table(f"{teacher.name} on {settings.dataset.name}", ["", *columns], rows))
+        ui.show(f"teacher: {prepared.folder}")
+    return facts[FIRST]

@@ -10,11 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
+from distill_cli import models
 from distill_cli.base import ui
 from distill_cli.config import arrangement, schema
-from distill_cli.models import num_parameters
+from distill_cli.models import Classifier
+from distill_cli.tasks.task import Task
+from distill_cli.training.job import Job
 from distill_cli.training.schedule import Ramp
-from distill_cli.training.setup import Setup
 
 COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
 
@@ -45,18 +47,18 @@ class Clock:
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
-def header(job: Setup, teaching: str) -> Table:
+def header(job: Job, teaching: str) -> Table:
     """The composed recipe: who teaches whom, on what data, by which loss in each stage.
 
     Args:
         teaching: how the teacher answers.
     """
-    data, config = job.data, job.config
+    data, config = job.data, job.settings
     sizes = job.sizes
     smaller = sizes["teacher"] / sizes["student"]
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
-        ("student", f"{_named(job, 'student')}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
+        ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
         ("data", f"{config.dataset.name}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
     ]  # fmt: skip
@@ -78,10 +80,10 @@ def header(job: Setup, teaching: str) -> Table:
     return table
 
 
-def _extras(job: Setup) -> str:
+def _extras(job: Job) -> str:
     """What is set beyond the usual: label smoothing, weight decay, clipping, accumulation."""
     extras = {
-        "label smoothing": job.config.label_smoothing,
+        "label smoothing": job.settings.label_smoothing,
         "weight decay": job.recipe.node.get("weight_decay"),
         "clip": job.recipe.clip,
         "accumulate": job.recipe.accumulate if job.recipe.accumulate > 1 else None,
@@ -89,23 +91,23 @@ def _extras(job: Setup) -> str:
     return "".join(f", {name} {value:g}" for name, value in extras.items() if value)
 
 
-def _named(job: Setup, role: str) -> str:
-    stem = job.card(role)["model"].get("stem")
-    model = job.config.teacher if role == "teacher" else job.config.student
-    return model.name + (f" ({stem} stem)" if stem else "")
+def _named(chosen: schema.Open, model: Classifier) -> str:
+    stem = models.rebuild_node(chosen.plain, model).get("stem")
+    return chosen.name + (f" ({stem} stem)" if stem else "")
 
 
-def _taught_by(job: Setup) -> str:
+def _taught_by(job: Job) -> str:
     """Who teaches: a name, its size, where its weights come from; of several each one's share too."""
+    chosen = arrangement.teachers(job.settings)
     parts = [
-        f"{_named(own, 'teacher')}  {num_parameters(own.teacher):,} parameters  {_origin(own.config.teacher)}"
-        for own in job.teachers.values()
+        f"{_named(chosen[name], model)}  {models.num_parameters(model):,} parameters  {_origin(chosen[name])}"
+        for name, model in job.teachers.items()
     ]
     if len(parts) == 1:
         return parts[0]
-    if job.config.teacher.choose == "best":
+    if job.settings.teacher.choose == "best":
         return "  or  ".join(parts) + ", for each sample the one that is surest of its label"
-    shares = (one.weight for one in arrangement.teachers(job.config).values())
+    shares = (teacher.weight for teacher in chosen.values())
     return "  +  ".join(f"{share:g} x {part}" for share, part in zip(shares, parts, strict=True))
 
 
@@ -116,15 +118,14 @@ def _origin(teacher: schema.Teacher) -> str:
     return f"from {weights}" if weights else "from scratch"
 
 
-def epoch_line(row: Mapping[str, Any], epochs: int) -> str:
+def epoch_line(row: Mapping[str, Any], epochs: int, task: Task) -> str:
     """One epoch in one line; a star marks the best on validation so far."""
     loss = row["loss"]
     terms = " ".join(f"{name} {value:.3f}" for name, value in loss.items() if name != "total")
-    fidelity = f"  kl {row['val']['kl']:.3f}" if "kl" in row["val"] else ""
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs}  T {row['T']:.2f}  α {row['alpha']:.2f}  lr {row['lr']:.1e}  "
-        f"loss {loss['total']:.3f} ({terms})  val acc {row['val']['accuracy']:.4f}{fidelity}  "
-        f"{row['images_per_second']:,.0f} img/s{'  *' if row['best'] else ''}"
+        f"loss {loss['total']:.3f} ({terms})  {task.judged(row['val'])}  "
+        f"{task.told_speed(row)}{'  *' if row['best'] else ''}"
     )
 
 
@@ -150,6 +151,14 @@ def results(summary: Mapping[str, Any]) -> Table:
             size = summary["params"]["teacher" if who == "teacher" else "student"]
             rows.append([label, f"{size:,}", *(f"{scores[c]:.4f}" if c in scores else "-" for c in COLUMNS)])
     return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
+
+
+def doubt(summary: Mapping[str, Any]) -> str:
+    """Why the teacher is not to be trusted, if it is not; else nothing."""
+    val = summary["val"]
+    if "baseline" in val and val["baseline"]["accuracy"] > val["teacher"]["accuracy"]:
+        return "on validation the teacher is worse than the student trained on labels only: it has little to teach"
+    return ""
 
 
 def closing(summary: Mapping[str, Any]) -> str:

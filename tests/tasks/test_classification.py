@@ -1,4 +1,6 @@
-"""Proves the metrics against scikit-learn, numpy and a direct loop, and that measuring leaves no trace in the model."""
+"""Proves a classifier's metrics against scikit-learn, numpy and a direct loop, however the rows come, and that the pass
+over a split leaves no trace in the model.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +12,10 @@ from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall
 from torch import Tensor, nn
 
 from distill_cli.data import PictureSpec, Split
-from distill_cli.models import Classifier
-from distill_cli.tasks import metrics
+from distill_cli.models import Classifier, inference
+from distill_cli.tasks import classification, scores
+from distill_cli.tasks.classification import ClassificationMeter
+from distill_cli.tasks.rows import Dense, Rows
 
 N, K = 200, 6
 
@@ -34,10 +38,38 @@ def probabilities(logits: Tensor) -> np.ndarray:
     return powers / powers.sum(axis=1, keepdims=True)
 
 
+def meter(student: Tensor, labels: Tensor, teacher: Tensor | None = None, at_once: int = N) -> ClassificationMeter:
+    """A meter that has seen the rows in batches of `at_once`."""
+    filled = ClassificationMeter(student.shape[1])
+    for index in torch.arange(len(labels)).split(at_once):
+        signal = None if teacher is None else Dense(teacher[index])
+        filled.update(Rows(student[index], labels[index], index), signal)
+    return filled
+
+
+def measure(student: Tensor, labels: Tensor, teacher: Tensor | None = None) -> dict[str, float]:
+    return meter(student, labels, teacher).compute()
+
+
+@pytest.mark.parametrize("at_once", [1, 7, N])
+def test_however_the_rows_come_the_metrics_are_the_same(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    student, teacher, labels = drawn()
+    whole = measure(student, labels, teacher)
+    monkeypatch.setattr(classification, "CELLS", 3 * K)  # so that each batch is cut too
+    assert meter(student, labels, teacher, at_once).compute() == whole
+
+
+def test_two_meters_merged_are_one_that_saw_it_all() -> None:
+    student, teacher, labels = drawn()
+    first, second = (meter(student[part], labels[part], teacher[part]) for part in (slice(0, 60), slice(60, N)))
+    first.merge(second)
+    assert first.compute() == measure(student, labels, teacher)
+
+
 @pytest.mark.parametrize("absent", [None, 2, K - 1])
 def test_measure_agrees_with_scikit_learn_and_numpy(absent: int | None) -> None:
     student, teacher, labels = drawn(absent)
-    found = metrics.measure(student, labels, teacher)
+    found = measure(student, labels, teacher)
     p_s, p_t, decided = probabilities(student), probabilities(teacher), student.argmax(1)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, decided))
     assert found["f1"] == pytest.approx(f1_score(labels, decided, average="macro"))
@@ -50,24 +82,24 @@ def test_f1_averages_the_classes_that_occur() -> None:
     # By hand: classes 0 and 1 occur, class 2 neither as label nor as decision. F1 is 2/3 and 4/5.
     logits = torch.eye(3)[torch.tensor([0, 1, 1, 1])]
     labels = torch.tensor([0, 0, 1, 1])
-    assert metrics.measure(logits, labels)["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert measure(logits, labels)["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
 
 
 def test_fidelity_is_there_only_with_a_teacher() -> None:
     student, teacher, labels = drawn()
-    assert set(metrics.measure(student, labels)) == {"accuracy", "f1", "nll", "ece"}
-    assert set(metrics.measure(student, labels, teacher)) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
+    assert set(measure(student, labels)) == {"accuracy", "f1", "nll", "ece"}
+    assert set(measure(student, labels, teacher)) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
 
 
 def test_kl_is_directed_from_the_teacher() -> None:
     student, teacher, labels = drawn()
-    assert metrics.measure(student, labels, student)["kl"] == pytest.approx(0.0, abs=1e-12)
-    there, back = (metrics.measure(a, labels, b)["kl"] for a, b in ((student, teacher), (teacher, student)))
+    assert measure(student, labels, student)["kl"] == pytest.approx(0.0, abs=1e-12)
+    there, back = (measure(a, labels, b)["kl"] for a, b in ((student, teacher), (teacher, student)))
     assert there != pytest.approx(back, rel=1e-3)
 
 
 def test_confident_mistakes_give_finite_numbers() -> None:
-    found = metrics.measure(torch.tensor([[1e4, 0.0]]), torch.tensor([1]), torch.tensor([[0.0, 1e4]]))
+    found = measure(torch.tensor([[1e4, 0.0]]), torch.tensor([1]), torch.tensor([[0.0, 1e4]]))
     assert found["nll"] == pytest.approx(1e4)
     assert found["kl"] == pytest.approx(1e4)
     assert found["ece"] == pytest.approx(1.0)
@@ -83,20 +115,20 @@ def test_calibration_error_agrees_with_a_direct_loop(scale: float) -> None:
         inside = (confidence >= low / 15) & ((confidence < (low + 1) / 15) | (low == 14))
         if inside.any():
             expected += inside.mean() * abs(confidence[inside].mean() - right[inside].mean())
-    assert metrics.measure(student, labels)["ece"] == pytest.approx(expected, abs=1e-9)
+    assert measure(student, labels)["ece"] == pytest.approx(expected, abs=1e-9)
 
 
 def test_calibration_error_worked_by_hand() -> None:
     # Four at 0.9 of which three are right, in one bin: |0.9 - 0.75|; one at 0.6 and right: |0.6 - 1|.
-    p = torch.tensor([[0.9, 0.1]] * 4 + [[0.6, 0.4]], dtype=torch.float64)
-    found = metrics.calibration_error(p, torch.tensor([0, 0, 0, 1, 0]))
+    confidence = torch.tensor([0.9] * 4 + [0.6], dtype=torch.float64)
+    found = scores.calibration_error(confidence, torch.tensor([1.0, 1, 1, 0, 1], dtype=torch.float64))
     assert found.item() == pytest.approx(4 / 5 * 0.15 + 1 / 5 * 0.4)
 
 
 @pytest.mark.parametrize("absent", [None, 2])
 def test_scores_by_class_agree_with_scikit_learn(absent: int | None) -> None:
     student, _, labels = drawn(absent)
-    found = metrics.per_class(student, labels)
+    found = scores.per_class(labels, student.argmax(1), K)
     expected = precision_recall_fscore_support(labels, student.argmax(1), labels=range(K), zero_division=0)
     for name, values in zip(("precision", "recall", "f1", "support"), expected, strict=True):
         assert found[name] == pytest.approx(values.tolist())
@@ -111,7 +143,8 @@ def one_hot(decisions: list[int]) -> Tensor:
 def test_paired_difference_worked_by_hand() -> None:
     # Ten samples, all of class 1. Ours alone is right on 4 of them, theirs alone on 1, both on 3, neither on 2.
     ours, theirs = [1] * 4 + [0] + [1] * 3 + [0] * 2, [0] * 4 + [1] + [1] * 3 + [0] * 2
-    difference, half = metrics.paired_difference(one_hot(ours), one_hot(theirs), torch.ones(10, dtype=torch.int64))
+    labels = torch.ones(10, dtype=torch.int64)
+    difference, half = meter(one_hot(ours), labels).difference(meter(one_hot(theirs), labels))
     assert difference == pytest.approx(0.3)
     # (4 + 1 - 3^2 / 10) / 10^2 = 0.041
     assert half == pytest.approx(1.96 * 0.041**0.5)
@@ -119,17 +152,17 @@ def test_paired_difference_worked_by_hand() -> None:
 
 def test_paired_difference_is_the_spread_of_the_differences() -> None:
     student, teacher, labels = drawn()
-    difference, half = metrics.paired_difference(student, teacher, labels)
+    difference, half = meter(student, labels).difference(meter(teacher, labels))
     each = (student.argmax(1) == labels).double() - (teacher.argmax(1) == labels).double()
     assert difference == pytest.approx(each.mean().item())
     assert half == pytest.approx(1.96 * each.std(unbiased=False).item() / N**0.5)
-    back = metrics.paired_difference(teacher, student, labels)
+    back = meter(teacher, labels).difference(meter(student, labels))
     assert back == pytest.approx((-difference, half))
 
 
 def test_equal_decisions_differ_by_nothing() -> None:
     student, _, labels = drawn()
-    assert metrics.paired_difference(student, 3 * student, labels) == (0.0, 0.0)
+    assert meter(student, labels).difference(meter(3 * student, labels)) == (0.0, 0.0)
 
 
 def noisy() -> tuple[Classifier, Split]:
@@ -142,13 +175,17 @@ def noisy() -> tuple[Classifier, Split]:
     )
 
 
+def logits_of(model: Classifier, split: Split, batch_size: int) -> Tensor:
+    return torch.cat([output.logits for _, output in inference.outputs(model, split, batch_size)])
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_asking_for_logits_leaves_mode_weights_and_randomness_alone(training: bool) -> None:
     model, split = noisy()
     model.train(training)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random_state = torch.get_rng_state()
-    metrics.logits_of(model, split, 4)
+    logits_of(model, split, 4)
     assert [module.training for module in model.modules()] == [training] * len(list(model.modules()))
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
     assert torch.equal(random_state, torch.get_rng_state())
@@ -157,7 +194,7 @@ def test_asking_for_logits_leaves_mode_weights_and_randomness_alone(training: bo
 def test_logits_are_of_eval_mode_in_the_splits_order_whatever_the_batch_size() -> None:
     model, split = noisy()
     model.train()
-    whole, cut = metrics.logits_of(model, split, 64), metrics.logits_of(model, split, 4)
+    whole, cut = logits_of(model, split, 64), logits_of(model, split, 4)
     assert whole.shape == (11, 4) and whole.dtype == torch.float32
     assert torch.allclose(whole, cut, atol=1e-6)
     model.eval()
@@ -168,7 +205,7 @@ def test_logits_are_of_eval_mode_in_the_splits_order_whatever_the_batch_size() -
 
 def test_logits_can_enter_a_loss_later() -> None:
     model, split = noisy()
-    logits = metrics.logits_of(model, split, 4)
+    logits = logits_of(model, split, 4)
     weight = torch.ones(4, requires_grad=True)
     (logits * weight).sum().backward()
     assert weight.grad is not None

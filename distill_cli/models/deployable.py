@@ -1,0 +1,187 @@
+"""A model that leaves: its weights beside model.json, the card that tells how to build it again. A card is not believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distill_cli import __version__, models
+from distill_cli.base import files
+from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.config.schema import Dataset, Open
+from distill_cli.data import Data, Spec, read_spec
+from distill_cli.data.spec import Transform
+from distill_cli.models import Classifier, weights
+from distill_cli.runs import checkpoints
+
+CARD, FORMAT = "model.json", 1
+LARGEST = 2**16  # no channels, layers or other counts of a network are beyond it
+
+
+@dataclass(frozen=True)
+class Deployable:
+    """A network with what its card says of it.
+
+    Attributes:
+        card: how to build the network, its role, the names of its classes, what it gets to see.
+        network: takes the inputs that `prepare` makes.
+        spec: what the network gets to see.
+        path: the file that its weights were read from, if they were.
+    """
+
+    card: Mapping[str, Any]
+    network: Classifier
+    spec: Spec
+    path: Path | None = None
+
+    @property
+    def prepare(self) -> Transform:
+        """Makes raw samples into the network's inputs, without random changes."""
+        return self.spec.transform(self.spec)
+
+    @classmethod
+    def read(cls, path: Path, trust: Sequence[str] = (), spec: Spec | None = None) -> Deployable:
+        """The model that `path` names: a folder with a card, a weights file with its card beside it, or a checkpoint.
+
+        Args:
+            trust: packages whose classes a card may name. spec: what the inputs are like that it is to be given, where they
+                are not those its card tells of.
+
+        Raises:
+            CheckpointError: there is no such file, it is damaged, or it names code that is not trusted.
+        """
+        path = path.absolute()
+        if path.is_dir():
+            path = path / Path(read_card(path)["weights"]).name
+        if path.suffix == ".safetensors":
+            card = read_card(path.parent)
+            state: Mapping[str, Tensor] = weights.read_weights(verified(path, card["sha256"]))
+        else:
+            loaded = checkpoints.read(path)
+            card, state = require_card(loaded.get("card"), path), loaded["student"]
+        spec = spec or read_spec(card["input"], trust)
+        return cls(card, rebuild(card, spec, state, str(path), trust), spec, path)
+
+    def write(self, folder: Path) -> str:
+        """Write the weights and the card; returns the SHA-256 of the weights' file."""
+        name = f"{self.card['role']}.safetensors"
+        digest = weights.save_weights(folder / name, self.network.net)
+        files.write_json(folder / CARD, {**self.card, "weights": name, "sha256": digest})
+        return digest
+
+
+def card_of(role: str, chosen: Open, model: Classifier, data: Data, dataset: Dataset) -> dict[str, Any]:
+    """The card of a model: how to rebuild it, and what its inputs and classes are.
+
+    Args:
+        role: teacher or student. chosen, dataset: the settings that it and its data were made by.
+    """
+    node = dict(dataset.plain)
+    if node.get("root"):
+        node["root"] = str(Path(node["root"]).expanduser().absolute())  # found again from any directory
+    return {
+        "format": FORMAT,
+        "distill": __version__,
+        "role": role,
+        "names": {"dataset": dataset.name, "model": chosen.name},
+        "model": models.rebuild_node(chosen.plain, model),
+        "classes": list(data.classes),
+        "input": data.input.as_card(),
+        "dataset": node,
+    }
+
+
+def load_into(net: nn.Module, folder: Path) -> dict[str, Any]:
+    """Load the weights that `Deployable.write` left in `folder` into a network, their bytes verified; returns the card.
+
+    Raises:
+        CheckpointError: something is missing, damaged, or of another architecture.
+    """
+    card = read_card(folder)
+    path = weights_file(folder, card)
+    weights.load_into(net, weights.read_weights(path), str(path))
+    return card
+
+
+def read_card(folder: Path) -> dict[str, Any]:
+    """The folder's model.json.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    return require_card(files.read_json(folder / CARD), folder / CARD, ("weights", "sha256"))
+
+
+def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> dict[str, Any]:
+    """The card itself, if it has the keys of a model's card, and `more`.
+
+    Raises:
+        CheckpointError: it does not.
+    """
+    needed = {"model": dict, "input": dict, "classes": list, "names": dict, "dataset": dict} | dict.fromkeys(more, str)
+    wrong = [k for k, kind in needed.items() if not isinstance(card, Mapping) or not isinstance(card.get(k), kind)]
+    if not wrong and not isinstance(card["names"].get("dataset"), str):
+        wrong = ["names.dataset"]
+    if wrong:
+        raise CheckpointError(f"{source} is damaged: {', '.join(wrong)} missing or not as written")
+    return dict(card)
+
+
+def weights_file(folder: Path, card: Mapping[str, Any]) -> Path:
+    """The weights' file that a folder's card names; raises as `verified`."""
+    return verified(folder / Path(card["weights"]).name, card["sha256"])
+
+
+def verified(path: Path, digest: str) -> Path:
+    """The same path when the file's SHA-256 is `digest`.
+
+    Raises:
+        CheckpointError: it is missing, or its bytes are not those that were written.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path.absolute()}")
+    if files.sha256(path) != digest:
+        raise CheckpointError(f"{path} is not what was written (its SHA-256 differs from {CARD}'s): it was not loaded")
+    return path
+
+
+def rebuild(
+    card: Mapping[str, Any], spec: Spec, state: Mapping[str, Tensor], source: str, trust: Sequence[str]
+) -> Classifier:
+    """The model that a card from a file describes, with the weights `state`.
+
+    Args:
+        spec: what it gets to see. source: where the weights are from, for messages. trust: as in `Deployable.read`.
+
+    Raises:
+        CheckpointError: it names code that is not trusted, or describes another network than the weights are of; that is
+            found out before memory is taken for it.
+    """
+    role = "teacher" if card.get("role") == "teacher" else "student"
+    described = card["model"], role, spec, len(card["classes"]), trust
+    try:
+        with torch.device("meta"):
+            outline = models.network(*described)
+        weights.load_into(outline, {name: tensor.to("meta") for name, tensor in state.items()}, source)
+    except RuntimeError as error:  # a network that cannot be built without numbers, or of a size that has none
+        if _largest(card["model"]) > LARGEST:
+            raise CheckpointError(f"{source}: what its card describes cannot be built: {error}") from error
+    except ConfigError as error:
+        raise CheckpointError(
+            f"{source}: what its card describes cannot be built: {error.message}", error.hint
+        ) from error
+    model = models.build(*described)
+    weights.load_into(model.net, state, source)
+    return model
+
+
+def _largest(value: Any) -> int:
+    """The largest whole number anywhere in a node."""
+    if isinstance(value, Mapping | list):
+        return max((_largest(inner) for inner in (value.values() if isinstance(value, Mapping) else value)), default=0)
+    return value if isinstance(value, int) else 0

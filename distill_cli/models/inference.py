@@ -1,0 +1,49 @@
+"""A model's answers on a whole split, batch by batch: the one pass that measuring, the cache and evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+
+from distill_cli.base import runtime, stopping
+from distill_cli.base.errors import NonFiniteError
+from distill_cli.data import Batch, Split
+from distill_cli.models import Classifier, evaluating
+from distill_cli.models.features import Output, Tap
+
+
+def outputs(
+    model: Classifier,
+    split: Split,
+    batch_size: int | None = None,
+    view: int | None = None,
+    dtype: torch.dtype = torch.float32,
+    layers: Sequence[str] = (),
+) -> Iterator[tuple[Batch, Output]]:
+    """Each batch of a split, in the split's own order, with what the model answers in eval mode; logits and features are
+    fp32, and the model's mode is put back.
+
+    Args:
+        batch_size: None: `split.at_once`. view: see `Split.batches`. dtype: in which the model computes.
+        layers: paths of the modules whose features are wanted.
+
+    Raises:
+        NonFiniteError: some logit or feature is not a finite number. KeyboardInterrupt: we were asked to stop.
+    """
+    # A network that draws random numbers draws the same ones whenever it is measured.
+    with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
+        for batch in split.batches(batch_size or split.at_once, view=view):
+            with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
+                output = tap(model, batch.inputs)
+            # Tensors made in inference mode take no part in a backward pass; their copies do.
+            logits = output.logits.float().clone()
+            features = {path: values.float().clone() for path, values in output.features.items()}
+            for name, values in {"logits": logits, **features}.items():
+                if not torch.isfinite(values).all():
+                    raise NonFiniteError(
+                        f"{type(model.net).__name__} gives {name} that are not finite",
+                        "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
+                    )
+            yield batch, Output(logits, features)
+            stopping.check()

@@ -1,0 +1,72 @@
+"""What came of a run: teacher, student and baseline judged on validation and test, one pass for each model and split."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+from distill_cli.config.schema import FIRST
+from distill_cli.deploy import cost
+from distill_cli.models import Classifier
+from distill_cli.pipeline import baseline, words
+from distill_cli.tasks import task as tasks
+from distill_cli.tasks.task import Watcher
+from distill_cli.teachers.answer import Teacher
+from distill_cli.training.job import Job
+from distill_cli.training.state import State
+
+DETAILS = "evaluation.json"  # in a run's folder: what its page shows beyond its summary
+
+
+def judge(
+    job: Job, state: State, teacher: Teacher, untrained: Classifier, clock: words.Clock
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summary's numbers, and what a page shows beyond them; leaves the student with its best weights.
+
+    Args:
+        untrained: the student as initialised, which the baseline starts from.
+    """
+    assert state.best is not None
+    models = {"student": job.student}
+    if state.best["epoch"] != state.epoch:
+        models["student_last"] = copy.deepcopy(job.student)
+    job.student.net.load_state_dict(state.best_weights)
+    if job.settings.baseline:
+        with clock("baseline"):
+            models["baseline"] = baseline.prepare(job, untrained)
+    details, scores = job.task.details(), dict[str, Any]()
+    with clock("eval"):
+        for name in ("test", "val"):
+            meters = {who: job.task.meter() for who in ("teacher", *models)}
+            for who, model in models.items():
+                watchers: Sequence[Watcher] = [meters[who]]
+                if who == "student":
+                    watchers = [*watchers, tasks.OfTeacher(meters["teacher"]), *([details] if name == "test" else [])]
+                tasks.watch(job.task, model, getattr(job.data, name), watchers, teacher.on(name))
+            scores[name] = {who: meter.compute() for who, meter in meters.items()}
+            last = scores[name].get("student_last", scores[name]["student"])  # the last epoch may be the best
+            scores[name]["student_last"] = last
+            if name == "test" and "baseline" in meters:
+                difference = job.task.difference(meters["student"], meters["baseline"])
+                scores["difference"] = {**difference, "samples": len(job.data.test)}
+    found = details.compute(job.data.test)
+    found["cost"] = None
+    if job.settings.report:  # only a page shows it
+        pair = {"teacher": job.teachers[FIRST], "student": job.student}
+        found["cost"] = cost.of_models(pair, job.data.input, job.device)
+    return {**scores, **_facts(job, state)}, found
+
+
+def _facts(job: Job, state: State) -> dict[str, Any]:
+    """Sizes, the best epoch and the speed."""
+    assert state.best is not None
+    sizes = job.sizes
+    rates = {key: [row[key] for row in state.rows] for key in state.rows[0] if key.endswith("_per_second")}
+    return {
+        "params": sizes,
+        "compression": sizes["teacher"] / sizes["student"],
+        "unit": job.task.unit,
+        "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
+        **{key: sum(values) / len(values) for key, values in rates.items()},
+    }

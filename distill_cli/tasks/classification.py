@@ -1,0 +1,126 @@
+"""The classification of whole samples: one row a sample, judged by decisions, likelihood, calibration and fidelity."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_cli.base.errors import ConfigError
+from distill_cli.data import Data
+from distill_cli.models.features import Output
+from distill_cli.tasks.details import ClassificationDetails
+from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.tasks.scores import calibration_error, macro_f1
+from distill_cli.tasks.task import Meter, Task
+
+CELLS = 2**20  # numbers that a meter works on at a time, in double precision
+
+
+class Classification(Task):
+    """Which of the data's classes a sample belongs to."""
+
+    best = ("accuracy", "-nll")
+
+    def __init__(self, data: Data) -> None:
+        super().__init__(data)
+        self.unit = data.input.unit  # type: ignore[misc]
+
+    def check(self, output: Output, role: str) -> None:
+        shape, classes = tuple(output.logits.shape), len(self.data.classes)
+        if shape != (2, classes):
+            raise ConfigError(f"{role}: should give logits of shape (N, {classes}), gave {('N', *shape[1:])}")
+
+    def suspicious(self, metrics: Mapping[str, float]) -> str:
+        """A teacher that knows no more than always naming the most frequent class has its classes mixed up, as a rule."""
+        counts = torch.bincount(self.data.val.targets, minlength=len(self.data.classes))
+        chance = float(counts.max() / counts.sum())
+        if metrics["accuracy"] > 1.1 * chance:
+            return ""
+        return (
+            f"the teacher's validation accuracy is {metrics['accuracy']:.1%}, no better than chance ({chance:.1%}): "
+            "check its classes' order, its normalisation (teacher.mean, teacher.std) and its checkpoint"
+        )
+
+    def meter(self) -> ClassificationMeter:
+        return ClassificationMeter(len(self.data.classes))
+
+    def difference(self, ours: Meter, theirs: Meter) -> dict[str, float]:
+        assert isinstance(ours, ClassificationMeter) and isinstance(theirs, ClassificationMeter)
+        difference, half = ours.difference(theirs)
+        return {"accuracy": difference, "half_interval": half}
+
+    def details(self) -> ClassificationDetails:
+        return ClassificationDetails(self.data)
+
+
+class ClassificationMeter:
+    """Metrics at T = 1, from a few numbers a row.
+
+    accuracy; f1: macro over the classes that occur; nll: mean negative log-likelihood in nats; ece: expected calibration
+    error; kl: mean KL(teacher || student) in nats; agreement: share of rows on which both decide for the same class.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self._columns: dict[str, list[Tensor]] = defaultdict(list)
+
+    def update(self, rows: Rows, signal: Signal | None = None) -> None:
+        for chunk in rows.chunks(max(1, CELLS // self.num_classes)):
+            self._add(rows.part(chunk), None if signal is None else signal.part(chunk))
+
+    def _add(self, rows: Rows, signal: Signal | None) -> None:
+        logits, targets = rows.logits().cpu(), rows.targets.cpu()  # double precision, which not every device has
+        log_p = F.log_softmax(logits.double(), dim=-1)
+        confidence, surest = log_p.exp().max(-1)
+        decided = logits.argmax(-1)
+        columns = {
+            "target": targets,
+            "decided": decided,
+            "log_p": log_p.gather(-1, targets[:, None])[:, 0],
+            "confidence": confidence,
+            "right": (surest == targets).double(),
+        }
+        if signal is not None:
+            theirs = signal.logits().cpu()
+            log_q = F.log_softmax(theirs.double(), dim=-1)
+            columns["kl"] = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1)
+            columns["agreed"] = (decided == theirs.argmax(-1)).double()
+        for name, column in columns.items():
+            self._columns[name].append(column)
+
+    def merge(self, other: Self) -> None:
+        for name, parts in other._columns.items():
+            self._columns[name] += parts
+
+    def column(self, name: str) -> Tensor:
+        """One number of every row seen, (M,): target, decided, log_p, confidence, right, kl or agreed."""
+        return torch.cat(self._columns[name])
+
+    def compute(self) -> dict[str, float]:
+        target, decided = self.column("target"), self.column("decided")
+        metrics: dict[str, Any] = {
+            "accuracy": (decided == target).double().mean(),
+            "f1": macro_f1(target, decided, self.num_classes),
+            "nll": -self.column("log_p").mean(),
+            "ece": calibration_error(self.column("confidence"), self.column("right")),
+        }
+        if "kl" in self._columns:
+            metrics |= {"kl": self.column("kl").mean(), "agreement": self.column("agreed").mean()}
+        return {name: float(value) for name, value in metrics.items()}
+
+    def difference(self, other: ClassificationMeter) -> tuple[float, float]:
+        """The accuracy minus another model's on the same rows, and half its 95 % interval.
+
+        Only the rows on which exactly one of the two is right tell them apart (McNemar, 1947): with b and c of those
+        the difference is (b - c) / n, its variance (b + c - (b - c)^2 / n) / n^2.
+        """
+        target = self.column("target")
+        ours, theirs = self.column("decided") == target, other.column("decided") == target
+        n, b, c = len(target), int((ours & ~theirs).sum()), int((theirs & ~ours).sum())
+        return (b - c) / n, float(1.96 * np.sqrt(b + c - (b - c) ** 2 / n) / n)

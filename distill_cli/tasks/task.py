@@ -1,0 +1,191 @@
+"""What a batch asks of a model, and how the answers are judged: the interface of a task. Each task is in a file beside.
+
+The data name their task (`Data.task`), so nothing outside this room and data/ knows what kind of task a run has.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from distill_cli.config import building
+from distill_cli.data import Batch, Data, Split
+from distill_cli.models import Classifier, inference
+from distill_cli.models.features import Output
+from distill_cli.tasks.rows import Rows, Signal
+
+SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
+
+Ask = Callable[[Batch], Signal]  # what a teacher says of a batch of one split
+
+
+class Watcher(Protocol):
+    """Something that looks at a model's answers as they come, and never needs all of them at once."""
+
+    def update(self, rows: Rows, signal: Signal | None = None) -> None:
+        """Take in the model's answers on some rows, with the teacher's on the same rows where there is a teacher."""
+
+
+class Meter(Watcher, Protocol):
+    """Metrics at T = 1 of the rows it has seen."""
+
+    def merge(self, other: Self) -> None:
+        """Take in what another meter has seen."""
+
+    def compute(self) -> dict[str, float]:
+        """The metrics by name. Those of fidelity are there only if a teacher's signal was."""
+
+
+class Details(Watcher, Protocol):
+    """What a report shows beyond the metrics."""
+
+    def compute(self, split: Split) -> dict[str, Any]:
+        """A value that JSON can hold, of the rows it has seen of this split."""
+
+
+class Task(ABC):
+    """What a batch of some data asks, and how answers are judged.
+
+    Class attributes:
+        unit: what a row is called in the plural, in which speed is counted.
+        best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
+
+    Args:
+        data: whose task it is.
+    """
+
+    unit: ClassVar[str]
+    best: ClassVar[tuple[str, ...]]
+
+    def __init__(self, data: Data) -> None:
+        self.data = data
+
+    def mask(self, targets: Tensor) -> Tensor | None:
+        """Which of the targets (N, ...) of N samples are rows, as bools of that shape; None: each sample has one target,
+        and that is a row.
+        """
+        return None
+
+    def rows(self, output: Output, batch: Batch) -> Rows:
+        """The rows of a batch: padding and masks end here. One sample's rows follow each other, in the batch's order."""
+        mask = self.mask(batch.targets)
+        logits = output.logits if mask is None else output.logits[mask]
+        return Rows(logits, *self.asked(batch.targets, batch.index), output.features)
+
+    def asked(self, targets: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        """The targets (M,) of the rows of N samples, and of each row its sample's index (M,).
+
+        Args:
+            targets: of the samples, (N, ...). index: of the samples, (N,).
+        """
+        if (mask := self.mask(targets)) is None:
+            return targets, index
+        return targets[mask], index.repeat_interleave(mask.flatten(1).sum(1))
+
+    def counts(self, targets: Tensor) -> Tensor | None:
+        """How many rows each of N samples has, (N,) int64; None: one each."""
+        mask = self.mask(targets)
+        return None if mask is None else mask.flatten(1).sum(1)
+
+    def count(self, batch: Batch) -> int:
+        """How many rows a batch has."""
+        counts = self.counts(batch.targets)
+        return len(batch) if counts is None else int(counts.sum())
+
+    def speed(self, samples: int, rows: int, seconds: float) -> dict[str, float]:
+        """Samples a second, and rows a second in the task's unit where they are not the same."""
+        speed = {"samples_per_second": samples / seconds}
+        return speed if rows == samples else {**speed, f"{self.unit}_per_second": rows / seconds}
+
+    def told_speed(self, row: Mapping[str, Any]) -> str:
+        """The speed of an epoch's row for people, in the task's unit."""
+        speed = row.get(f"{self.unit}_per_second", row["samples_per_second"])
+        return f"{speed:,.0f} {self.unit}/s"
+
+    def judged(self, metrics: Mapping[str, float]) -> str:
+        """The metric that chooses the best epoch first, and fidelity where there is a teacher, for an epoch's line."""
+        name = self.best[0].lstrip("-")
+        fidelity = f"  kl {metrics['kl']:.3f}" if "kl" in metrics else ""
+        return f"val {SHORT.get(name, name)} {metrics[name]:.4f}{fidelity}"
+
+    def suspicious(self, metrics: Mapping[str, float]) -> str:
+        """What is odd about a teacher with these metrics on validation, and what to check; else nothing."""
+        return ""
+
+    @abstractmethod
+    def check(self, output: Output, role: str) -> None:
+        """Refuse a model that cannot answer this task.
+
+        Args:
+            output: what it answers to two blank samples. role: what it is called in messages.
+
+        Raises:
+            ConfigError: it answers something else.
+        """
+
+    @abstractmethod
+    def meter(self) -> Meter:
+        """An empty meter."""
+
+    @abstractmethod
+    def difference(self, ours: Meter, theirs: Meter) -> dict[str, float]:
+        """How much better one model is than another on the same rows: the difference in a metric, under its name, and
+        `half_interval`, half its 95 % interval.
+        """
+
+    @abstractmethod
+    def details(self) -> Details:
+        """An empty collector of what a report shows."""
+
+
+def of(data: Data) -> Task:
+    """The task that the data name.
+
+    Raises:
+        ConfigError: it does not exist, or is no task.
+    """
+    return building.build({"_target_": data.task}, Task, "the data's task", data=data)  # type: ignore[type-abstract]
+
+
+class OfTeacher:
+    """Shows a meter the teacher's answers in place of the student's."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def update(self, rows: Rows, signal: Signal | None = None) -> None:
+        assert signal is not None
+        self.meter.update(rows.said_by(signal))
+
+
+def watch(
+    task: Task,
+    model: Classifier,
+    split: Split,
+    watchers: Sequence[Watcher],
+    ask: Ask | None = None,
+    batch_size: int | None = None,
+) -> None:
+    """Show a model's answers on a split to the watchers, in one pass.
+
+    Args:
+        ask: gives the teacher's signal on a batch. batch_size: as for `inference.outputs`.
+
+    Raises:
+        NonFiniteError, KeyboardInterrupt: as `inference.outputs`.
+    """
+    for batch, output in inference.outputs(model, split, batch_size):
+        rows = task.rows(output, batch)
+        signal = ask(batch) if ask else None
+        for watcher in watchers:
+            watcher.update(rows, signal)
+
+
+def measure(task: Task, model: Classifier, split: Split, ask: Ask | None = None) -> dict[str, float]:
+    """The metrics of a model on a split; raises as `watch`."""
+    meter = task.meter()
+    watch(task, model, split, [meter], ask)
+    return meter.compute()

@@ -1,0 +1,231 @@
+"""A run's teachers at work: their signal on a batch's rows, and what several of them say together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from distill_cli.base import runtime
+from distill_cli.config import arrangement, schema
+from distill_cli.config.schema import FIRST
+from distill_cli.data import Batch
+from distill_cli.models import Classifier, evaluating
+from distill_cli.models.features import Tap
+from distill_cli.objectives.logits import kd
+from distill_cli.tasks.rows import Dense, Rows
+from distill_cli.tasks.task import Ask, Task
+from distill_cli.teachers.store import Asked
+from distill_cli.teachers.way import Way
+from distill_cli.training import loop
+from distill_cli.training.guard import Guard, Moment
+from distill_cli.training.job import Job
+from distill_cli.training.optim import fit_recipe, restore
+
+ON_DEVICE = 2**30  # bytes of kept answers moved to a GPU; more stay mapped from the disk and go over by the batch
+
+
+class Teacher(loop.Teacher, Protocol):
+    """What a run needs of its teachers. It is used as a context, and lets go of its models' hooks on the way out."""
+
+    def snapshot(self) -> dict[str, Any]:
+        """What a checkpoint must hold of it."""
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Put back what `snapshot` returned."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exception: object) -> None: ...
+
+
+def start(job: Job, way: Way, weights: Mapping[str, str]) -> Teacher:
+    """The job's teachers, ready to answer as one.
+
+    Args:
+        weights: SHA-256 of each teacher's weights, which it has by now; of none where they are trained along.
+    """
+    if way.joint:
+        return Joint(job, way.layers)
+    settings = arrangement.teachers(job.settings)
+    frozen = {
+        name: Frozen(Asked(model, settings[name], job.data, job.settings, weights[name]), job.task, way)
+        for name, model in job.teachers.items()
+    }
+    return Several(job.settings, frozen) if len(frozen) > 1 else frozen[FIRST]
+
+
+def mixture(logits: Sequence[Tensor], weights: Tensor, T: float = 1.0) -> Tensor:
+    """What teachers say together: logits z, (M, C), with softmax(z / T) = sum_m w_m softmax(z_m / T); one's are its own.
+
+    Args:
+        logits: of each teacher, (M, C). weights: one for each teacher; they are normalised.
+    """
+    if len(logits) == 1:
+        return logits[0]
+    log_p = torch.stack([F.log_softmax(z.float() / T, dim=-1) for z in logits])
+    shares = (weights / weights.sum(0)).to(log_p.device).view(len(logits), -1, 1)
+    return T * torch.logsumexp(log_p + shares.log(), dim=0)
+
+
+def weights_of(settings: schema.Train) -> Tensor:
+    """The weight of each teacher among several."""
+    return torch.tensor([teacher.weight for teacher in arrangement.teachers(settings).values()])
+
+
+class _Still:
+    """A teacher of which nothing moves, so that a checkpoint need hold nothing of it."""
+
+    def __init__(self) -> None:
+        self.open = ExitStack()
+
+    def snapshot(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Nothing was kept."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.open.close()
+
+
+class Frozen(_Still):
+    """A teacher that does not change: it answers by view and sample from what is kept, or by running live."""
+
+    def __init__(self, asked: Asked, task: Task, way: Way) -> None:
+        super().__init__()
+        self.model = asked.model.eval().requires_grad_(False)
+        self.task, self.device, self.dtype = task, asked.device, asked.dtype
+        self._measured = {name: asked.about(name) for name in ("val", "test")}
+        self._views = [asked.about("train", view, way.layers) for view in range(way.views)]
+        if sum(view.nbytes for view in self._views) <= ON_DEVICE:
+            self._views = [view.to(self.device) for view in self._views]
+        live = way.kind == "live"
+        self.tap = self.open.enter_context(Tap(self.model.net, way.layers if live else ()))
+        self.forward = torch.compile(self.model) if asked.run.compile and live else self.model
+
+    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+        if self._views:
+            return self._views[batch.view].on(batch.index)
+        with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
+            output = self.tap(self.forward, batch.inputs)
+        # Tensors made in inference mode take no part in a backward pass; their copies do.
+        logits = self.task.rows(output, batch).logits().float().clone()
+        return Dense(logits, {path: maps.clone() for path, maps in output.features.items()})
+
+    def on(self, split: str) -> Ask:
+        answers = self._measured[split]
+        return lambda batch: answers.on(batch.index)
+
+
+class Several(_Still):
+    """Frozen teachers that answer as one, by their weights; or, for each row, the one that is surest of its target.
+
+    On validation and test, where targets are for measuring alone, it is always by their weights.
+    """
+
+    def __init__(self, settings: schema.Train, members: Mapping[str, Frozen]) -> None:
+        super().__init__()
+        self.members, self.weights = list(members.values()), weights_of(settings)
+        self.best = settings.teacher.choose == "best"
+        for member in self.members:
+            self.open.enter_context(member)
+
+    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+        answers = [member(batch, T, rows).logits() for member in self.members]
+        if not self.best:
+            return Dense(mixture(answers, self.weights, T))
+        losses = torch.stack([F.cross_entropy(z, rows.targets, reduction="none") for z in answers])
+        surest = losses.argmin(0)
+        return Dense(torch.stack(answers)[surest, torch.arange(len(rows), device=surest.device)])
+
+    def on(self, split: str) -> Ask:
+        asks = [member.on(split) for member in self.members]
+        return lambda batch: Dense(mixture([ask(batch).logits() for ask in asks], self.weights))
+
+
+class Joint:
+    """Teachers that each take a step of their own on every batch, and answer as they did before that step.
+
+    Each learns from the labels, CE; with `mutual` (Zhang et al., 2018, arXiv 1706.00384) also from the student and from each
+    other: CE + T^2 KL(mean of the others' probabilities || its own), which has the gradient of the mean of their KLs.
+    """
+
+    def __init__(self, job: Job, layers: Sequence[str]) -> None:
+        self.task, self.steps, self.weights = job.task, 0, weights_of(job.settings)
+        settings = arrangement.teachers(job.settings)
+        self.learners = [
+            _Learner(name, model, settings[name], job.device, layers if name == FIRST else ())
+            for name, model in job.teachers.items()
+        ]
+
+    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+        outputs = [learner.tap(learner.model, batch.inputs) for learner in self.learners]
+        theirs = [self.task.rows(output, batch) for output in outputs]
+        said = [each.logits().detach().float() for each in theirs]
+        for place, (learner, each) in enumerate(zip(self.learners, theirs, strict=True)):
+            terms = {"ce": F.cross_entropy(each.logits().float(), each.targets)}
+            if learner.mutual:
+                others = [rows.logits(), *said[:place], *said[place + 1 :]]
+                terms["kd"] = kd(each.logits(), mixture(others, torch.ones(len(others)), T), temperature=T)
+            learner.step(terms, self.steps)
+        self.steps += 1
+        features = {path: maps.detach() for path, maps in outputs[0].features.items()}
+        return Dense(mixture(said, self.weights, T), features)
+
+    def on(self, split: str) -> Ask:
+        def ask(batch: Batch) -> Dense:
+            answers = []
+            for learner in self.learners:
+                with evaluating(learner.model), torch.inference_mode(), runtime.exact():
+                    output = learner.tap(learner.model, batch.inputs)
+                answers.append(self.task.rows(output, batch).logits().float().clone())
+            return Dense(mixture(answers, self.weights))
+
+        return ask
+
+    def snapshot(self) -> dict[str, Any]:
+        return {"steps": self.steps, "learners": [learner.snapshot() for learner in self.learners]}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        for learner, kept in zip(self.learners, snapshot["learners"], strict=True):
+            learner.restore(kept)
+        self.steps = snapshot["steps"]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for learner in self.learners:
+            learner.tap.close()
+
+
+class _Learner:
+    """A teacher under training, with its own optimizer."""
+
+    def __init__(
+        self, name: str, model: Classifier, settings: schema.Teacher, device: torch.device, layers: Sequence[str]
+    ) -> None:
+        self.name, self.model, self.mutual = name, model.train(), settings.mutual
+        self.optimizer = fit_recipe(settings.fit).build(self.model.parameters(), "teacher.fit")
+        self.tap, self.guard = Tap(self.model.net, layers), Guard(self.optimizer, device)
+
+    def step(self, terms: Mapping[str, Tensor], step: int) -> None:
+        told = {f"{self.name}'s {name}": term.detach() for name, term in terms.items()}
+        self.guard.backward(torch.stack(list(terms.values())).sum(), told)
+        self.guard.step(Moment(step, f"the {self.name}", self.optimizer.param_groups[0]["lr"]))
+
+    def snapshot(self) -> dict[str, Any]:
+        self.guard.check()
+        return {"model": self.model.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        self.model.net.load_state_dict(snapshot["model"])
+        restore(self.optimizer, snapshot["optimizer"])

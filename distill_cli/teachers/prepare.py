@@ -1,0 +1,157 @@
+"""Preparing a teacher: fitted, fine-tuned or loaded once, and shared by every run that needs the same one."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_cli import __version__, models
+from distill_cli.base import files, locks, runtime, ui
+from distill_cli.base.errors import CheckpointError
+from distill_cli.base.names import fingerprint, slug
+from distill_cli.config import schema
+from distill_cli.config.building import code_digest
+from distill_cli.data import Data
+from distill_cli.models import Classifier, deployable, weights
+from distill_cli.models.deployable import Deployable
+from distill_cli.objectives import Loss
+from distill_cli.runs.checkpoints import Checkpoints
+from distill_cli.tasks import task as tasks
+from distill_cli.tasks.rows import Rows
+from distill_cli.tasks.task import Task
+from distill_cli.teachers.store import Asked, network_of
+from distill_cli.training import alone, schedule
+from distill_cli.training.loop import Pace
+from distill_cli.training.optim import fit_recipe
+
+FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A teacher ready to teach.
+
+    Attributes:
+        folder: where it is kept. facts: what teacher.json says of it. weights: their SHA-256.
+    """
+
+    folder: Path
+    facts: dict[str, Any]
+    weights: str
+
+
+def fit_epochs(teacher: schema.Teacher) -> int:
+    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint and none with one."""
+    if teacher.fit.epochs is not None:
+        return teacher.fit.epochs
+    return 0 if teacher.checkpoint else FIT_EPOCHS
+
+
+def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.Train) -> Prepared:
+    """Load a teacher from output_dir/teachers/, after making it there if no run has needed it before.
+
+    Args:
+        model: built from `teacher`; it gets the weights. run: the settings of the run that needs it.
+
+    Raises:
+        CheckpointError: teacher.checkpoint cannot be used.
+    """
+    task, device = tasks.of(data), next(model.parameters()).device
+    checkpoint = checkpoint_of(teacher.checkpoint, teacher, data) if teacher.checkpoint else None
+    recipe, epochs, pretrained = fit_recipe(teacher.fit), fit_epochs(teacher), teacher.node.get("weights")
+    pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
+    fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
+    ingredients = {
+        "model": network_of(teacher, model),
+        "weights": pretrained,
+        "data": data.digest,
+        "checkpoint": files.sha256(checkpoint) if checkpoint else None,
+        "fit": {**fitting, "precision": str(pace.dtype), **_augmented(data)} if epochs else None,
+        "seed": None if checkpoint else pace.seed,
+        "code": code_digest(teacher.node["_target_"]),
+    }
+    digest = fingerprint(ingredients)
+    folder = Path(run.output_dir) / "teachers" / f"{slug(run.dataset.name)}-{slug(teacher.name)}-{digest}"
+
+    def make(place: Path) -> None:
+        started, checkpoints = time.perf_counter(), Checkpoints(place / "checkpoints", *run.save_every)
+        if checkpoint:
+            weights.load_into(model.net, weights.read_weights(checkpoint), str(checkpoint))
+        if epochs:
+            ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
+            stages = schedule.plain(epochs)
+            alone.fit(model, stages, recipe, _new_views(data), task, pace, Loss({}), "teacher", checkpoints)
+        facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
+        facts["origin"] = "checkpoint" if checkpoint else "pretrained" if pretrained else "scratch"
+        facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
+        card = deployable.card_of("teacher", teacher, model, data, run.dataset)
+        asked = Asked(model, teacher, data, run, Deployable(card, model, data.input).write(place))
+        facts |= {name: _measured(asked, task, name) for name in ("val", "test")}
+        files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
+        checkpoints.remove()
+
+    def waiting() -> None:
+        ui.say("teacher: another run is preparing this one; waiting for it")
+
+    made = locks.once(folder, make, waiting, resumable=True)
+    try:
+        facts = files.read_json(folder / "teacher.json")
+        kept = deployable.load_into(model.net, folder)["sha256"]
+    except CheckpointError as error:
+        raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
+    if not made:
+        ui.say(f"teacher: reusing {folder}")
+    if warning := task.suspicious(facts["val"]):
+        ui.warn(warning)
+    return Prepared(folder, facts, kept)
+
+
+def _measured(asked: Asked, task: Task, name: str) -> dict[str, float]:
+    """The metrics of the teacher's kept answers on a split."""
+    split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
+    targets, index = task.asked(split.targets.cpu(), torch.arange(len(split)))
+    meter.update(Rows(answers.logits, targets, index))
+    return meter.compute()
+
+
+def _augmented(data: Data) -> dict[str, Any]:
+    """What a fit depends on where the data are augmented: nothing is added where they are not."""
+    return {"augmentation": dict(data.train.draws)} if data.train.draws else {}
+
+
+def _new_views(data: Data) -> Data:
+    """The same data with a new view in every epoch: `dataset.views` is about what the student is shown."""
+    return replace(data, train=replace(data.train, views=0))
+
+
+def checkpoint_of(named: str, teacher: schema.Teacher, data: Data) -> Path:
+    """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose card is then held against
+    the data.
+
+    Raises:
+        CheckpointError: it was trained on other classes, or its bytes are not those that were written.
+    """
+    path = Path(named).expanduser()
+    folder = path if path.is_dir() else path.parent
+    if path.is_file() and not (path.suffix == ".safetensors" and (folder / "model.json").is_file()):
+        return path
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint")
+    card = deployable.read_card(folder)
+    path = deployable.weights_file(folder, card)
+    if card["classes"] != list(data.classes):
+        raise CheckpointError(
+            f"{path} was trained on other classes, or in another order: {', '.join(card['classes'][:5])}, ... "
+            f"against {', '.join(data.classes[:5])}, ..."
+        )
+    scaled = [key for key in ("mean", "std") if key in card["input"]]
+    trained = {key: list(card["model"].get(key) or card["input"][key]) for key in scaled}
+    now = {key: list(getattr(teacher, key) or data.input.as_card()[key]) for key in scaled}
+    if trained != now:
+        flags = " ".join(f"teacher.{key}={values}".replace(" ", "") for key, values in trained.items())
+        ui.warn(f"{path} was trained under another normalisation; {flags} restores it")
+    return path

@@ -1,0 +1,201 @@
+"""What is kept of a teacher's answers on a split: rows and features by sample, from the cache or computed and kept there
+in one pass. No T, alpha or student plays a part.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from distill_cli import models
+from distill_cli.base import runtime, ui
+from distill_cli.config.building import code_digest
+from distill_cli.config.schema import Teacher, Train
+from distill_cli.data import Data, Split
+from distill_cli.models import Classifier, inference
+from distill_cli.models.features import shapes
+from distill_cli.runs import store
+from distill_cli.runs.store import Array, Words
+from distill_cli.tasks import task as tasks
+from distill_cli.tasks.rows import Dense
+
+LIBRARIES = ("torch", "torchvision", "timm")
+LOGITS, LAYER = "logits", "layer."  # the array of an entry that holds the rows; before a path: one that holds features
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A teacher's answers on a split.
+
+    Attributes:
+        logits: of all rows, (M, C). features: by module path, of all samples, (N, ...).
+        starts: where each sample's rows begin, (N + 1,) int64; None: each sample has one row.
+    """
+
+    logits: Tensor
+    features: Mapping[str, Tensor]
+    starts: Tensor | None = None
+
+    @property
+    def nbytes(self) -> int:
+        return sum(values.nbytes for values in (self.logits, *self.features.values()))
+
+    def to(self, device: torch.device) -> Answers:
+        """The same answers on `device`."""
+        features = {path: values.to(device) for path, values in self.features.items()}
+        return Answers(self.logits.to(device), features, self.starts)
+
+    def on(self, index: Tensor) -> Dense:
+        """The signal on the rows of the samples at `index` (n,) int64, on the device of `index`."""
+        place = index.to(self.logits.device)
+        rows = place if self.starts is None else _rows_of(place.cpu(), self.starts).to(place.device)
+        features = {path: values[place].to(index.device) for path, values in self.features.items()}
+        return Dense(self.logits[rows].to(index.device), features)
+
+
+def _rows_of(index: Tensor, starts: Tensor) -> Tensor:
+    """The rows of the samples at `index`, one sample's after the other's."""
+    bounds = zip(starts[index].tolist(), starts[index + 1].tolist(), strict=True)
+    return torch.cat([torch.arange(first, after) for first, after in bounds])
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A teacher that is asked about data: its network, the settings it was made by, and the run that asks.
+
+    Attributes:
+        weights: SHA-256 of the weights that `model` has.
+    """
+
+    model: Classifier
+    teacher: Teacher
+    data: Data
+    run: Train
+    weights: str
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which it computes on training data."""
+        return runtime.dtype(self.run.precision, self.device)
+
+    def about(self, name: str, view: int = 0, layers: Sequence[str] = ()) -> Answers:
+        """The teacher's answers on a split: `train` as it is shown in `view`, `val` or `test`.
+
+        For train they are computed in the run's precision; val and test are for measuring, always in fp32.
+
+        Args:
+            layers: paths of the modules whose features are wanted too.
+
+        Raises:
+            NonFiniteError: some number is not finite. StorageError: the disk has no room for them.
+        """
+        split: Split = getattr(self.data, name)
+        dtype = self.dtype if name == "train" else torch.float32
+        counts = tasks.of(self.data).counts(split.targets.cpu())
+        rows = len(split) if counts is None else int(counts.sum())
+        wanted = {LOGITS: Array((rows, len(self.data.classes)))}
+        if layers:
+            sizes = shapes(self.model, self.data.input)
+            wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
+        title = f"teacher's answers, {name}" + (f", view {view}" if split.draws else "")
+
+        def compute() -> Iterator[Mapping[str, np.ndarray]]:
+            with ui.bar(len(split), title) as bar:
+                yield from self._pass(split, view if name == "train" else None, dtype, layers, bar)
+
+        if self.teacher.cache == "off":
+            blocks = list(compute())
+            arrays = {part: np.concatenate([block[part] for block in blocks]) for part in wanted}
+        else:
+            arrays = self._kept(name, view, dtype, wanted, compute)
+        tensors = {part: torch.from_numpy(values).view(wanted[part].shape) for part, values in arrays.items()}
+        starts = None if counts is None else torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
+        logits = tensors.pop(LOGITS)
+        return Answers(logits, {part.removeprefix(LAYER): values for part, values in tensors.items()}, starts)
+
+    def _pass(
+        self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], bar: Any
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """Ask about every batch: rows and features by array."""
+        task = tasks.of(self.data)
+        for batch, output in inference.outputs(self.model, split, view=view, dtype=dtype, layers=layers):
+            bar.update(len(batch))
+            rows = task.rows(output, batch)
+            features = {LAYER + path: values.cpu().numpy() for path, values in output.features.items()}
+            yield {LOGITS: rows.logits().cpu().numpy(), **features}
+
+    def _kept(
+        self, name: str, view: int, dtype: torch.dtype, wanted: Mapping[str, Array], compute: Any
+    ) -> dict[str, np.ndarray]:
+        """The arrays from the cache, made now if they are not there."""
+        split, dataset = getattr(self.data, name), self.run.dataset.name
+        seen = {**split.draws, "view": view} if split.draws else None
+        layers = [part.removeprefix(LAYER) for part in wanted if part != LOGITS]
+        about = {
+            "teacher": self.teacher.name,
+            "dataset": dataset,
+            "split": name + (f", view {view}" if seen else "") + "".join(f", {path}" for path in layers),
+            "precision": str(dtype).removeprefix("torch."),
+        }
+        ingredients = {
+            **self._depends(),
+            "weights": self.weights,
+            "split": name,
+            "precision": about["precision"],
+            "view": seen,
+        }
+        ingredients |= {"layers": layers} if layers else {}
+        doing = f"asking {self.teacher.name} about {dataset}, {about['split']}"
+        words = Words(doing, "the teacher's answers", "use teacher.cache=off")
+        return store.arrays(Path(self.run.output_dir) / "cache", ingredients, about, wanted, compute, words)
+
+    def _depends(self) -> dict[str, Any]:
+        """What every split's answers depend on beside the weights: the network and its code, its stem, the data, the
+        classes, the normalisation.
+        """
+        target = self.teacher.node["_target_"]
+        used = [name for name in LIBRARIES if name != "timm" or target.endswith(".timm")]
+        return {
+            "model": network_of(self.teacher, self.model),
+            "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
+            "data": self.data.digest,
+            "input": self.data.input.as_card(),
+        }
+
+
+def network_of(teacher: Teacher, model: Classifier) -> dict[str, Any]:
+    """What says which network a teacher is, whatever its weights."""
+    return models.rebuild_node(teacher.network, model)
+
+
+def needed(model: Classifier, data: Data, layers: Sequence[str], views: int, num_teachers: int) -> tuple[int, int]:
+    """Bytes that the answers on train take: all of them, and of those the features."""
+    counts = tasks.of(data).counts(data.train.targets.cpu())
+    rows = len(data.train) if counts is None else int(counts.sum())
+    sizes = shapes(model, data.input) if layers else {}
+    features = 4 * len(data.train) * views * sum(math.prod(sizes[path]) for path in layers)
+    return 4 * rows * len(data.classes) * views * num_teachers + features, features
+
+
+@functools.cache
+def _own_code() -> str:
+    """SHA-256 of our files that decide what a network sees and answers."""
+    here = Path(__file__).parent.parent
+    content = hashlib.sha256()
+    for path in [*sorted((here / "models").glob("*.py")), *sorted((here / "data").glob("*.py"))]:
+        content.update(path.read_bytes())
+    return content.hexdigest()

@@ -1,0 +1,141 @@
+"""A run's parts in memory: device, data, task, models, objectives, stages, built from settings and checked together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from distill_cli import models, objectives, trackers
+from distill_cli.base import runtime
+from distill_cli.base.errors import ConfigError
+from distill_cli.config import arrangement
+from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Train
+from distill_cli.data import Data, load
+from distill_cli.models import Classifier
+from distill_cli.models.features import Output
+from distill_cli.objectives import Loss, Objective
+from distill_cli.tasks import task as tasks
+from distill_cli.tasks.task import Task
+from distill_cli.training import schedule
+from distill_cli.training.loop import Pace
+from distill_cli.training.optim import Recipe, fit_recipe
+from distill_cli.training.schedule import Stage
+
+
+@dataclass(frozen=True)
+class Job:
+    """The parts of a run, built and checked against each other; nothing is trained or loaded yet.
+
+    Attributes:
+        dtype: in which the student computes while it learns.
+        teachers: by name, the one of the `teacher` group first.
+        losses: by stage. remarks: lines for the header, by their label.
+    """
+
+    settings: Train
+    device: torch.device
+    dtype: torch.dtype
+    data: Data
+    task: Task
+    teachers: Mapping[str, Classifier]
+    student: Classifier
+    objectives: Mapping[str, Objective]
+    stages: list[Stage]
+    losses: Mapping[str, Loss]
+    recipe: Recipe
+    remarks: Mapping[str, str]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How many parameters the teachers have together, and the student."""
+        together = sum(models.num_parameters(model) for model in self.teachers.values())
+        return {"teacher": together, "student": models.num_parameters(self.student)}
+
+    @property
+    def pace(self) -> Pace:
+        """How the loop runs the student."""
+        chosen = self.settings
+        best = judged_by(chosen.optimize, self.task)
+        return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, best)
+
+
+def read(settings: Train) -> Job:
+    """Load the data and build what settings name.
+
+    Raises:
+        ConfigError, DataError: as the device, the builders and their checks say.
+    """
+    runtime.prepare(settings.threads)
+    device, terms, recipe = check(settings)
+    stages = schedule.stages(settings.schedule, list(terms))
+    smoothing, at_once = settings.label_smoothing, settings.rows_at_once
+    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, smoothing, at_once) for s in stages}
+    if settings.teacher.joint and not any(loss.asks_teacher for loss in losses.values()):
+        raise ConfigError(
+            "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
+        )
+    data = load(settings.dataset, settings.workers, store=Path(settings.output_dir) / "cache").to(device)
+    task = tasks.of(data)
+    teachers = {}
+    for name, chosen in arrangement.teachers(settings).items():
+        with runtime.seeded("teacher", chosen.fit.seed):
+            teachers[name] = build(chosen, "teacher", data, task)
+    # No two links of a chain start from the same weights.
+    with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
+        student = build(settings.student, "student", data, task)
+        remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
+    for module in (*teachers.values(), student, *terms.values()):
+        module.to(device)
+    remarks["precision"] = runtime.unused_bf16(settings.precision, device)
+    remarks = {label: text for label, text in remarks.items() if text}
+    dtype = runtime.dtype(settings.precision, device)
+    return Job(settings, device, dtype, data, task, teachers, student, terms, stages, losses, recipe, remarks)
+
+
+def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
+    """The model that settings name, checked to be one that can answer the task.
+
+    Raises:
+        ConfigError: it cannot be built, or answers something else.
+    """
+    model = models.build(chosen.plain, role, data.input, len(data.classes))
+    task.check(Output(models.probe(model, data.input, role)), role)
+    return model
+
+
+def judged_by(optimize: str | None, task: Task, fidelity: bool = True) -> tuple[str, ...]:
+    """The metrics that choose the best epoch: what `optimize` names, and the task's own for what that leaves equal.
+
+    Args:
+        fidelity: whether there is a teacher to be held against.
+    """
+    metric = (optimize or "").rpartition(".")[2]
+    if not metric or (metric in ("kl", "agreement") and not fidelity):
+        return task.best
+    sign = "-" if DIRECTIONS[metric] == "minimize" else ""
+    return tuple(dict.fromkeys([f"{sign}{metric}", *task.best]))
+
+
+def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
+    """Check all that can be without the data, which may take long to read: the device, and the arguments of every class.
+
+    Returns:
+        the device, the objectives by name, and the student's optimizer with its curve.
+
+    Raises:
+        ConfigError: something does not exist, or does not take what it is given.
+    """
+    device = runtime.device(settings.device)
+    terms, recipe = objectives.build(settings.objective), Recipe(settings.optimizer)
+    recipe.check("optimizer")
+    fit_recipe(settings.teacher.fit).check("teacher.fit.optimizer")
+    models.check(settings.teacher, "teacher")
+    models.check(settings.student, "student")
+    for group, chosen in (("teachers", settings.teachers), ("chain", settings.chain)):
+        for name, model in chosen.items():
+            models.check(model, f"{group}.{name}")
+    trackers.check({name: one.node for name, one in settings.logger.items()})
+    return device, terms, recipe

@@ -1,0 +1,156 @@
+"""All that training moves, and the means of an epoch: what a checkpoint holds and a resumed run puts back."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from distill_cli.models import Classifier
+from distill_cli.objectives import Objective
+from distill_cli.training.guard import Guard
+from distill_cli.training.optim import Recipe, restore
+from distill_cli.training.student import Student
+
+REFRESH = 0.2  # seconds between two readings of the loss for the progress bar
+
+Row = dict[str, Any]
+
+
+class Averages:
+    """Means of the loss's terms over an epoch, kept on the device: reading them would stop it, so that is done rarely."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.rows = 0
+        self.influence: dict[str, dict[str, float]] = {}
+        self.before, self.started = 0.0, time.perf_counter()
+        self.shown_at = self.started
+
+    def add(self, terms: Mapping[str, Tensor], rows: int) -> None:
+        """Add means over so many rows."""
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value * rows if name in self.sums else value * rows
+        self.rows += rows
+
+    def means(self) -> dict[str, float]:
+        """By term, the mean over all rows."""
+        return {name: value.item() / self.rows for name, value in self.sums.items()}
+
+    @property
+    def seconds(self) -> float:
+        """Since the epoch's begin, without the time between a checkpoint and its restoring."""
+        return self.before + time.perf_counter() - self.started
+
+    def show(self, bar: Any, samples: int, T: float, alpha: float) -> None:
+        """Move a progress bar by so many samples."""
+        bar.update(samples)
+        if not bar.disable and time.perf_counter() - self.shown_at > REFRESH:
+            self.shown_at = time.perf_counter()
+            bar.set_postfix_str(f"loss {self.means()['total']:.3f}  T {T:.2f}  α {alpha:.2f}")
+
+    def snapshot(self) -> dict[str, Any]:
+        """Tensors and plain values."""
+        return {"sums": self.sums, "count": self.rows, "seconds": self.seconds, "influence": self.influence}
+
+    @classmethod
+    def restored(cls, snapshot: Mapping[str, Any], device: torch.device) -> Averages:
+        """The averages of a snapshot."""
+        averages = cls()
+        averages.sums = {name: value.to(device) for name, value in snapshot["sums"].items()}
+        averages.rows, averages.before = snapshot["count"], snapshot["seconds"]
+        averages.influence = snapshot["influence"]
+        return averages
+
+
+@dataclass
+class State:
+    """All that training moves.
+
+    T, alpha, the learning rate, the order of samples, their augmentation and every random number of a step are functions
+    of seeds and `step`, so nothing about them is kept. `epoch` counts those whose row is written; between two of them
+    `step` is ahead, and `averages` holds the sums so far.
+    """
+
+    student: Student
+    optimizer: Optimizer
+    guard: Guard
+    step: int = 0
+    epoch: int = 0
+    best: dict[str, Any] | None = None
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[Row] = field(default_factory=list)
+    averages: Averages = field(default_factory=Averages)
+
+    @property
+    def model(self) -> Classifier:
+        """What is deployed."""
+        return self.student.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def snapshot(self) -> dict[str, Any]:
+        """Tensors and plain values only, so that it loads without running code.
+
+        Raises:
+            NonFiniteError: a step since the last look was not finite.
+        """
+        self.guard.check()
+        return {
+            "student": self.model.net.state_dict(),
+            "objectives": {name: objective.state_dict() for name, objective in self.student.objectives.items()},
+            "optimizer": self.optimizer.state_dict(),
+            "guard": self.guard.snapshot(),
+            "step": self.step,
+            "epoch": self.epoch,
+            "best": self.best,
+            "best_weights": self.best_weights,
+            "rows": self.rows,
+            "meter": self.averages.snapshot(),
+        }
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Put back what `snapshot` returned."""
+        self.model.net.load_state_dict(snapshot["student"])
+        for name, objective in self.student.objectives.items():
+            objective.load_state_dict(snapshot["objectives"][name])
+        restore(self.optimizer, snapshot["optimizer"])
+        self.guard.restore(snapshot["guard"])
+        self.step, self.epoch = snapshot["step"], snapshot["epoch"]
+        self.best, self.best_weights = snapshot["best"], dict(snapshot["best_weights"])
+        if self.best and "score" not in self.best:  # of a version that knew one criterion
+            self.best = {**self.best, "score": [self.best["accuracy"], -self.best["nll"]]}
+        self.rows = list(snapshot["rows"])
+        self.averages = Averages.restored(snapshot["meter"], self.device)
+
+    def keep_if_best(self, row: Row, metrics: Sequence[str]) -> bool:
+        """Keep the weights when this epoch is the best on validation, by the first of these metrics in which it differs
+        from the best so far; a metric after a minus is better when it is lower, and of equals the earlier epoch is best.
+        """
+        score = [-row["val"][name[1:]] if name[0] == "-" else row["val"][name] for name in metrics]
+        if self.best is not None and score <= self.best["score"]:
+            return False
+        self.best = {"epoch": row["epoch"], "stage": row["stage"], "score": score}
+        weights = self.model.net.state_dict()
+        self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
+        return True
+
+
+def begin(
+    model: Classifier, objectives: Mapping[str, Objective], recipe: Recipe, dtype: torch.dtype = torch.float32
+) -> State:
+    """A state at step 0, with an optimizer over the parameters of the model and the objectives.
+
+    Args:
+        dtype: in which the model computes.
+    """
+    student = Student(model, objectives)
+    optimizer = recipe.build([p for p in student.parameters() if p.requires_grad], dtype=dtype)
+    return State(student, optimizer, Guard(optimizer, next(model.parameters()).device, dtype))
