@@ -15,31 +15,25 @@ from distill_cli.tasks.rows import Rows, Signal
 class Objective(nn.Module):
     """One term of the loss. Its parameters and buffers, if any, are trained and checkpointed with the student.
 
-    Class attributes:
-        formula: the term in the field's notation, for the run's header and `distill list objectives`.
-        source: the paper, for `distill list objectives`.
-        labels_only: whether it adds no term and says that the student learns from the labels alone.
-        needs_teacher: whether it asks the teacher.
-        alpha_weighted: whether alpha weighs it against the labels. If not, it is added with its own weight, and where
-            all objectives are so, the labels keep all of theirs.
-        summed: whether it is a sum over the rows rather than a mean, which matters when a batch is cut.
-        by_row: whether it is a mean, or a sum, of a number for each row that depends on no other row and on no features:
-            then `rows_at_once` may cut the rows into chunks. Where it is false, it is given all rows at once.
-        uses_T: whether the temperature has an effect on it.
-
     Args:
         weight: what the term is multiplied with, beside alpha.
         warmup: share of the whole run over which that weight rises linearly from 0.
     """
 
-    formula: ClassVar[str] = ""
-    source: ClassVar[str] = ""
-    labels_only: ClassVar[bool] = False
+    formula: ClassVar[str] = ""  # the term in the field's notation, for the run's header and `distill list objectives`
+    source: ClassVar[str] = ""  # the paper, for `distill list objectives`
+    labels_only: ClassVar[bool] = False  # it adds no term: the student learns from the labels alone
     needs_teacher: ClassVar[bool] = True
+    # Whether alpha weighs it against the labels. If not, it is added with its own weight, and where all objectives are
+    # so, the labels keep all of theirs.
     alpha_weighted: ClassVar[bool] = True
-    summed: ClassVar[bool] = False
+    summed: ClassVar[bool] = False  # it is a sum over the rows rather than a mean, which matters when a batch is cut
+    # Each row's number depends on no other row and on no features: then `rows_at_once` may cut the rows into chunks.
     by_row: ClassVar[bool] = False
-    uses_T: ClassVar[bool] = False
+    uses_T: ClassVar[bool] = False  # the temperature has an effect on it
+    # Module paths in student and teacher whose features `forward` reads.
+    student_layers: tuple[str, ...] = ()
+    teacher_layers: tuple[str, ...] = ()
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0) -> None:
         super().__init__()
@@ -56,16 +50,6 @@ class Objective(nn.Module):
         """
         return "", ""
 
-    @property
-    def student_layers(self) -> tuple[str, ...]:
-        """Module paths in the student whose features `forward` reads."""
-        return ()
-
-    @property
-    def teacher_layers(self) -> tuple[str, ...]:
-        """Module paths in the teacher whose features `forward` reads."""
-        return ()
-
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         """The term's value, a scalar: a mean over the rows, or a sum if `summed`. Weight and alpha are applied outside."""
         raise NotImplementedError(type(self).__name__)
@@ -78,14 +62,11 @@ class Objective(nn.Module):
 class LogitObjective(Objective):
     """An objective that is a function of logits.
 
-    Class attributes:
-        function: (student_logits, teacher_logits, labels, temperature, **constants) -> a scalar, as a staticmethod. The
-            teacher's logits are None where the class says `needs_teacher = False`.
-
-    Attributes:
-        constants: by name, in their bounds; a class whose function has some takes them beside weight and warmup.
+    A class whose function has constants takes them beside weight and warmup, and sets `constants`, by name.
     """
 
+    # (student_logits, teacher_logits, labels, temperature, **constants) -> a scalar, as a staticmethod. The teacher's logits
+    # are None where the class says `needs_teacher = False`.
     function: ClassVar[Callable[..., Tensor]]
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0) -> None:

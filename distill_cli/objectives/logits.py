@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.objectives.base import LogitObjective, Objective
+from distill_cli.objectives.base import LogitObjective
 from distill_cli.objectives.checks import on_both, on_student
 
 
@@ -62,13 +62,13 @@ def logit_sse(
     return (teacher - student).square().sum()
 
 
-class CE(Objective):
+class CE(LogitObjective):
     """Labels only: the label term is the whole loss and the teacher is not asked. There is nothing to weigh it against."""
 
     formula = "CE"
-    labels_only = True
-    needs_teacher = False
-    alpha_weighted = False
+    function = staticmethod(ce)
+    labels_only = by_row = True
+    needs_teacher = alpha_weighted = False
 
     def __init__(self) -> None:
         super().__init__()

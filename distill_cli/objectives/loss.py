@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import building, schema
 from distill_cli.objectives.base import Objective
-from distill_cli.objectives.chunks import Term, by_chunks
-from distill_cli.objectives.logits import ce
+from distill_cli.objectives.chunks import by_chunks
+from distill_cli.objectives.logits import CE
 from distill_cli.tasks.rows import Dense, Rows, Signal
 
 NOBODY = Dense(torch.empty(0, 0))  # the signal of a teacher that no objective asks
@@ -53,7 +53,10 @@ class Loss:
         self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0, rows_at_once: int | None = None
     ) -> None:
         self.objectives = {name: o for name, o in objectives.items() if not o.labels_only}
-        self.label_smoothing, self.rows_at_once = label_smoothing, rows_at_once
+        labels = CE()
+        labels.constants["label_smoothing"] = label_smoothing
+        self.terms: dict[str, Objective] = {"ce": labels, **self.objectives}
+        self.rows_at_once = rows_at_once
         self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
 
     @property
@@ -66,27 +69,11 @@ class Loss:
         return {path for objective in self.objectives.values() for path in objective.student_layers}
 
     def weights(self, alpha: float, progress: float = 1.0) -> dict[str, float]:
-        """What each term is multiplied with, `ce` first.
-
-        Args:
-            progress: share of the whole run that is done, 0 to 1.
-        """
+        """What each term is multiplied with, `ce` first, when the share `progress` (0 to 1) of the whole run is done."""
         factors = {"ce": 1 - alpha if self.weighs_alpha else 1.0}
         for name, objective in self.objectives.items():
             factors[name] = (alpha if objective.alpha_weighted else 1.0) * objective.weight_at(progress)
         return factors
-
-    def terms(self, alpha: float, progress: float = 1.0) -> dict[str, Term]:
-        """Each term with its factor, `ce` first."""
-        factors = self.weights(alpha, progress)
-        terms = {"ce": Term(self._of_labels, factors["ce"], by_row=True)}
-        for name, objective in self.objectives.items():
-            learnt = tuple(objective.parameters())
-            terms[name] = Term(objective, factors[name], objective.by_row, objective.summed, learnt)
-        return terms
-
-    def _of_labels(self, rows: Rows, signal: Signal, T: float) -> Tensor:
-        return ce(rows.logits(), None, rows.targets, label_smoothing=self.label_smoothing)
 
     def __call__(
         self,
@@ -112,17 +99,18 @@ class Loss:
         """
         assert signal is not None or not self.asks_teacher
         signal = NOBODY if signal is None else signal
-        terms = self.terms(alpha, progress)
+        weights = self.weights(alpha, progress)
+        factors = {name: weights[name] * (1.0 if term.summed else share) for name, term in self.terms.items()}
         size = len(rows) if whole or self.rows_at_once is None else self.rows_at_once
-        cut = {name: term for name, term in terms.items() if term.by_row and size < len(rows)}
+        cut = {name: term for name, term in self.terms.items() if term.by_row and size < len(rows)}
         total, values = torch.zeros((), device=rows.targets.device), dict[str, Tensor]()
         if cut:
-            total, values = by_chunks(cut, rows, signal, T, size, share)
-        for name, term in terms.items():
+            total, values = by_chunks(cut, factors, rows, signal, T, size)
+        for name, term in self.terms.items():
             if name not in cut:
-                values[name] = term.value(rows, signal, T)
-                total = total + term.factor * (1.0 if term.summed else share) * values[name]
-        return total, {name: values[name] / share if term.summed else values[name] for name, term in terms.items()}
+                values[name] = term(rows, signal, T)
+                total = total + factors[name] * values[name]
+        return total, {name: values[name] / share if term.summed else values[name] for name, term in self.terms.items()}
 
     def formula(self, T: str, alpha: str, rest: str) -> str:
         """The loss with its numbers in it, each as the header shows it: `3`, or `3→1` where it moves.

@@ -248,9 +248,8 @@ def test_formula_of_the_header_carries_the_numbers() -> None:
 
 def chosen(**nodes: dict[str, Any]) -> dict[str, schema.Objective]:
     """The `objective` group with these nodes, by class."""
-    return {
-        name: schema.Objective(plain={**node, "_target_": LOGITS + node["_target_"]}) for name, node in nodes.items()
-    }
+    nodes = {name: {**node, "_target_": LOGITS + node["_target_"]} for name, node in nodes.items()}
+    return {name: schema.Objective(plain=node, _target_=node["_target_"]) for name, node in nodes.items()}
 
 
 def test_labels_only_beside_a_teacher_is_refused() -> None:
