@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import operator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -28,15 +30,13 @@ Shapes = dict[str, tuple[int, ...]]  # of every module's output for one sample, 
 class Tap:
     """Calls a model and keeps what the modules at `paths` gave during that call; as a context it lets go of them after."""
 
-    def __init__(self, net: nn.Module, paths: Sequence[str]) -> None:
+    def __init__(self, net: nn.Module, paths: Iterable[str]) -> None:
         self._caught: dict[str, Tensor] = {}
-        self._handles = [net.get_submodule(path).register_forward_hook(self._catcher(path)) for path in paths]
+        self._handles = [net.get_submodule(path).register_forward_hook(partial(self._catch, path)) for path in paths]
 
-    def _catcher(self, path: str):  # type: ignore[no-untyped-def]
-        def hook(module: nn.Module, inputs: object, output: Tensor) -> None:
-            self._caught[path] = output
-
-        return hook
+    def _catch(self, path: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+        self._caught.pop(path, None)  # of several calls the last counts, also for the order
+        self._caught[path] = output
 
     def __call__(self, model: Callable[[Inputs], Tensor], inputs: Inputs) -> Output:
         logits = model(inputs)
@@ -59,29 +59,16 @@ class Tap:
 def shapes(model: Classifier, spec: Spec) -> Shapes:
     """Shape of every module's output for one sample, by path in its net, in the order of the forward pass.
 
-    A module comes after those inside it, and one that is called more than once where it was called last: that is what a
-    Tap catches.
+    A module comes after those inside it, and one that is called more than once where it was called last.
     """
-    found: Shapes = {}
-    handles = []
-    for path, module in model.net.named_modules():
-
-        def hook(_module: nn.Module, _inputs: object, output: object, path: str = path) -> None:
-            if path and isinstance(output, Tensor):
-                found.pop(path, None)
-                found[path] = tuple(output.shape)
-
-        handles.append(module.register_forward_hook(hook))
-    with evaluating(model), torch.no_grad():
-        device = next(model.parameters()).device
-        model(spec.blank(1, device))
-    for handle in handles:
-        handle.remove()
-    return found
+    paths = [path for path, _ in model.net.named_modules() if path]
+    with evaluating(model), torch.no_grad(), Tap(model.net, paths) as tap:
+        outputs = tap(model, spec.blank(1, next(model.parameters()).device)).features
+    return {path: tuple(output.shape) for path, output in outputs.items() if isinstance(output, Tensor)}
 
 
 def shape_of(shapes: Shapes, path: str, key: str) -> tuple[int, ...]:
-    """Shape (1, ...) of the module at `path`.
+    """Shape (1, ...) of the module at `path`, for which a setting `key` asks.
 
     Raises:
         ConfigError: there is no such module.
@@ -91,18 +78,6 @@ def shape_of(shapes: Shapes, path: str, key: str) -> tuple[int, ...]:
         top = ", ".join(p for p in shapes if "." not in p)
         raise ConfigError(f"{key}: there is no module {path!r}\n{guess}top-level modules: {top}")
     return shapes[path]
-
-
-def feature_map(shapes: Shapes, path: str, key: str) -> tuple[int, ...]:
-    """Shape (1, C, H, W) of the module at `path`.
-
-    Raises:
-        ConfigError: there is no such module, or it gives no feature map.
-    """
-    shape = shape_of(shapes, path, key)
-    if len(shape) != 4:
-        raise ConfigError(f"{key}: {path} gives {shape}, not a feature map (N, C, H, W)")
-    return shape
 
 
 def stages(shapes: Shapes, whose: str) -> list[str]:
@@ -117,30 +92,23 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
     Raises:
         ConfigError: it has no feature maps, or goes on with tokens (N, L, D) after them, as vision transformers do.
     """
+    maps = dict[str, tuple[int, ...]]()  # (H, W)
+    size: tuple[int, ...] = ()
+    for path, shape in shapes.items():
+        if len(shape) == 4 and max(shape[2:]) > 1 and all(map(operator.le, shape[2:], size or shape[2:])):
+            maps[path] = size = shape[2:]
     paths = list(shapes)
-    inside = {path.rpartition(".")[0] for path in paths}
-    sizes = _shrinking(shapes)
-    past = paths[paths.index(list(sizes)[-1]) :] if sizes else paths
+    past = paths[paths.index(list(maps)[-1]) :] if maps else paths
     tokens = next((path for path in past if len(shapes[path]) == 3), None)
-    if tokens or not sizes:
+    if tokens or not maps:
         what = f"{tokens} gives {shapes[tokens]}" if tokens else "no module gives one of more than one pixel"
         raise ConfigError(
             f"{whose}: there is no feature map (N, C, H, W) to take: {what}",
             "name a module, or choose an objective that takes any features: similarity, rkd or crd",
         )
-    whole = sorted(sizes, key=lambda path: (path in inside, -path.count(".")))  # stable: the last of equals wins
-    return sorted({sizes[path]: path for path in whole}.values(), key=paths.index)
-
-
-def _shrinking(shapes: Shapes) -> dict[str, tuple[int, ...]]:
-    """(H, W) by path of the feature maps that have more than one pixel and are not larger than a map before them."""
-    found: dict[str, tuple[int, ...]] = {}
-    least: tuple[int, ...] = ()
-    for path, shape in shapes.items():
-        size = shape[2:]
-        if len(shape) == 4 and max(size) > 1 and all(a <= b for a, b in zip(size, least or size, strict=True)):
-            found[path] = least = size
-    return found
+    inside = {path.rpartition(".")[0] for path in paths}
+    whole = sorted(maps, key=lambda path: (path in inside, -path.count(".")))  # stable: the last of equals wins
+    return sorted({maps[path]: path for path in whole}.values(), key=paths.index)
 
 
 def deepest_map(shapes: Shapes, key: str, near: tuple[int, ...] | None = None) -> str:
@@ -161,16 +129,16 @@ def pairs(student_shapes: Shapes, teacher_shapes: Shapes) -> list[tuple[str, str
     Raises:
         ConfigError: as `stages`.
     """
-    taken: dict[str, str] = {}
     stages(teacher_shapes, "teacher")
-    for path in reversed(stages(student_shapes, "student")):
+    taken = dict[str, tuple[int, str]]()  # by the teacher's stage: how far in size, and the student's
+    ours = stages(student_shapes, "student")
+    for path in reversed(ours):
         size = student_shapes[path][2:]
-        other = deepest_map(teacher_shapes, "teacher", near=size)
-        rival = student_shapes[taken[other]][2:] if other in taken else None
-        if rival is None or _apart(size, teacher_shapes[other][2:]) < _apart(rival, teacher_shapes[other][2:]):
-            taken[other] = path
-    order = list(student_shapes)
-    return sorted(((ours, theirs) for theirs, ours in taken.items()), key=lambda pair: order.index(pair[0]))
+        other = deepest_map(teacher_shapes, "teacher", size)
+        apart = _apart(size, teacher_shapes[other][2:])
+        if other not in taken or apart < taken[other][0]:
+            taken[other] = apart, path
+    return sorted(((path, other) for other, (_, path) in taken.items()), key=lambda pair: ours.index(pair[0]))
 
 
 def penultimate(model: Classifier, shapes: Shapes, key: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.config.values import complaint
 from distill_cli.tasks.rows import wide
 
+Number = TypeVar("Number", int, float)
 
-def require(name: str, number: float, **bounds: float) -> float:
+
+def require(name: str, number: Number, **bounds: float) -> Number:
     """The number itself, if it is finite and within bounds gt, ge, lt and le.
 
     Raises:

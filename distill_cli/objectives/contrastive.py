@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.layers import OnSamples
+from distill_cli.objectives.layers import OnFeatures, classifiers_inputs
 from distill_cli.objectives.relations import embedded
 from distill_cli.tasks.rows import Rows, Signal, wide
 
@@ -68,7 +68,7 @@ def _told_apart(positive: Tensor, negative: Tensor, mask: Tensor, log_odds: Tens
     return -(log_positive + log_negative.sum(1)).mean()
 
 
-class CRD(OnSamples):
+class CRD(OnFeatures):
     """Contrast against a memory of all training samples, by their index; see `crd`.
 
     Linear layers map the inputs of the two classifiers to embeddings of `dim` numbers and length 1. Each model has a memory
@@ -90,6 +90,7 @@ class CRD(OnSamples):
 
     formula = "-[log h(s,t)+Σlog(1-h(s,t_j))]"
     source = "Tian et al., 2020, arXiv 1910.10699"
+    choose = staticmethod(classifiers_inputs)
     labels: Tensor
     student_bank: Tensor
     teacher_bank: Tensor
@@ -107,23 +108,22 @@ class CRD(OnSamples):
         dim: int = 128,
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
-        self.num_negatives, self.dim = (
-            int(require(name, number, ge=1)) for name, number in (("num_negatives", num_negatives), ("dim", dim))
-        )
+        self.num_negatives = require("num_negatives", num_negatives, ge=1)
+        self.dim = require("dim", dim, ge=1)
         self.tau, self.momentum = require("tau", tau, gt=0), require("momentum", momentum, ge=0, lt=1)
 
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        (label, text), ours, theirs = self.pair_outputs(student, teacher, data)
-        sizes = [embedded(torch.empty(shapes[path])).shape[1] for shapes, path in
-                 ((ours, self.student_layers[0]), (theirs, self.teacher_layers[0]))]  # fmt: skip
+        label, text = super().connect(student, teacher, data)
+        return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
+
+    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+        sizes = [embedded(torch.empty(shape)).shape[1] for shape in layers[0]]
         self.student_embed, self.teacher_embed = (nn.Linear(size, self.dim) for size in sizes)
         for name in ("student_bank", "teacher_bank"):
             self.register_buffer(name, F.normalize(torch.randn(len(data.train), self.dim), dim=1))
-        self.register_buffer(
-            "log_z", torch.full((2,), math.inf)
-        )  # of Z / M by direction; infinite until the first batch
+        # Of Z / M by direction; infinite until the first batch.
+        self.register_buffer("log_z", torch.full((2,), math.inf))
         self.register_buffer("labels", data.train.targets, persistent=False)
-        return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         (ours,), (theirs,) = self.taken(student, teacher)

@@ -14,10 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.data import Data
-from distill_cli.models import Classifier
-from distill_cli.models.features import deepest_map, feature_map, shapes
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.layers import AUTO, OnFeatures
+from distill_cli.objectives.layers import OnFeatures, Paths, deepest_maps, stages_in_pairs
 from distill_cli.tasks.rows import Rows, Signal
 
 
@@ -92,21 +90,16 @@ class Hint(OnFeatures):
 
     formula = "‖r(f_s)-f_t‖²/n"
     source = "Romero et al., 2015, arXiv 1412.6550"
+    choose = staticmethod(deepest_maps)
 
     def __init__(
         self, weight: float = 100.0, warmup: float = 0.0, student_layer: str = "auto", teacher_layer: str = "auto"
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
 
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
-        mine, guide = (f"objective.hint.{role}_layer" for role in ("student", "teacher"))
-        layer = deepest_map(ours, mine) if self.student_layers == AUTO else self.student_layers[0]
-        source = feature_map(ours, layer, mine)
-        other = deepest_map(theirs, guide, source[2:]) if self.teacher_layers == AUTO else self.teacher_layers[0]
-        target = feature_map(theirs, other, guide)
-        self.regressor = nn.Sequential(nn.Conv2d(source[1], target[1], 1, bias=False), nn.BatchNorm2d(target[1]))
-        return self.settle(ours, theirs, [(layer, other)])
+    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+        (_, ours, *_), (_, theirs, *_) = layers[0]
+        self.regressor = nn.Sequential(nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs))
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         (ours,), (theirs,) = self.taken(student, teacher)
@@ -123,21 +116,18 @@ class Attention(OnFeatures):
 
     formula = "Σ‖Q_s-Q_t‖²/n"
     source = "Zagoruyko & Komodakis, 2017, arXiv 1612.03928"
+    function = staticmethod(attention)
+    choose = staticmethod(stages_in_pairs)
+    setting = "layers"
 
     def __init__(
         self,
         weight: float = 1000.0,
         warmup: float = 0.0,
-        student_layers: str | list[str] = "auto",
-        teacher_layers: str | list[str] = "auto",
+        student_layers: Paths = "auto",
+        teacher_layers: Paths = "auto",
     ) -> None:
         super().__init__(weight, warmup, student_layers, teacher_layers)
-
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        return self.pair_maps(student, teacher, data)[0]
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return attention(*self.taken(student, teacher))
 
 
 class VID(OnFeatures):
@@ -152,26 +142,26 @@ class VID(OnFeatures):
 
     formula = "[(μ(f_s)-f_t)²/v+log v]/2"
     source = "Ahn et al., 2019, arXiv 1904.05835"
+    choose = staticmethod(stages_in_pairs)
+    setting = "layers"
     smallest = 1e-5
 
     def __init__(
         self,
         weight: float = 1.0,
         warmup: float = 0.0,
-        student_layers: str | list[str] = "auto",
-        teacher_layers: str | list[str] = "auto",
+        student_layers: Paths = "auto",
+        teacher_layers: Paths = "auto",
         variance: float = 5.0,
     ) -> None:
         super().__init__(weight, warmup, student_layers, teacher_layers)
         self.variance = require("variance", variance, gt=self.smallest)
 
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        header, channels = self.pair_maps(student, teacher, data)
+    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
         start = self.variance - self.smallest
         c = start + math.log(-math.expm1(-start))  # softplus's inverse
-        self.mu = nn.ModuleList(_guess(a, b) for a, b in channels)
-        self.c = nn.ParameterList(torch.full((b,), c) for _, b in channels)
-        return header
+        self.mu = nn.ModuleList(_guess(ours[1], theirs[1]) for ours, theirs in layers)
+        self.c = nn.ParameterList(torch.full((theirs[1],), c) for _, theirs in layers)
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         maps = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]

@@ -2,30 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Shapes, deepest_map, feature_map, pairs, penultimate, shape_of, shapes, sized
+from distill_cli.models.features import Shapes, deepest_map, pairs, penultimate, shape_of, shapes, sized
 from distill_cli.objectives.base import Objective
 from distill_cli.tasks.rows import Rows, Signal, wide
 
 AUTO = ("auto",)
+Paths = str | list[str]  # of modules, or auto
+
+
+class Side(NamedTuple):
+    """The student, or the teacher, while layers are chosen: its modules' shapes, what is asked of it, and by which key."""
+
+    model: Classifier
+    shapes: Shapes
+    layers: tuple[str, ...]
+    key: str
+
+    def map_at(self, path: str) -> tuple[int, ...]:
+        """Shape (1, C, H, W) of the feature map at `path`; a ConfigError where there is none."""
+        shape = shape_of(self.shapes, path, self.key)
+        if len(shape) != 4:
+            raise ConfigError(f"{self.key}: {path} gives {shape}, not a feature map (N, C, H, W)")
+        return shape
+
+    def deepest(self, near: tuple[int, ...] | None = None) -> str:
+        return deepest_map(self.shapes, self.key, near)
+
+
+Pairs = list[tuple[str, str]]  # paths in student and teacher
 
 
 class OnFeatures(Objective):
     """An objective on features of modules in pairs: `student_layers` and `teacher_layers`, `auto` until it is connected."""
 
-    student_layers: tuple[str, ...] = AUTO
-    teacher_layers: tuple[str, ...] = AUTO
+    function: ClassVar[Callable[..., Tensor]]  # (student_features, teacher_features, **constants) -> a scalar
+    choose: ClassVar[Callable[..., Pairs]]  # (student, teacher), a Side each -> the pairs; raises a ConfigError
+    setting: ClassVar[str] = "layer"  # what a side's key is called: `student_layer`, or `student_layers`
 
-    def __init__(
-        self, weight: float, warmup: float, student_layers: str | Sequence[str], teacher_layers: str | Sequence[str]
-    ) -> None:
+    def __init__(self, weight: float, warmup: float, student_layers: Paths, teacher_layers: Paths) -> None:
         super().__init__(weight, warmup)
+        self.constants: dict[str, Any] = {}
         self.student_layers, self.teacher_layers = (
             (layers,) if isinstance(layers, str) else tuple(layers) for layers in (student_layers, teacher_layers)
         )
@@ -37,75 +61,88 @@ class OnFeatures(Objective):
         """What the objective is called in keys and in the header."""
         return type(self).__name__.lower()
 
+    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
+        key = f"objective.{self.name}"
+        ours = Side(student, shapes(student, data.input), self.student_layers, f"{key}.student_{self.setting}")
+        theirs = Side(teacher, shapes(teacher, data.input), self.teacher_layers, f"{key}.teacher_{self.setting}")
+        layers = self.choose(ours, theirs)
+        self.student_layers, self.teacher_layers = tuple(a for a, _ in layers), tuple(b for _, b in layers)
+        self.adapt([(ours.shapes[a], theirs.shapes[b]) for a, b in layers], data)
+        (first, second), *rest = [(sized(ours.shapes, a), sized(theirs.shapes, b)) for a, b in layers]
+        return self.name, ", ".join([f"student {first} → teacher {second}", *(f"{a} → {b}" for a, b in rest)])
+
+    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+        """Make adapters and buffers for pairs of features of these shapes, (1, ...) each."""
+
     def taken(self, student: Rows, teacher: Signal) -> tuple[list[Tensor], list[Tensor]]:
         """The features of the student's layers and of the teacher's, fp32 at least."""
         ours = [wide(student.features[path]) for path in self.student_layers]
         return ours, [wide(teacher.features[path]) for path in self.teacher_layers]
 
-    def settle(self, ours: Shapes, theirs: Shapes, layers: Sequence[tuple[str, str]]) -> tuple[str, str]:
-        """Take these pairs of layers; returns the header's label and text, which name them with their shapes."""
-        self.student_layers, self.teacher_layers = tuple(a for a, _ in layers), tuple(b for _, b in layers)
-        (first, second), *rest = [(sized(ours, a), sized(theirs, b)) for a, b in layers]
-        return self.name, ", ".join([f"student {first} → teacher {second}", *(f"{a} → {b}" for a, b in rest)])
-
-    def pair_maps(
-        self, student: Classifier, teacher: Classifier, data: Data
-    ) -> tuple[tuple[str, str], list[tuple[int, int]]]:
-        """Choose feature maps in pairs: by `pairs` where neither side is named, and where one is, the nearest in size.
-
-        Returns:
-            The header's label and text, and each pair's channels.
-
-        Raises:
-            ConfigError: a layer is missing or gives no feature map, or the numbers of layers differ.
-        """
-        ours, theirs = shapes(student, data.input), shapes(teacher, data.input)
-        mine, guide = (f"objective.{self.name}.{role}_layers" for role in ("student", "teacher"))
-        named, guides = self.student_layers, self.teacher_layers
-        if named == guides == AUTO:
-            layers = pairs(ours, theirs)
-        elif guides == AUTO:
-            layers = [(path, deepest_map(theirs, guide, feature_map(ours, path, mine)[2:])) for path in named]
-        elif named == AUTO:
-            layers = [(deepest_map(ours, mine, feature_map(theirs, path, guide)[2:]), path) for path in guides]
-        elif len(named) != len(guides):
-            raise ConfigError(
-                f"{mine}: has {len(named)} layer(s), but teacher_layers has {len(guides)}; they are compared in pairs",
-                "name as many of each, or leave one at auto",
-            )
-        else:
-            layers = list(zip(named, guides, strict=True))
-        channels = [(feature_map(ours, a, mine)[1], feature_map(theirs, b, guide)[1]) for a, b in layers]
-        return self.settle(ours, theirs, layers), channels
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return self.function(*self.taken(student, teacher), **self.constants)
 
 
-class OnSamples(OnFeatures):
-    """An objective on one output each of student and teacher, of any size; `auto` takes what the classifier is given."""
+def stages_in_pairs(ours: Side, theirs: Side) -> Pairs:
+    """Feature maps in pairs: by `pairs` where neither side is named, and where one is, the nearest in size.
 
-    def pick(self, model: Classifier, shapes: Shapes, key: str) -> str:
-        """The path that `auto` stands for."""
-        return penultimate(model, shapes, key)
+    Raises:
+        ConfigError: a layer is missing or gives no feature map, or the numbers of layers differ.
+    """
+    if ours.layers == theirs.layers == AUTO:
+        return pairs(ours.shapes, theirs.shapes)
+    if theirs.layers == AUTO:
+        return [(path, theirs.deepest(ours.map_at(path)[2:])) for path in ours.layers]
+    if ours.layers == AUTO:
+        return [(ours.deepest(theirs.map_at(path)[2:]), path) for path in theirs.layers]
+    if len(ours.layers) != len(theirs.layers):
+        raise ConfigError(
+            f"{ours.key}: has {len(ours.layers)} layer(s), but teacher_layers has {len(theirs.layers)}; "
+            "they are compared in pairs",
+            "name as many of each, or leave one at auto",
+        )
+    for side in (ours, theirs):
+        for path in side.layers:
+            side.map_at(path)
+    return list(zip(ours.layers, theirs.layers, strict=True))
 
-    def pair_outputs(
-        self, student: Classifier, teacher: Classifier, data: Data
-    ) -> tuple[tuple[str, str], Shapes, Shapes]:
-        """Choose one output of each model.
 
-        Returns:
-            The header's label and text, and both models' shapes.
+def deepest_maps(ours: Side, theirs: Side) -> Pairs:
+    """The student's deepest feature map, and the teacher's deepest one of the nearest size, where they are not named.
 
-        Raises:
-            ConfigError: there is no such module, or it has one number a sample or none.
-        """
-        paths, sizes = [], []
-        for role, model, layers in (
-            ("student", student, self.student_layers),
-            ("teacher", teacher, self.teacher_layers),
-        ):
-            key, shape_at = f"objective.{self.name}.{role}_layer", shapes(model, data.input)
-            path = self.pick(model, shape_at, key) if layers == AUTO else layers[0]
-            if len(shape_of(shape_at, path, key)) < 2 or shape_at[path][0] != 1:
-                raise ConfigError(f"{key}: {path} gives {shape_at[path]}, not features (N, ...)")
-            paths.append(path)
-            sizes.append(shape_at)
-        return self.settle(sizes[0], sizes[1], [(paths[0], paths[1])]), sizes[0], sizes[1]
+    Raises:
+        ConfigError: a layer is missing or gives no feature map.
+    """
+    layer = ours.deepest() if ours.layers == AUTO else ours.layers[0]
+    size = ours.map_at(layer)[2:]
+    other = theirs.deepest(size) if theirs.layers == AUTO else theirs.layers[0]
+    theirs.map_at(other)
+    return [(layer, other)]
+
+
+def classifiers_inputs(ours: Side, theirs: Side) -> Pairs:
+    """What each model's classifier is given, where no other module is named.
+
+    Raises:
+        ConfigError: there is no such module, or it has one number a sample or none.
+    """
+    paths = []
+    for side in (ours, theirs):
+        path = penultimate(side.model, side.shapes, side.key) if side.layers == AUTO else side.layers[0]
+        shape = shape_of(side.shapes, path, side.key)
+        if len(shape) < 2 or shape[0] != 1:
+            raise ConfigError(f"{side.key}: {path} gives {shape}, not features (N, ...)")
+        paths.append(path)
+    return [(paths[0], paths[1])]
+
+
+def deepest_maps_or_inputs(ours: Side, theirs: Side) -> Pairs:
+    """Each model's deepest feature map; of a model that has none, what its classifier is given. Raises as that one's."""
+    sides = []
+    for side in (ours, theirs):
+        try:
+            layers = (side.deepest(),) if side.layers == AUTO else side.layers
+        except ConfigError:
+            layers = AUTO
+        sides.append(side._replace(layers=layers))
+    return classifiers_inputs(*sides)

@@ -8,13 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.base.errors import ConfigError
-from distill_cli.data import Data
-from distill_cli.models import Classifier
-from distill_cli.models.features import Shapes, deepest_map
 from distill_cli.objectives.checks import on_features, require
-from distill_cli.objectives.layers import OnSamples
-from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.objectives.layers import OnFeatures, classifiers_inputs, deepest_maps_or_inputs
 
 
 def similarity(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
@@ -75,7 +70,7 @@ def embedded(features: Tensor) -> Tensor:
     return features.flatten(2).mean(2) if features.dim() > 2 else features
 
 
-class Similarity(OnSamples):
+class Similarity(OnFeatures):
     """Which samples of a batch excite the same features; nothing is added to train. See `similarity`.
 
     Args:
@@ -85,26 +80,16 @@ class Similarity(OnSamples):
 
     formula = "‖G_s-G_t‖²/N²"
     source = "Tung & Mori, 2019, arXiv 1907.09682"
+    function = staticmethod(similarity)
+    choose = staticmethod(deepest_maps_or_inputs)
 
     def __init__(
         self, weight: float = 3000.0, warmup: float = 0.0, student_layer: str = "auto", teacher_layer: str = "auto"
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
 
-    def pick(self, model: Classifier, shapes: Shapes, key: str) -> str:
-        try:
-            return deepest_map(shapes, key)
-        except ConfigError:
-            return super().pick(model, shapes, key)
 
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        return self.pair_outputs(student, teacher, data)[0]
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return similarity(*self.taken(student, teacher))
-
-
-class RKD(OnSamples):
+class RKD(OnFeatures):
     """Distances and angles between a batch's embeddings; nothing is added to train. See `rkd`.
 
     Args:
@@ -114,6 +99,8 @@ class RKD(OnSamples):
 
     formula = "[a·ℓ(d_s,d_t)+b·ℓ(∠_s,∠_t)]"
     source = "Park et al., 2019, arXiv 1904.05068"
+    function = staticmethod(rkd)
+    choose = staticmethod(classifiers_inputs)
 
     def __init__(
         self,
@@ -125,11 +112,5 @@ class RKD(OnSamples):
         angle_weight: float = 50.0,
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
-        self.distance_weight = require("distance_weight", distance_weight, ge=0)
-        self.angle_weight = require("angle_weight", angle_weight, ge=0)
-
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        return self.pair_outputs(student, teacher, data)[0]
-
-    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        return rkd(*self.taken(student, teacher), self.distance_weight, self.angle_weight)
+        for name, constant in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
+            self.constants[name] = require(name, constant, ge=0)

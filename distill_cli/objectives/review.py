@@ -9,10 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.data import Data
-from distill_cli.models import Classifier
 from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.features import same_size
-from distill_cli.objectives.layers import OnFeatures
+from distill_cli.objectives.layers import OnFeatures, Paths, stages_in_pairs
 from distill_cli.tasks.rows import Rows, Signal
 
 SCALES = (4, 2, 1)  # pixels to a side
@@ -49,24 +48,24 @@ class Review(OnFeatures):
 
     formula = "HCL(ABF(f_s),f_t)"
     source = "Chen et al., 2021, arXiv 2104.09044"
+    choose = staticmethod(stages_in_pairs)
+    setting = "layers"
 
     def __init__(
         self,
         weight: float = 5.0,
         warmup: float = 0.083,
-        student_layers: str | list[str] = "auto",
-        teacher_layers: str | list[str] = "auto",
+        student_layers: Paths = "auto",
+        teacher_layers: Paths = "auto",
         mid_channels: int = 512,
     ) -> None:
         super().__init__(weight, warmup, student_layers, teacher_layers)
         self.mid_channels = require("mid_channels", mid_channels, ge=1)
 
-    def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
-        header, channels = self.pair_maps(student, teacher, data)
-        mid = min(int(self.mid_channels), channels[-1][0])
-        deepest = len(channels) - 1
+    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+        channels = [(ours[1], theirs[1]) for ours, theirs in layers]
+        mid, deepest = min(self.mid_channels, channels[-1][0]), len(channels) - 1
         self.fusions = nn.ModuleList(Fusion(a, mid, b, number < deepest) for number, (a, b) in enumerate(channels))
-        return header
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         maps, theirs = self.taken(student, teacher)
