@@ -61,14 +61,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def check(model: schema.Teacher | schema.Student, where: str) -> None:
-    """Check a model's class and arguments without building it.
-
-    Args:
-        where: its key, for messages.
-
-    Raises:
-        ConfigError: unknown class or arguments.
-    """
+    """Raise a ConfigError where a model's class or arguments, under the key `where`, do not exist; nothing is built."""
     building.check(model.node, nn.Module, where)
 
 
@@ -76,14 +69,8 @@ def network(
     node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
-    return building.build(
-        schema.of_class(KINDS[role], node),
-        nn.Module,
-        role,
-        trust=trust,
-        num_classes=num_classes,
-        **spec.arguments(),
-    )
+    arguments = {"num_classes": num_classes, **spec.arguments()}
+    return building.build(schema.of_class(KINDS[role], node), nn.Module, role, trust=trust, **arguments)
 
 
 def build(

@@ -29,8 +29,6 @@ class Deployable:
 
     Attributes:
         card: how to build the network, its role, the names of its classes, what it gets to see.
-        network: takes the inputs that `prepare` makes.
-        spec: what the network gets to see.
         path: the file that its weights were read from, if they were.
     """
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -32,13 +33,7 @@ class SmallResNet(nn.Module):
             raise ValueError(f"widths must be four positive numbers (stem and three groups), got {widths}")
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
-        groups = []
-        for group in range(3):
-            stride = 1 if group == 0 else 2
-            first = BasicBlock(widths[group], widths[group + 1], stride, shortcut)
-            others = [BasicBlock(widths[group + 1], widths[group + 1], 1, shortcut) for _ in range(blocks - 1)]
-            groups.append(nn.Sequential(first, *others))
-        self.layer1, self.layer2, self.layer3 = groups
+        self.layer1, self.layer2, self.layer3 = _groups(partial(BasicBlock, shortcut=shortcut), widths, blocks)
         self.fc = nn.Linear(widths[3], num_classes)
         _he_initialise(self)
 
@@ -99,12 +94,7 @@ class WideResNet(nn.Module):
             raise ValueError(f"widen must be at least 1, got {widen}")
         widths = [16, 16 * widen, 32 * widen, 64 * widen]
         self.conv1 = nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False)
-        groups = []
-        for group in range(3):
-            first = PreActivationBlock(widths[group], widths[group + 1], 1 if group == 0 else 2)
-            others = [PreActivationBlock(widths[group + 1], widths[group + 1], 1) for _ in range(blocks - 1)]
-            groups.append(nn.Sequential(first, *others))
-        self.layer1, self.layer2, self.layer3 = groups
+        self.layer1, self.layer2, self.layer3 = _groups(PreActivationBlock, widths, blocks)
         self.bn = nn.BatchNorm2d(widths[3])
         self.fc = nn.Linear(widths[3], num_classes)
         _he_initialise(self)
@@ -133,8 +123,15 @@ class PreActivationBlock(nn.Module):
         return hidden + (inputs if self.shortcut is None else self.shortcut(active))
 
 
+def _groups(block: Callable[[int, int, int], nn.Module], widths: list[int], blocks: int) -> list[nn.Sequential]:
+    """Groups of so many blocks; the first block of each brings the new width and, after the first group, halves the size."""
+    return [
+        nn.Sequential(block(before, after, stride), *(block(after, after, 1) for _ in range(blocks - 1)))
+        for before, after, stride in zip(widths, widths[1:], (1, 2, 2), strict=False)
+    ]
+
+
 def _he_initialise(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-            torch.nn.init.zeros_(module.bias) if module.bias is not None else None

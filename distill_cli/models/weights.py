@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -33,18 +32,15 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: as `read_tensors`, or it holds no state dict.
     """
-    return _state_dict(read_tensors(path), path)
-
-
-def _state_dict(loaded: Any, path: Path) -> dict[str, Tensor]:
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[key] for key in WRAPPERS if isinstance(loaded.get(key), Mapping)), None)
+    state = read_tensors(path)
+    while isinstance(state, Mapping):
+        inner = next((state[key] for key in WRAPPERS if isinstance(state.get(key), Mapping)), None)
         if inner is None:
             break
-        loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
+        state = inner
+    if not isinstance(state, Mapping) or not state or not all(isinstance(v, Tensor) for v in state.values()):
         raise CheckpointError(f"{path} holds no state dict (a mapping of names to tensors)")
-    return dict(loaded)
+    return dict(state)
 
 
 def load_into(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
@@ -58,32 +54,25 @@ def load_into(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> Non
     if head := _renamed_head(own, given):
         new, old = head
         given = {new + k.removeprefix(old) if k.startswith(f"{old}.") else k: v for k, v in given.items()}
-    given = {k: v for k, v in given.items() if not (k.endswith("num_batches_tracked") and k not in own)}
-    for name, tensor in own.items():
-        if name.endswith("num_batches_tracked"):
-            given.setdefault(name, tensor)  # absent from old checkpoints, and no part of what a network computes
+    # Counters of batches are absent from old checkpoints, and no part of what a network computes.
+    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
+    given = counters | {k: v for k, v in given.items() if k in own or not k.endswith("num_batches_tracked")}
     missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
-    shapes = [k for k in own if k in given and own[k].shape != given[k].shape]
-    if missing or extra or shapes:
-        faults = []
-        if shapes:
-            first = shapes[0]
-            faults.append(f"{first} is {tuple(given[first].shape)} there and {tuple(own[first].shape)} here")
-        if missing:
-            faults.append(f"{len(missing)} of our tensors are missing there ({missing[0]}, ...)")
-        if extra:
-            faults.append(f"{len(extra)} of its tensors are unknown here ({extra[0]}, ...)")
-        raise CheckpointError(
-            f"{source} does not fit {type(net).__name__}: " + "; ".join(faults), "check the architecture"
-        )
+    faults = []
+    if first := next((k for k in own if k in given and own[k].shape != given[k].shape), None):
+        faults.append(f"{first} is {tuple(given[first].shape)} there and {tuple(own[first].shape)} here")
+    if missing:
+        faults.append(f"{len(missing)} of our tensors are missing there ({missing[0]}, ...)")
+    if extra:
+        faults.append(f"{len(extra)} of its tensors are unknown here ({extra[0]}, ...)")
+    if faults:
+        misfit = f"{source} does not fit {type(net).__name__}: {'; '.join(faults)}"
+        raise CheckpointError(misfit, "check the architecture")
     net.load_state_dict(given)
 
 
 def _stripped(name: str, own: Mapping[str, Tensor]) -> str:
-    while name not in own:
-        prefix = next((p for p in PREFIXES if name.startswith(p)), None)
-        if prefix is None:
-            break
+    while name not in own and (prefix := next((p for p in PREFIXES if name.startswith(p)), "")):
         name = name.removeprefix(prefix)
     return name
 

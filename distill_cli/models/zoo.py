@@ -43,7 +43,7 @@ def torchvision(
         model = _pretrained(name, weights)
         replace_head(model, num_classes)
     if stem == "auto":
-        fits = SMALL_FROM <= min(input_size) < SMALL_BELOW and weights is None and _can_be_small(model)
+        fits = SMALL_FROM <= min(input_size) < SMALL_BELOW and weights is None and _first_convolution(model) is not None
         stem = "small" if fits else "imagenet"
     if stem == "small":
         if weights is not None:
@@ -123,10 +123,6 @@ def _first_convolution(model: Any) -> tuple[nn.Module, str] | None:
     if isinstance(model, models.MobileNetV3 | models.EfficientNet):
         return model.features[0], "0"
     return None
-
-
-def _can_be_small(model: nn.Module) -> bool:
-    return _first_convolution(model) is not None
 
 
 def _make_small(model: Any, name: str) -> None:

@@ -17,11 +17,7 @@ Number = TypeVar("Number", int, float)
 
 
 def require(name: str, number: Number, **bounds: float) -> Number:
-    """The number itself, if it is finite and within bounds gt, ge, lt and le.
-
-    Raises:
-        ConfigError: it is not.
-    """
+    """The number itself; a ConfigError where it is not finite, or breaks a bound gt, ge, lt or le."""
     wrong = complaint(number, bounds)
     if wrong:
         raise ConfigError(f"{name} {wrong}")
@@ -87,7 +83,8 @@ def on_features(
     if len(student_features) != len(teacher_features) or not student_features:
         lengths = f"{len(student_features)} and {len(teacher_features)}"
         raise ValueError(f"student_features and teacher_features should be lists of one length, got {lengths} tensors")
-    for place, (ours, theirs) in enumerate(zip(student_features, teacher_features, strict=True)):
+    layers = list(zip(student_features, teacher_features, strict=True))
+    for place, (ours, theirs) in enumerate(layers):
         both = f"got {tuple(ours.shape)} of the student and {tuple(theirs.shape)} of the teacher"
         for each in (ours, theirs):
             if (each.dim() != 4 if maps else each.dim() < 2) or not each.numel():
@@ -97,4 +94,4 @@ def on_features(
             raise ValueError(f"features of layer {place} should be of the same samples; {both}")
         if alike and ours.shape != theirs.shape:
             raise ValueError(f"features of layer {place} should have one shape; {both}")
-    return [(wide(ours), wide(theirs)) for ours, theirs in zip(student_features, teacher_features, strict=True)]
+    return [(wide(ours), wide(theirs)) for ours, theirs in layers]

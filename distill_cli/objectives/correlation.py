@@ -62,8 +62,7 @@ def dist(
     row or column counts as uncorrelated. Huang et al., 2022 (DIST), arXiv 2205.10536.
 
     Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T > 0.
+        student_logits, teacher_logits: (N, K). temperature: T > 0.
         beta, gamma: weights of the relation between classes and of that within a class.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)

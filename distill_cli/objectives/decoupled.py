@@ -35,8 +35,7 @@ def dkd(
     1 - p_t(y) for beta it is kd. Zhao et al., 2022 (DKD), arXiv 2203.08679, equation 7.
 
     Args:
-        student_logits, teacher_logits: (N, K). labels: (N,).
-        temperature: T > 0.
+        student_logits, teacher_logits: (N, K). labels: (N,). temperature: T > 0.
         alpha, beta: weights of the target's term and of the others'.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
@@ -83,10 +82,9 @@ def nkd(
 
 
 class DKD(LogitObjective):
-    """The target and the other classes, each with its weight; see `dkd`. The paper warms it up over 20 of 240 epochs.
+    """The target and the other classes, each with its weight; see `dkd`.
 
-    Args:
-        alpha, beta: weights of the target's term and of the others'; the paper's beta is 2 to 8, by the pair of models.
+    The paper warms it up over 20 of 240 epochs, with a beta of 2 to 8, by the pair of models.
     """
 
     formula = "T²·[a·KL(b_t‖b_s)+b·KL(q_t‖q_s)]"
@@ -111,5 +109,5 @@ class NKD(LogitObjective):
         self, weight: float = 1.0, warmup: float = 0.0, gamma: float = 1.5, nontarget_temperature: float = 1.0
     ) -> None:
         super().__init__(weight, warmup)
-        own = require("nontarget_temperature", nontarget_temperature, gt=0)
-        self.constants = {"gamma": require("gamma", gamma, ge=0), "nontarget_temperature": own}
+        heat = require("nontarget_temperature", nontarget_temperature, gt=0)
+        self.constants = {"gamma": require("gamma", gamma, ge=0), "nontarget_temperature": heat}

@@ -33,13 +33,8 @@ def jsd(
 ) -> Tensor:
     """T^2 [beta KL(p_t || m) + (1 - beta) KL(p_s || m)] at T, with m = beta p_t + (1 - beta) p_s; averaged over the batch.
 
-    beta 0 is T^2 KL(p_t || p_s) and beta 1 is T^2 KL(p_s || p_t): what it tends to there, once divided by beta or
-    by 1 - beta. Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T > 0.
-        beta: the teacher's share of m, 0 to 1.
+    Logits are (N, K), T > 0, beta 0 to 1. beta 0 is T^2 KL(p_t || p_s) and beta 1 is T^2 KL(p_s || p_t): what it tends to
+    there, once divided by beta or by 1 - beta. Agarwal et al., 2024 (GKD), arXiv 2306.13649, section 2.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     if beta in (0, 1):
@@ -69,15 +64,10 @@ def annealed(
     temperature: float = 1.0,
     max_temperature: float = 10.0,
 ) -> Tensor:
-    """Squared L2 distance of the student's logits and the teacher's damped ones: mean_n sum_k (z_s - phi z_t)^2.
+    """Squared L2 distance of the student's logits (N, K) and the teacher's damped ones: mean_n sum_k (z_s - phi z_t)^2.
 
-    phi = 1 - (T - 1) / T_max grows to 1 as T falls to 1; it stays 0 where T is past T_max + 1.
+    phi = 1 - (T - 1) / T_max grows to 1 as T falls from max_temperature, T_max, to 1; it stays 0 where T is past T_max + 1.
     Jafari et al., 2021 (Annealing-KD), arXiv 2104.07163, section 3.
-
-    Args:
-        student_logits, teacher_logits: (N, K).
-        temperature: T, from max_temperature down to 1.
-        max_temperature: T_max, where the schedule starts.
     """
     student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
     phi = max(0.0, 1 - (temperature - 1) / max_temperature)
@@ -93,13 +83,8 @@ def virtual(
 ) -> Tensor:
     """T^2 KL(p_d^T || p_s^T), summed over classes, averaged over the batch: the teacher is made up and always right.
 
-    p_d is `correct` on the label and the rest spread evenly; p_d^T = softmax(log p_d / T).
-    Yuan et al., 2020 (Tf-KD), arXiv 1909.11723.
-
-    Args:
-        student_logits: (N, K). labels: (N,). teacher_logits: not used.
-        temperature: T > 0.
-        correct: the label's probability, between 0 and 1; the paper has it at 0.9 or more.
+    Logits are (N, K), labels (N,), T > 0; teacher_logits are not used. p_d is `correct`, between 0 and 1, on the label and the
+    rest spread evenly; p_d^T = softmax(log p_d / T). Yuan et al., 2020 (Tf-KD), arXiv 1909.11723, with 0.9 or more.
     """
     student = on_student(student_logits, labels, temperature)
     others = max(1, student.shape[-1] - 1)
