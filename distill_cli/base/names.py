@@ -1,11 +1,11 @@
-"""Names for files and folders, short, portable and the same for the same input; and a size in words."""
+"""Names for files and folders, short, portable and the same for the same input; a size in words; keys of nested mappings."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 
@@ -45,3 +45,12 @@ def size(number: float) -> str:
             break
         number /= 1024
     return f"{number:,.0f} B" if unit == "B" else f"{number:,.1f} {unit}"
+
+
+def flat(values: Mapping[str, Any], joint: str = ".", before: str = "") -> Iterator[tuple[str, Any]]:
+    """Every value in nested mappings, after its keys with `joint` between them."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, joint, f"{before}{key}{joint}")
+        else:
+            yield f"{before}{key}", value

@@ -22,9 +22,10 @@ def main(argv: list[str] | None = None) -> int:
         return answer(words[1:])
     if words[0] in command_names() and {"-h", "--help"} & set(words[1:]):
         return shown(help_page(words[0]))
-    from distill_cli.cli.dispatch import guarded
+    from distill_cli.base import endings
+    from distill_cli.cli.dispatch import dispatch
 
-    return guarded(words)
+    return endings.guarded(lambda: dispatch(words))
 
 
 def shown(page: str) -> int:

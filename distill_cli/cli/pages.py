@@ -9,6 +9,19 @@ from distill_cli.config.shipped import conf_folder
 HERE = os.path.dirname(os.path.abspath(__file__))
 MANUAL = f"{os.path.dirname(HERE)}/manual"
 
+FRONT = """distill: a large teacher, a small student, honest numbers
+
+usage: distill COMMAND [key=value ...] [options]
+
+{commands}
+
+try:   distill train                    a first run, no network needed
+       distill train teacher=resnet18 student=smallcnn T=3 baseline=true
+       distill train -m T=1,3 seed=0,1,2    a sweep, its leaderboard and report
+       distill list                     what can be chosen
+       distill COMMAND --help           a command's options and keys
+       distill help                     the manual's topics"""
+
 OPTIONS = """
 options:
   -m, --multirun         sweep over every combination of the values given
@@ -48,23 +61,7 @@ def manual_page(topic: str) -> str:
 
 def front_page() -> str:
     """The commands, and what to type first."""
-    lines = [f"  {name:<10} {page_of(name).splitlines()[0]}" for name in command_names()]
-    return "\n".join(
-        [
-            "distill: a large teacher, a small student, honest numbers",
-            "",
-            "usage: distill COMMAND [key=value ...] [options]",
-            "",
-            *lines,
-            "",
-            "try:   distill train                    a first run, no network needed",
-            "       distill train teacher=resnet18 student=smallcnn T=3 baseline=true",
-            "       distill train -m T=1,3 seed=0,1,2    a sweep, its leaderboard and report",
-            "       distill list                     what can be chosen",
-            "       distill COMMAND --help           a command's options and keys",
-            "       distill help                     the manual's topics",
-        ]
-    )
+    return FRONT.format(commands="\n".join(f"  {name:<10} {page_of(name).splitlines()[0]}" for name in command_names()))
 
 
 def help_page(command: str) -> str:

@@ -31,16 +31,13 @@ def everything(config_dir: str | None) -> dict[str, Any]:
     """
     with compose.session("train", config_dir) as engine:
         ConfigStore.instance().store(name="choices", node={})
-        files = [(group, name, path) for group in _groups() for name, path in group_files(group).items()]
-        words = {f"n{number}": f"+{group}@each.n{number}={_quoted(name)}"
-                 for number, (group, name, _) in enumerate(files) if group != "experiment"}  # fmt: skip
-        brought = _composed_apart(engine, words)
-        choices: dict[str, dict[str, Keys]] = {group: {} for group in _groups()}
-        for number, (group, name, path) in enumerate(files):
-            content = brought.get(f"n{number}", {})
-            for part in reversed(_package(path, group)):
-                content = {part: content}
-            choices[group][name] = dict(_keys(content, {"node": schema.Train})) if f"n{number}" in brought else {}
+        choices: dict[str, dict[str, Keys]] = {group: {name: {} for name in group_files(group)} for group in _groups()}
+        files = [(group, *file) for group in choices if group != "experiment" for file in group_files(group).items()]
+        words = {f"n{number}": f"+{group}@each.n{number}{_package(group, path)}={overrides.in_quotes(name)}"
+                 for number, (group, name, path) in enumerate(files)}  # fmt: skip
+        for place, content in _composed_apart(engine, words).items():
+            group, name, _ = files[int(place[1:])]
+            choices[group][name] = dict(_keys(content, {"node": schema.Train}))
         folders = [*user_conf_dirs(), conf_dir()]
         roots = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
     return {"choices": choices, "roots": roots, "paths": sorted(overrides.PATH_KEYS)}
@@ -57,7 +54,7 @@ def start(command: str, root: str, config_dir: str | None, experiment: str) -> d
     shape = schema.COMMANDS[command].shape
     fields = {key.name for key in keys(shape)}
     groups = [group for group in _groups() if shape is schema.Train or group in fields]
-    chosen = [f"experiment={_quoted(experiment)}"] if experiment else []
+    chosen = [f"experiment={overrides.in_quotes(experiment)}"] if experiment else []
     with compose.session(command, config_dir) as engine:
         if schema.COMMANDS[command].checkpoint:
             brought.use_dataset_of(None)
@@ -96,11 +93,11 @@ def _composed(engine: Any, root: str, words: Sequence[str]) -> dict[Any, Any] | 
     return content
 
 
-def _package(path: Path, group: str) -> list[str]:
-    """Where a choice's keys come to stand: what the first lines of its file say, else in the group."""
-    said = PACKAGE.search(path.read_text(encoding="utf-8", errors="replace")[:512])
-    package = said[1] if said else "_group_"
-    return [] if package == "_global_" else package.replace("_group_", group.replace("/", ".")).split(".")
+def _package(group: str, path: Path) -> str:
+    """Where a choice's keys come to stand, after a dot: what the first lines of its file say, else in the group."""
+    header = PACKAGE.search(path.read_text(encoding="utf-8", errors="replace")[:512])
+    package = header[1] if header else "_group_"
+    return "" if package == "_global_" else "." + package.replace("_group_", group.replace("/", "."))
 
 
 def _keys(value: Any, rules: Mapping[str, Any], key: str = "") -> Iterator[tuple[str, list[str]]]:
@@ -115,7 +112,3 @@ def _keys(value: Any, rules: Mapping[str, Any], key: str = "") -> Iterator[tuple
     for name, inner in {**stage, **value}.items():
         rule = {"node": rules["nodes"]} if "nodes" in rules else below.get(name, {})
         yield from _keys(inner, rule, f"{key}.{name}" if key else str(name))
-
-
-def _quoted(name: str) -> str:
-    return "'" + re.sub(r"(\\*)'", lambda found: found[1] * 2 + "\\'", name) + "'"

@@ -39,17 +39,17 @@ def quoted(override: str, multirun: bool = False) -> str:
     key, equals, value = override.partition("=")
     if key in OPTIONAL_GROUPS and value == "null":
         return f"{key}=[]"  # Hydra takes null for no choice of a group
-    in_quotes = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
-    if not equals or key.lstrip("+") not in PATH_KEYS or not value or in_quotes or "${" in value:
+    has_quotes = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
+    if not equals or key.lstrip("+") not in PATH_KEYS or not value or has_quotes or "${" in value:
         return override
     if value == "null" or (multirun and "," in value):
         return override
     if value.startswith("~"):
         value = str(Path(value).expanduser())
-    return f"{key}=" + _in_quotes(value, "'")
+    return f"{key}=" + in_quotes(value)
 
 
-def _in_quotes(text: str, quote: str) -> str:
+def in_quotes(text: str, quote: str = "'") -> str:
     """A text in Hydra's quotes, where a backslash is one by itself except before a quote."""
     escaped = re.sub(rf"(\\*)({quote}|\Z)", lambda found: found[1] * 2 + (f"\\{quote}" if found[2] else ""), text)
     return f"{quote}{escaped}{quote}"
@@ -116,7 +116,7 @@ def _check(key: str, value: Any) -> None:
 def _unparsable(text: str) -> ConfigError:
     key, equals, value = text.partition("=")
     if key.strip("+~") and equals:
-        better = shlex.quote(f"{key}=" + _in_quotes(value, '"'))
+        better = shlex.quote(f"{key}=" + in_quotes(value, '"'))
         return ConfigError(f"{short(text)}: this value cannot be read", f"quote it: {short(better)}")
     close = nearest(text, [*ALIASES, *(key.name for key in keys(schema.Train)), *group_names()])
     close = ALIASES.get(close, close) if close else None

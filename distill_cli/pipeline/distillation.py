@@ -22,7 +22,7 @@ from distill_cli.runs.run import Run
 from distill_cli.teachers import answer
 from distill_cli.teachers.prepare import Prepared, prepare
 from distill_cli.teachers.way import Way, way_of
-from distill_cli.trackers.following import following
+from distill_cli.trackers.following import Following
 from distill_cli.training import job as jobs
 from distill_cli.training import loop, saving
 from distill_cli.training.job import Job
@@ -56,7 +56,7 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
     homes = {name: teacher.folder for name, teacher in prepared.items()} or homes_along(job, run.folder)
     card = deployable.card_of("student", settings.student, job.student, job.data, settings.dataset)
     card |= {} if way.joint else taught_by(job, homes, run.folder)
-    with following({name: one.node for name, one in settings.logger.items()}, run.folder):
+    with Following({name: one.node for name, one in settings.logger.items()}, run.folder):
         with clock("cache"):
             teacher = answer.start(job, way, {name: one.weights for name, one in prepared.items()})
         with teacher:

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import abc
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from distill_cli.base.names import fingerprint
+from distill_cli.base.names import fingerprint, flat
 from distill_cli.config import building
 from distill_cli.runs import identity
 
@@ -24,9 +24,11 @@ PATIENCE = 20.0  # seconds that the trackers have, all together, when a run is o
 class About:
     """The run that a tracker is told of.
 
-    `id` is the same for every try of the same run in the same folder. `config` is resolved and `overrides` is as typed, both
-    without what belongs to trackers, which may be secret. `group` names the sweep that the run belongs to. `patience` is how
-    many seconds a tracker has once the run is over.
+    Attributes:
+        id: the same for every try of the same run in the same folder.
+        config: resolved. overrides: as typed. Both without what belongs to trackers, which may be secret.
+        group: the name of the sweep that the run belongs to.
+        patience: seconds that a tracker has once the run is over.
     """
 
     folder: Path
@@ -34,13 +36,13 @@ class About:
     id: str
     config: Mapping[str, Any]
     overrides: Sequence[str]
-    group: str | None = None
-    patience: float = PATIENCE
+    group: str | None
+    patience: float
 
     @property
     def parameters(self) -> dict[str, str]:
         """The configuration by dotted keys, each value as it would be typed."""
-        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat(self.config, ".")}
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat(self.config)}
 
     def metrics(self, row: Mapping[str, Any]) -> dict[str, float]:
         """A row's numbers, as in `val/accuracy`; `stage` is how many stages came before the row's."""
@@ -53,14 +55,14 @@ def about(folder: Path, patience: float = PATIENCE) -> About:
     Raises:
         CheckpointError: it says nothing, or is damaged.
     """
-    run, sweep = identity.read(folder), folder.parent
+    run = identity.read(folder)
     return About(
-        folder=folder,
-        name=folder.name,
+        folder,
+        folder.name,
         id=fingerprint([fingerprint([run["config"], run["prints"]]), str(folder.resolve())]),
         config={key: value for key, value in run["config"].items() if key != "logger"},
         overrides=[text for text in run["overrides"] if not text.lstrip("+~").startswith("logger")],
-        group=sweep.name if (sweep / identity.SWEEP).is_file() else None,
+        group=folder.parent.name if (folder.parent / identity.SWEEP).is_file() else None,
         patience=patience,
     )
 
@@ -70,23 +72,14 @@ def numbers(values: Mapping[str, Any]) -> dict[str, float]:
     return {key: value for key, value in flat(values, "/") if type(value) in (int, float)}
 
 
-def flat(values: Mapping[str, Any], joint: str, before: str = "") -> Iterator[tuple[str, Any]]:
-    """Every value in nested mappings, after its keys with `joint` between them."""
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from flat(value, joint, f"{before}{key}{joint}")
-        else:
-            yield f"{before}{key}", value
-
-
 class Logger(abc.ABC):
     """One tracker. It lives in a process of its own: it may take its time, print and fail, and the run goes on.
 
-    Its arguments are the keys of its YAML. What else it needs is imported in `start`: the run imports its module too.
+    Its arguments are the keys of its YAML. It imports its package in `start`: the run imports its module too.
 
     Attributes:
         package: what must be installed for it.
-        target: which of several places it sends to; another one than an earlier try's is told of every epoch.
+        target: the place it sends to; one that an earlier try did not send to is told of every epoch.
     """
 
     package: ClassVar[str] = ""

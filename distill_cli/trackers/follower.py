@@ -47,7 +47,7 @@ def main() -> NoReturn:
             speak(text)
 
     def fail(error: BaseException) -> None:
-        """Say why the tracker cannot go on: one line to the user, all of it to the log."""
+        """Say in a line why the tracker cannot go on; all of it goes to the log."""
         traceback.print_exception(error)
         lines = str(error).strip().splitlines() or [type(error).__name__]
         say(f"logger={name}: {lines[0][:300]}", ui.warn)
@@ -81,7 +81,7 @@ def _listen(orders: BinaryIO, ends: queue.SimpleQueue[str]) -> None:
 
 
 class Work:
-    """A tracker, started to follow a run. How far it was told is kept in the run's folder, for each place it sends to.
+    """A tracker, started to follow a run. What it was told of is kept in the run's folder, for each place it sends to.
 
     Args:
         job: as `Following` gives it.
@@ -91,14 +91,11 @@ class Work:
         self.folder, self.seen = Path(job["folder"]), job["stale"]
         run = about(self.folder, job["patience"])
         self.tracker = building.build(job["node"], Logger, f"logger.{job['name']}")  # type: ignore[type-abstract]
-        self.record, self.key = (
-            self.folder / f".logger-{slug(job['name'])}.json",
-            fingerprint([run.id, self.tracker.target]),
-        )
-        self.kept: dict[str, Any] = {}
+        self.record, self.told = self.folder / f".logger-{slug(job['name'])}.json", dict[str, Any]()
         with suppress(CheckpointError):  # there is none, or none that can be used
-            self.kept = files.read_json(self.record)
-        self.step, self.finished = self.kept.get(self.key, (0, False))
+            self.told = files.read_json(self.record)
+        self.target = fingerprint([run.id, self.tracker.target])
+        self.step, self.finished = self.told.get(self.target, (0, False))
         self.place = self.tracker.start(run, self.step)
 
     def follow(self, ends: queue.SimpleQueue[str]) -> str:
@@ -112,13 +109,13 @@ class Work:
                 for row in map(json.loads, (self.folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()):
                     if row["step"] > self.step:
                         self.tracker.epoch(row)
-                        self._keep(row["step"], False)
+                        self._remember(row["step"], False)
         if status == "finished" and not self.finished:
             report = self.folder / "report.html"
             self.tracker.finish(files.read_json(self.folder / identity.SUMMARY), report if report.is_file() else None)
-            self._keep(self.step, True)
+            self._remember(self.step, True)
         return status
 
-    def _keep(self, step: int, finished: bool) -> None:
+    def _remember(self, step: int, finished: bool) -> None:
         self.step, self.finished = step, finished
-        files.write_json(self.record, {**self.kept, self.key: [step, finished]})
+        files.write_json(self.record, {**self.told, self.target: [step, finished]})

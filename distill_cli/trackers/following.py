@@ -13,9 +13,9 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from distill_cli.base import ui
 from distill_cli.trackers import PATIENCE, check
@@ -29,27 +29,6 @@ START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from distill_cli.trackers.follower import main; main()"
 )
 
-Nodes = Mapping[str, Mapping[str, Any]]  # the trackers' configuration by name, as `trackers.check` passes it
-
-
-@contextlib.contextmanager
-def following(nodes: Nodes, folder: Path, later: bool = False) -> Iterator[Following]:
-    """Have trackers follow the run in `folder` inside; on the way out, tell them how it ended and wait for them.
-
-    Args:
-        later: the run is another process's, or over: all that lies there is sent, and that may take its time.
-    """
-    trackers = Following(nodes, folder, later)
-    try:
-        yield trackers
-    except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
-        trackers.status = "interrupted" if stopped else "failed"
-        trackers.patience = PATIENCE_STOPPED if stopped else trackers.patience
-        raise
-    finally:
-        trackers.end()
-
 
 def stamp(folder: Path) -> list[int] | None:
     """What differs each time that the run's metrics.jsonl is written; None while there is none."""
@@ -60,19 +39,24 @@ def stamp(folder: Path) -> list[int] | None:
 
 
 class Following:
-    """Trackers at work on the run in `folder`, from the making of this until `end`.
+    """Trackers that follow the run in `folder` from the making of this; as a context it tells them on the way out how the run
+    ended, waits for them, and leaves no process.
 
     Attributes:
         status: how the run ended, as they are told: finished, interrupted or failed.
-        patience: how many seconds they have then, all together.
         failed: the names of those that have failed; the user was told why.
+
+    Args:
+        nodes: the trackers' configuration by name, as `trackers.check` passes it.
+        later: the run is another process's, or over: all that lies there is sent, and that may take its time.
     """
 
-    def __init__(self, nodes: Nodes, folder: Path, later: bool) -> None:
-        self.status, self.patience, self.failed = "finished", PATIENCE_LATER if later else PATIENCE, set[str]()
+    def __init__(self, nodes: Mapping[str, Mapping[str, Any]], folder: Path, later: bool = False) -> None:
+        self.status, self.failed = "finished", set[str]()
+        self._patience = PATIENCE_LATER if later else PATIENCE  # seconds that they have once the run is over
         self._log, self._processes = folder / "train.log", dict[str, subprocess.Popen[bytes]]()
         # A run that goes on writes metrics.jsonl again: until then there lies what an earlier try has left.
-        job = {"folder": str(folder), "patience": self.patience, "stale": None if later else stamp(folder)}
+        job = {"folder": str(folder), "patience": self._patience, "stale": None if later else stamp(folder)}
         for name, node in nodes.items():
             try:
                 _require(getattr(check({name: node})[name], "package", ""))
@@ -86,9 +70,15 @@ class Following:
             except Exception as error:  # whatever it is, it costs this tracker only
                 self._warn(name, str(error) or type(error).__name__)
 
-    def end(self) -> None:
-        """Tell the trackers how the run ended, wait for them, and have no process left."""
-        deadline = time.monotonic() + self.patience
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyboardInterrupt):
+            self.status, self._patience = "interrupted", PATIENCE_STOPPED
+        elif error is not None:
+            self.status = "failed"
+        deadline = time.monotonic() + self._patience
         try:
             for process in self._processes.values():
                 _tell(process, self.status)
@@ -96,7 +86,7 @@ class Following:
                 try:
                     code = process.wait(max(0.0, deadline - time.monotonic()))
                 except subprocess.TimeoutExpired:
-                    self._warn(name, f"not done {self.patience:.0f} s after the run, it may lack the run's end")
+                    self._warn(name, f"not done {self._patience:.0f} s after the run, it may lack the run's end")
                     continue
                 if code in TOLD:
                     self.failed.add(name)

@@ -13,7 +13,6 @@ from urllib.parse import quote
 from distill_cli.base import locks
 from distill_cli.trackers import About, Logger, numbers
 
-MOST_PARAMETERS = 100  # that a server takes at once
 TAG = "distill.run"  # by which a run that is gone on with is found again
 ENDS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 
@@ -42,16 +41,14 @@ class MLflow(Logger):
         with nullcontext() if self.uri else locks.exclusive(self.store / ".lock"):
             self.client = MlflowClient(tracking_uri=self.uri or local)
             experiment = self._experiment(None if self.uri else (self.store / "artifacts").as_uri())
-        known = self.client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'", max_results=1)
-        if known:
-            self.id = known[0].info.run_id
+        earlier = self.client.search_runs([experiment], f"tags.`{TAG}` = '{run.id}'", max_results=1)
+        if earlier:
+            self.id = earlier[0].info.run_id
             self.client.update_run(self.id, status="RUNNING")
         else:
             tags = {TAG: run.id, "distill.folder": str(run.folder), "distill.sweep": run.group or ""}
             self.id = self.client.create_run(experiment, run_name=run.name, tags=tags).info.run_id
-            values = [Param(key, value) for key, value in run.parameters.items()]
-            for first in range(0, len(values), MOST_PARAMETERS):
-                self.client.log_batch(self.id, params=values[first : first + MOST_PARAMETERS])
+            self.client.log_batch(self.id, params=[Param(key, value) for key, value in run.parameters.items()])
         return f"run {self.id}" + ("" if self.uri else f"; mlflow ui --backend-store-uri {local}")
 
     def epoch(self, row: Mapping[str, Any]) -> None:
@@ -73,9 +70,9 @@ class MLflow(Logger):
         try:
             return str(self.client.create_experiment(self.experiment, artifact_location=artifacts))
         except MlflowException:  # it may be there, perhaps since a moment ago
-            if (known := self.client.get_experiment_by_name(self.experiment)) is None:
+            if (experiment := self.client.get_experiment_by_name(self.experiment)) is None:
                 raise
-            return str(known.experiment_id)
+            return str(experiment.experiment_id)
 
     def _metrics(self, values: Mapping[str, float]) -> None:
         from mlflow.entities import Metric

@@ -24,11 +24,12 @@ import pytest
 from helpers import ROOT, distill
 from omegaconf import DictConfig
 
-from distill_cli.cli import completion, dispatch
+from distill_cli.cli import completion
 from distill_cli.cli.commands import cache
 from distill_cli.cli.commands import list as listing
 from distill_cli.cli.completion import Paths, candidates
 from distill_cli.cli.pages import command_names
+from distill_cli.cli.words import arguments
 from distill_cli.config import compose, fields, places, schema
 from distill_cli.config.load import load
 
@@ -266,7 +267,7 @@ def test_the_flags_offered_are_those_that_are_taken(name: str, monkeypatch: pyte
         return add(self, *names, **rules)
 
     monkeypatch.setattr(argparse.ArgumentParser, "add_argument", adding)
-    dispatch.arguments(name, [])
+    arguments(name, [])
     assert {word.strip() for word in candidates(f"distill {name} -")} == taken
 
 

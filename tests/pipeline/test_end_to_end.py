@@ -109,7 +109,7 @@ def test_a_copied_student_stands_alone(tmp_path: Path, capsys: pytest.CaptureFix
     for name in ("student.safetensors", "model.json"):
         shutil.copy(run / name, elsewhere)
     assert distill("eval", f"ckpt={elsewhere / 'student.safetensors'}") == 0
-    assert "no teacher at hand" in capsys.readouterr().err
+    assert "there is no teacher to ask" in capsys.readouterr().err
     alone = read_json(elsewhere / "digits-test.json")["student"]
     assert alone["accuracy"] == read_json(run / "summary.json")["test"]["student"]["accuracy"]
     assert "kl" not in alone

@@ -549,10 +549,10 @@ def test_a_folder_with_an_equals_sign_is_a_path(tmp_path: Path) -> None:
         (["above"], 4, "above: no finished run lies there (1 not finished)"),
         ([], 2, "which runs?"),
         (["output=x"], 2, "which runs?"),
-        (["run", "outptu=x"], 2, "'outptu=x' means nothing here"),
+        (["run", "outptu=x"], 2, "'outptu=x' is not a word it takes"),
         (["run", "outptu=x"], 2, "did you mean output?"),
-        (["run", "output="], 2, "'output=' means nothing here"),
-        (["run", "--force"], 2, "'--force' means nothing here"),
+        (["run", "output="], 2, "'output=' is not a word it takes"),
+        (["run", "--force"], 2, "'--force' is not a word it takes"),
     ],
 )
 def test_wrong_words_and_paths_are_told_and_nothing_is_written(

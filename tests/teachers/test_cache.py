@@ -309,18 +309,18 @@ def test_two_prunes_at_once_do_not_stumble_over_each_other(kept: Kept, words: li
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["prun"], "'prun' means nothing here"),
+        (["prun"], "'prun' is not a word it takes"),
         (["prun"], "did you mean prune?"),
-        (["all"], "'all' means nothing here"),
-        (["check", "all"], "'all' means nothing here"),
-        (["list", "days=3"], "'days=3' means nothing here"),
-        (["prune", "check"], "'check' means nothing here"),
+        (["all"], "'all' is not a word it takes"),
+        (["check", "all"], "'all' is not a word it takes"),
+        (["list", "days=3"], "'days=3' is not a word it takes"),
+        (["prune", "check"], "'check' is not a word it takes"),
         (["prune", "days=soon"], "days: should be a number of days, at least 0, got 'soon'"),
         (["prune", "days=-1"], "days: should be a number of days, at least 0, got '-1'"),
         (["prune", "days=nan"], "got 'nan'"),
         (["prune", "days="], "got ''"),
-        (["prune", "output_dir="], "'output_dir=' means nothing here"),
-        (["prune", "--force"], "'--force' means nothing here"),
+        (["prune", "output_dir="], "'output_dir=' is not a word it takes"),
+        (["prune", "--force"], "'--force' is not a word it takes"),
     ],
 )
 def test_words_that_mean_nothing_are_refused_and_nothing_is_removed(

@@ -327,11 +327,11 @@ def test_a_run_gone_on_with_is_one_run_with_every_epoch_once(
     page.write_text("<p>report</p>")
     store = tracked[0].parent / "outputs" / "mlflow"  # it takes seconds to lay one out
     nodes["mlflow"]["store"] = str(store)
-    with pytest.raises(ValueError), following.following(nodes, run):
+    with pytest.raises(ValueError), following.Following(nodes, run):
         wrote(run, ROWS[:1])
         wrote(run, ROWS[:2])
         raise ValueError("the run's own")
-    with following.following(nodes, run):
+    with following.Following(nodes, run):
         wrote(run, ROWS[:2])
         wrote(run, ROWS, SUMMARY)
     assert not warnings(capfd.readouterr().err)
@@ -351,11 +351,11 @@ def test_a_run_gone_on_with_is_one_run_with_every_epoch_once(
 
 def test_a_logger_is_told_of_epochs_that_an_earlier_try_did_not_get_to(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
-    with pytest.raises(ValueError), following.following(mine(at="epoch"), run):
+    with pytest.raises(ValueError), following.Following(mine(at="epoch"), run):
         wrote(run, ROWS[:2])
         raise ValueError("the run's own")
     for _ in range(2):
-        with following.following(mine(), run):
+        with following.Following(mine(), run):
             wrote(run, ROWS, SUMMARY)
     sent = [{key: value for key, value in row.items() if key != "best"} for row in ROWS]
     assert told() == [
@@ -374,7 +374,7 @@ def test_a_logger_is_told_of_epochs_that_an_earlier_try_did_not_get_to(tmp_path:
 @pytest.mark.parametrize("stop", [KeyboardInterrupt, Terminated])
 def test_a_stop_passes_through_and_is_told(stop: type[BaseException], tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
-    with pytest.raises(stop), following.following(mine(), run):
+    with pytest.raises(stop), following.Following(mine(), run):
         wrote(run, ROWS[:1])
         until(lambda: Path("told.jsonl").exists())  # it takes a busy machine longer to start than a stopped run waits
         raise stop
@@ -384,9 +384,9 @@ def test_a_stop_passes_through_and_is_told(stop: type[BaseException], tmp_path: 
 def test_rows_that_an_earlier_try_left_are_not_sent_before_the_run_has_written_its_own(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     wrote(run, ROWS)
-    with pytest.raises(ValueError), following.following(mine(), run):
+    with pytest.raises(ValueError), following.Following(mine(), run):
         raise ValueError("its teacher cannot be read")
-    with following.following(mine(), run):
+    with following.Following(mine(), run):
         until(lambda: told()[-1][0] == "start")
         wrote(run, ROWS[1:2], SUMMARY)
     assert [line[0] for line in told()] == ["start", "close", "start", "epoch", "finish", "close"]
@@ -396,7 +396,7 @@ def test_rows_that_an_earlier_try_left_are_not_sent_before_the_run_has_written_i
 def test_a_place_that_is_new_is_told_of_every_epoch(tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
     for place in ("here", "there", "here"):
-        with following.following(mine() | {"mine": {**mine()["mine"], "target": place}}, run):
+        with following.Following(mine() | {"mine": {**mine()["mine"], "target": place}}, run):
             wrote(run, ROWS, SUMMARY)
     epochs = ["epoch"] * len(ROWS)
     assert [line[0] for line in told()] == [*["start", *epochs, "finish", "close"] * 2, "start", "close"]
@@ -432,7 +432,7 @@ def test_a_logger_that_hangs_costs_no_more_than_the_patience(
 ) -> None:
     monkeypatch.setattr(following, "PATIENCE", 2.0)
     run = run_in(tmp_path / "run")
-    with following.following(mine(at, "hangs"), run):  # for ten minutes
+    with following.Following(mine(at, "hangs"), run):  # for ten minutes
         wrote(run, ROWS, SUMMARY)
         since = time.monotonic()
     assert time.monotonic() - since < 60
@@ -443,7 +443,7 @@ def test_a_logger_that_fails_and_then_hangs_is_warned_about_once(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     run = run_in(tmp_path / "run")
-    with following.following(mine("epoch", "raises_and_hangs"), run):
+    with following.Following(mine("epoch", "raises_and_hangs"), run):
         wrote(run, ROWS)
     assert warnings(capfd.readouterr().err) == ["warning: logger=mine: broken at epoch"]
 
@@ -454,7 +454,7 @@ def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> N
 
     before = signal.signal(signal.SIGALRM, ring)
     try:
-        with pytest.raises(KeyboardInterrupt), following.following(mine("close", "hangs"), run_in(tmp_path / "run")):
+        with pytest.raises(KeyboardInterrupt), following.Following(mine("close", "hangs"), run_in(tmp_path / "run")):
             signal.alarm(2)
     finally:
         signal.signal(signal.SIGALRM, before)
@@ -468,8 +468,8 @@ def test_when_the_run_is_killed_its_loggers_close_and_end_even_where_they_hang(a
     code = f"""
 import os, time
 from pathlib import Path
-from distill_cli.trackers.following import following
-with following({mine(at, "hangs")!r}, Path({str(run)!r})):
+from distill_cli.trackers.following import Following
+with Following({mine(at, "hangs")!r}, Path({str(run)!r})):
     Path({str(run)!r}, "new.jsonl").rename(Path({str(run)!r}, "metrics.jsonl"))
     while not Path("told.jsonl").exists():
         time.sleep(0.05)
@@ -491,7 +491,7 @@ def test_nothing_of_a_logger_reaches_the_run(tmp_path: Path, capfd: pytest.Captu
         return [handlers, Path.cwd(), chance, root, {**os.environ}, threading.active_count()]
 
     before = state()
-    with following.following(mine("start", "meddles"), run_in(tmp_path / "run")):
+    with following.Following(mine("start", "meddles"), run_in(tmp_path / "run")):
         assert state() == before
     assert state() == before
     said = capfd.readouterr()
@@ -586,7 +586,7 @@ def test_a_folder_that_is_called_like_a_package_is_not_one(
     monkeypatch.setattr(sys, "path", [*kept, str(tmp_path)])
     for name in [name for name in sys.modules if name.split(".")[0] == "wandb"]:
         monkeypatch.delitem(sys.modules, name)
-    with following.following(shipped("wandb"), run_in(tmp_path / "run")):
+    with following.Following(shipped("wandb"), run_in(tmp_path / "run")):
         pass
     assert "wandb is not installed" in capfd.readouterr().err
 

@@ -15,16 +15,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from distill_cli.base import files, locks, ui
-from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
+from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.base.names import size
-from distill_cli.runs.store import Entry, entries, unfinished
-from distill_cli.runs.store import entry as reread
+from distill_cli.cli.words import refused
+from distill_cli.runs import store
+from distill_cli.runs.store import Entry
 
 ACTIONS = ("list", "check", "prune")
+COLUMNS = ("name", "teacher", "data", "split", "samples", "each", "precision", "size", "last used")
 DAY = 24 * 60 * 60
 
 
@@ -32,48 +35,35 @@ def run(words: Sequence[str]) -> None:
     """List, check or prune the caches, as the words say.
 
     Raises:
-        ConfigError: a word means nothing here. CheckpointError: `check` found damage.
+        ConfigError: a word is none that is taken. CheckpointError: `check` found damage.
     """
-    action, outputs, days = _read(words)
-    caches = entries(outputs / "cache")
+    action, *others = words if words and words[0] in ACTIONS else ("list", *words)
+    outputs, days = Path("outputs"), None
+    for word in others:
+        key, _, value = word.partition("=")
+        if key == "output_dir" and value:
+            outputs = Path(value).expanduser()
+        elif action == "prune" and (word == "all" or key == "days"):
+            days = 0.0 if word == "all" else _days(value)
+        else:
+            raise refused("cache", word, [*ACTIONS, "all", "days", "output_dir"])
+    entries = store.entries(outputs / "cache")
     if action == "prune":
-        _prune(outputs, caches, days)
-    elif not caches:
+        _prune(outputs, entries, days)
+    elif not entries:
         ui.show(f"nothing is cached in {outputs / 'cache'}")
     elif action == "check":
-        _check(caches)
+        _check(entries)
     else:
-        ui.show(ui.table(f"kept in {outputs / 'cache'}",
-                         ["name", "teacher", "data", "split", "samples", "each", "precision", "size", "last used"],
-                         [_row(entry) for entry in reversed(caches)]))  # fmt: skip
-        ui.show(f"{len(caches)} kept, {size(sum(_bytes(entry.folder) for entry in caches))}")
+        ui.show(ui.table(f"kept in {outputs / 'cache'}", COLUMNS, map(_row, reversed(entries))))
+        ui.show(f"{len(entries)} kept, {size(sum(_bytes(entry.folder) for entry in entries))}")
 
 
-def _read(words: Sequence[str]) -> tuple[str, Path, float | None]:
-    """The action, the folder of outputs, and after how many unused days a cache is removed (None: never)."""
-    action, outputs, days = "list", Path("outputs"), None
-    choices = [*ACTIONS, "all", "days=N", "output_dir=PATH"]
-    for number, word in enumerate(words):
-        key, _, value = word.partition("=")
-        if number == 0 and word in ACTIONS:
-            action = word
-        elif word == "all" and action == "prune":
-            days = 0.0
-        elif key == "output_dir" and value:
-            outputs = Path(value).expanduser()
-        elif key == "days" and action == "prune":
-            try:
-                days = float(value)
-            except ValueError:
-                days = -1.0
-            if not 0 <= days < float("inf"):
-                raise ConfigError(f"days: should be a number of days, at least 0, got {value!r}")
-        else:
-            raise ConfigError(
-                f"distill cache: {word!r} means nothing here",
-                f"{did_you_mean(word, choices)}distill cache --help shows what can be said",
-            )
-    return action, outputs, days
+def _days(text: str) -> float:
+    with suppress(ValueError):
+        if 0 <= (days := float(text)) < float("inf"):
+            return days
+    raise ConfigError(f"days: should be a number of days, at least 0, got {text!r}")
 
 
 def _row(entry: Entry) -> list[str]:
@@ -81,69 +71,68 @@ def _row(entry: Entry) -> list[str]:
     age = max(0.0, time.time() - entry.used)
     minutes, hours, days = age / 60, age / 3600, age / DAY
     when = f"{days:.0f} days ago" if days >= 2 else f"{hours:.0f} h ago" if hours >= 2 else f"{minutes:.0f} min ago"
-    if not entry.card:
-        return [entry.folder.name, "damaged", "", "", "", "", "", size(_bytes(entry.folder)), when]
-    about, (samples, *each) = entry.card["about"], next(iter(entry.card["arrays"].values()))["shape"]
-    facts = [str(about.get(key, "?")) for key in ("teacher", "dataset", "split")]
-    numbers = [f"{samples:,}", "x".join(f"{side:,}" for side in each), str(about.get("precision", "?"))]
-    return [entry.folder.name, *facts, *numbers, size(_bytes(entry.folder)), when]
+    facts = ["damaged", "", "", "", "", ""]
+    if entry.card:
+        about, (samples, *each) = entry.card["about"], next(iter(entry.card["arrays"].values()))["shape"]
+        teacher, data, split, precision = (
+            str(about.get(key, "?")) for key in ("teacher", "dataset", "split", "precision")
+        )
+        facts = [teacher, data, split, f"{samples:,}", "x".join(f"{side:,}" for side in each), precision]
+    return [entry.folder.name, *facts, size(_bytes(entry.folder)), when]
 
 
-def _check(caches: Sequence[Entry]) -> None:
-    """Print for each cache what is wrong with it.
+def _check(entries: Sequence[Entry]) -> None:
+    """Print for each entry what is wrong with it.
 
     Raises:
         CheckpointError: some are damaged.
     """
-    damages = {entry.folder.name: entry.damage() for entry in ui.progress(caches, "checking")}
+    damages = {entry.folder.name: entry.damage() for entry in ui.progress(entries, "checking")}
     for name, damage in damages.items():
         ui.show(f"{name}  {damage or 'as it was written'}")
-    damaged = [name for name, damage in damages.items() if damage]
-    if damaged:
+    if damaged := [name for name, damage in damages.items() if damage]:
         raise CheckpointError(
             f"{len(damaged)} of {len(damages)} damaged: {', '.join(damaged)}",
             "distill cache prune removes them; the next run that needs them makes them again",
         )
 
 
-def _prune(outputs: Path, caches: Sequence[Entry], days: float | None) -> None:
-    """Remove what no run can use or has used lately, each under the lock of the run that makes it: one just made stays."""
-    teachers = _teachers(outputs / "teachers")
-    freed = []
+def _prune(outputs: Path, entries: Iterable[Entry], days: float | None) -> None:
+    """Remove what no run can use, and what none has used for so many days, if a number is given.
 
-    def remove(folder: Path, why: str) -> None:
-        taken = _bytes(folder)
-        shutil.rmtree(folder)
-        freed.append(taken)
-        ui.show(f"removed {folder.name.strip('.').removesuffix('.making')}  {why}")
+    Each entry is looked at under the lock of the run that makes it, so that one just made stays.
+    """
+    weights = set()  # the SHA-256 of every teacher's
+    for card in outputs.glob("teachers/*/model.json"):
+        with suppress(CheckpointError, OSError):
+            weights.add(files.read_json(card).get("sha256"))
 
-    for aside in unfinished(outputs / "cache"):
-        remove(aside, "unfinished")
-    for entry in caches:
+    def useless(entry: Entry) -> str | None:
+        """Why it is removed; None where it stays."""
+        if days is not None and time.time() - entry.used >= days * DAY:
+            return f"not used for {days:g} days" if days else "as asked"
+        if damage := entry.damage():
+            return damage
+        if entry.card["ingredients"].get("weights") not in {*weights, None}:
+            return f"its teacher is no longer in {outputs / 'teachers'}"
+        source = entry.card["about"].get("folder", "/")
+        return None if Path(source).is_dir() else f"there is no {source} any more"
+
+    freed = [_remove(folder, "unfinished") for folder in store.unfinished(outputs / "cache")]
+    for entry in entries:
         with locks.exclusive(locks.lock_of(entry.folder)):
-            now = reread(entry.folder)
-            if not now.folder.is_dir():
-                continue  # another prune removed it
-            if days is not None and time.time() - now.used >= days * DAY:
-                remove(now.folder, f"not used for {days:g} days" if days else "as asked")
-            elif wrong := now.damage():
-                remove(now.folder, wrong)
-            elif now.card["ingredients"].get("weights") not in {*teachers, None}:
-                remove(now.folder, f"its teacher is no longer in {outputs / 'teachers'}")
-            elif not Path(now.card["about"].get("folder", "/")).is_dir():
-                remove(now.folder, f"there is no {now.card['about']['folder']} any more")
-    ui.show(f"{len(freed)} removed, {size(sum(freed))} freed; {len(entries(outputs / 'cache'))} kept")
+            # Another prune may have removed it.
+            if entry.folder.is_dir() and (why := useless(store.entry(entry.folder))):
+                freed.append(_remove(entry.folder, why))
+    ui.show(f"{len(freed)} removed, {size(sum(freed))} freed; {len(store.entries(outputs / 'cache'))} kept")
 
 
-def _teachers(folder: Path) -> set[str]:
-    """The SHA-256 of every teacher's weights in a folder."""
-    digests = set()
-    for card in folder.glob("*/model.json"):
-        try:
-            digests.add(files.read_json(card)["sha256"])
-        except (CheckpointError, OSError, KeyError):
-            continue
-    return digests
+def _remove(folder: Path, why: str) -> int:
+    """Remove a folder and say why; returns how many bytes that freed."""
+    freed = _bytes(folder)
+    shutil.rmtree(folder)
+    ui.show(f"removed {folder.name.strip('.').removesuffix('.making')}  {why}")
+    return freed
 
 
 def _bytes(folder: Path) -> int:

@@ -20,11 +20,9 @@ from collections.abc import Sequence
 
 from distill_cli.base.errors import ConfigError, did_you_mean
 
-SHELLS = ("bash",)
-
 # bash ends a word at = and :, so the script passes on which end of the line bash is about to replace. bash quotes paths,
-# and adds the / behind a folder that it can see, because this / must come after the quote that bash closes. All other
-# words already end with the space that belongs behind them, or with none.
+# and adds the / behind a folder itself, because it must come after the closing quote. All other words already end with
+# their space, or with none.
 BASH = r"""
 _distill() {
     local kind
@@ -51,6 +49,6 @@ def run(words: Sequence[str]) -> None:
     """
     if list(words) != ["bash"]:
         named = " ".join(words)
-        wrong = f"there is no script for {named!r}; {did_you_mean(named, SHELLS)}" if words else "for which shell? "
-        raise ConfigError(f"distill completion: {wrong}choices: {', '.join(SHELLS)}", "distill completion bash")
+        wrong = f"there is no script for {named!r}; {did_you_mean(named, ['bash'])}" if words else "for which shell? "
+        raise ConfigError(f"distill completion: {wrong}choices: bash", "distill completion bash")
     print(BASH.strip())

@@ -30,41 +30,32 @@ def run(words: Sequence[str]) -> int:
         ConfigError: no page has that name, or several are named.
     """
     if not words:
-        return shown(contents())
-    (topic, *more) = words
-    if more:
+        lines = [f"  {name:<12} {manual_page(name).splitlines()[0].lstrip('# ')}" for name in topics()]
+        return shown(
+            "\n".join(["topics of the manual: distill help TOPIC", "", *lines, "", "commands: distill --help"])
+        )
+    topic, *others = words
+    if others:
         raise ConfigError(f"distill help: one topic at a time, got {len(words)}", f"distill help {topic}")
     if topic in topics():
-        page = for_a_command_line(manual_page(topic))
-        return paged(page) if sys.stdout.isatty() else shown(page)
+        page = LINK.sub(_plainly, manual_page(topic)).rstrip()
+        return _paged(page) if sys.stdout.isatty() else shown(page)
     if topic in command_names():
         return shown(help_page(topic))
     guess = did_you_mean(topic, [*topics(), *command_names()], "distill help ")
     raise ConfigError(f"distill help: there is no page {topic!r}", f"{guess}topics: {', '.join(topics())}")
 
 
-def contents() -> str:
-    """Every topic with its page's title."""
-    lines = [f"  {name:<12} {manual_page(name).splitlines()[0].lstrip('# ')}" for name in topics()]
-    return "\n".join(["topics of the manual: distill help TOPIC", "", *lines, "", "commands: distill --help"])
+def _plainly(link: re.Match[str]) -> str:
+    """A link's text and the command to type for it; or where it leads, if that is no page of the manual."""
+    text, target = link.groups()
+    name = target.partition("#")[0].removesuffix(".md")
+    if not name:
+        return text
+    return f"{text} (`distill help {name}`)" if name in topics() else f"{text} ({target.lstrip('./')})"
 
 
-def for_a_command_line(page: str) -> str:
-    """The page with the command to type in place of each link to another page; other links show where they lead."""
-
-    def told(link: re.Match[str]) -> str:
-        text, target = link.groups()
-        name = target.partition("#")[0].removesuffix(".md")
-        if not name:
-            return text
-        if name in topics():
-            return f"{text} (`distill help {name}`)"
-        return f"{text} ({target.lstrip('./')})"
-
-    return LINK.sub(told, page).rstrip()
-
-
-def paged(page: str) -> int:
+def _paged(page: str) -> int:
     """Show Markdown on the terminal through $PAGER, or less; returns 0."""
     from rich.console import Console
     from rich.markdown import Markdown

@@ -15,14 +15,13 @@ from __future__ import annotations
 from itertools import zip_longest
 
 from omegaconf.errors import OmegaConfBaseException
-from rich.table import Table
 
 from distill_cli import models, objectives
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import schema
 from distill_cli.config.places import group_files
-from distill_cli.data import Data, Spec, load
+from distill_cli.data import Data, load
 from distill_cli.models import Classifier, features
 from distill_cli.models.features import Shapes
 from distill_cli.tasks import task as tasks
@@ -39,34 +38,32 @@ def run(settings: schema.Train) -> dict[str, Shapes]:
     """
     job.check(settings)
     typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in settings.typed}
-    roles: dict[str, schema.Student | schema.Teacher] = {"student": settings.student}
-    roles |= {"teacher": settings.teacher} if "teacher" in typed else {}
+    roles = {"student": settings.student, **({"teacher": settings.teacher} if "teacher" in typed else {})}
     data = load(settings.dataset, settings.workers)
-    task = tasks.of(data)
-    found, built = dict[str, Shapes](), dict[str, Classifier]()
-    for role, chosen in roles.items():
-        model = built[role] = job.build(chosen, role, data, task)
-        found[role] = features.shapes(model, data.input)
-        ui.show(
-            _table(f"{role} {chosen.name}, {models.num_parameters(model):,} parameters", model, found[role], data.input)
-        )
-    if len(roles) == 1:
+    built = {role: job.build(chosen, role, data, tasks.of(data)) for role, chosen in roles.items()}
+    shapes = {role: features.shapes(model, data.input) for role, model in built.items()}
+    for role, model in built.items():
+        modules = dict(model.net.named_modules())
+        title = f"{role} {roles[role].name}, {models.num_parameters(model):,} parameters, input {data.input.words()}"
+        rows = [
+            [path, type(modules[path]).__name__, _size(shape), f"{models.num_parameters(modules[path]):,}"]
+            for path, shape in shapes[role].items()
+        ]
+        ui.show(ui.table(title, ["path", "module", "output", "parameters"], rows))
+    if "teacher" not in roles:
         ui.show("teacher=NAME beside it shows what objectives on features compare")
-        return found
+        return shapes
     compared, refused = _compared(settings, built["student"], built["teacher"], data)
-    rows = [
-        ["" if number else ", ".join(names), *sides]
-        for pairs, names in compared.items()
-        for number, sides in enumerate(
-            [ours, _size(found["student"].get(ours, ())), theirs, _size(found["teacher"].get(theirs, ()))]
-            for ours, theirs in pairs
-        )
-    ]
+    rows = []
+    for pairs, names in compared.items():
+        for number, (ours, theirs) in enumerate(pairs):
+            sides = [ours, _size(shapes["student"].get(ours, ())), theirs, _size(shapes["teacher"].get(theirs, ()))]
+            rows.append(["" if number else ", ".join(names), *sides])
     title = "what objectives on features compare unless they are told otherwise"
     ui.show(ui.table(title, ["objective", "student", "shape", "teacher", "shape"], rows, numbers=False))
     for why, names in refused.items():
         ui.show(f"{', '.join(names)}: {why}")
-    return found
+    return shapes
 
 
 def _compared(
@@ -83,15 +80,6 @@ def _compared(
         except (ConfigError, OmegaConfBaseException) as error:
             refused.setdefault(str(error).splitlines()[0], []).append(name)
     return compared, refused
-
-
-def _table(title: str, model: Classifier, shapes: Shapes, spec: Spec) -> Table:
-    modules = dict(model.net.named_modules())
-    rows = [
-        [path, type(modules[path]).__name__, _size(shape), f"{models.num_parameters(modules[path]):,}"]
-        for path, shape in shapes.items()
-    ]
-    return ui.table(f"{title}, input {spec.words()}", ["path", "module", "output", "parameters"], rows)
 
 
 def _size(shape: tuple[int, ...]) -> str:

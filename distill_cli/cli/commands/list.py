@@ -14,8 +14,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.cli import keys
@@ -40,30 +38,29 @@ def run(words: Sequence[str]) -> None:
     Raises:
         ConfigError: a word names no kind.
     """
-    for word in words:
-        if word not in KINDS and f"{word}s" not in KINDS:
+    named = [word if word in KINDS else f"{word}s" for word in words]
+    for word, kind in zip(words, named, strict=True):
+        if kind not in KINDS:
             guess = did_you_mean(word, KINDS)
             raise ConfigError(f"distill list {word}: nothing to list\n{guess}choices: {', '.join(KINDS)}")
-    for kind, (group, usage) in KINDS.items():
-        if not words or kind in words or kind.removesuffix("s") in words:
-            files = sorted(group_files(group).items())
-            rows, columns = [[name, _about(path)] for name, path in files], ["name", "what"]
-            if kind == "objectives" and words:
-                rows = [[*row, *_formula(*file)] for row, file in zip(rows, files, strict=True)]
-                columns += ["L_i", "source"]
-            ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
-            if words and (known := keys.of_group(group)):
-                of = "each stage" if group == "schedule" else f"every {group}; its class has more"
-                ui.show(f"keys of {of}:\n{known}")
+    for kind in [kind for kind in KINDS if not words or kind in named]:
+        group, usage = KINDS[kind]
+        rows, columns = [], ["name", "what"]
+        columns += ["L_i", "source"] if kind == "objectives" and words else []
+        for name, path in sorted(group_files(group).items()):
+            rows.append([name, _about(path), *(_formula(name, path) if "source" in columns else ())])
+        ui.show(ui.table(f"{kind}   {usage}", columns, rows, numbers=False))
+        if words and (lines := keys.of_group(group)):
+            of = "each stage" if group == "schedule" else f"every {group}; its class has more"
+            ui.show(f"keys of {of}:\n{lines}")
 
 
 def _formula(name: str, path: Path) -> tuple[str, str]:
     """An objective's formula and source, which its class states; this imports torch."""
     from distill_cli.objectives import Objective
 
-    node = OmegaConf.to_container(yamls.load(path), resolve=False)
-    named = node.get(name) if isinstance(node, dict) else None
-    target = check({"_target_": (named or {}).get("_target_")}, Objective, f"objective.{name}")
+    node = yamls.load(path).get(name) or {}
+    target = check({"_target_": node.get("_target_")}, Objective, f"objective.{name}")
     return getattr(target, "formula", ""), getattr(target, "source", "")
 
 

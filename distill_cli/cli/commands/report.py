@@ -14,7 +14,7 @@ Runs that differ by their seed alone make one row, with the spread. Validation r
 same student trained on labels only is tested over the seeds (baseline=true trains it).
 
 What a tracker has of the run already is not sent again. A run that is still running is followed until it ends; Ctrl-C then
-stops the sending, not the run. Of a run that was stopped or has failed, what there is is sent.
+stops the sending, not the run. A run that was stopped or has failed is sent as far as it came.
 """
 
 from __future__ import annotations
@@ -25,40 +25,58 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.base import files, locks, ui
-from distill_cli.base.errors import BusyError, CheckpointError, ConfigError, StorageError, did_you_mean
+from distill_cli.base.errors import BusyError, CheckpointError, ConfigError, StorageError
+from distill_cli.cli.words import refused
 from distill_cli.report import leaderboard, records, write
 from distill_cli.runs import identity
 
 
 def run(words: Sequence[str]) -> None:
-    """Do what the words say.
+    """Report on the runs that the words name, or send one to trackers.
 
     Raises:
-        ConfigError: they say nothing we know. CheckpointError: a path is no folder, or no finished run lies there.
+        ConfigError: a word is none that is taken. CheckpointError: a path is no folder, or no finished run lies there.
         StorageError: a tracker did not take the run.
     """
     paths, output, settings = _read(words)
-    one = output is None and len(paths) == 1 and (paths[0] / identity.FILE).is_file()
+    folder = paths[0]
+    one = output is None and len(paths) == 1 and (folder / identity.FILE).is_file()
     if settings and not one:
         raise ConfigError(
             f"{settings[0]}: sends one run, and {', '.join(map(str, paths))} is not the folder of one",
             "distill report outputs/train/<date>/<run> logger=NAME; a sweep's runs are folders in the sweep's",
         )
-    nodes = _trackers(paths[0], settings) if settings else {}
-    if nodes and not (paths[0] / identity.SUMMARY).exists():
-        _send(paths[0].absolute(), nodes)
-    elif one:
-        leaderboard.show(leaderboard.leaderboard([records.read(paths[0])]))
-        ui.show(f"report       {write.of_run(paths[0])}")
-        if nodes:
-            _send(paths[0].absolute(), nodes)
-    else:
-        home = output or (paths[0] if len(paths) == 1 else Path("report"))
+    nodes = _trackers(folder, settings) if settings else {}
+    if one and (not nodes or (folder / identity.SUMMARY).exists()):
+        leaderboard.show(leaderboard.leaderboard([records.read(folder)]))
+        ui.show(f"report       {write.of_run(folder)}")
+    if nodes:
+        _send(folder.absolute(), nodes)
+    if not one:
+        home = output or (folder if len(paths) == 1 else Path("report"))
         leaderboard.show(write.of_sweep(paths, home))
         if left := records.unfinished(paths):
             ui.say(f"{len(left)} {'run is' if len(left) == 1 else 'runs are'} not finished and left out")
         ui.show(f"leaderboard  {home / write.TABLE}")
         ui.show(f"report       {home / write.PAGE}")
+
+
+def _read(words: Sequence[str]) -> tuple[list[Path], Path | None, list[str]]:
+    """The paths, the folder that output= names, and the settings of trackers."""
+    paths, output, settings = [], None, []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if key == "output" and value:
+            output = Path(value).expanduser()
+        elif equals and key.lstrip("+~").split(".")[0] == "logger":
+            settings.append(word)
+        elif word.startswith("-") or (equals and not Path(word).expanduser().exists()):
+            raise refused("report", word, ["output", "logger"])
+        else:
+            paths.append(Path(word).expanduser())
+    if not paths:
+        raise ConfigError("which runs?", "distill report outputs/train/<date>/<run>, or a folder of runs")
+    return paths, output, settings
 
 
 def _trackers(folder: Path, settings: Sequence[str]) -> dict[str, Any]:
@@ -72,7 +90,7 @@ def _trackers(folder: Path, settings: Sequence[str]) -> dict[str, Any]:
     from distill_cli.config.load import load
 
     run = identity.read(folder)
-    results = Path(run["directory"], run["config"]["output_dir"])  # where a run's own tracker may keep what it keeps
+    results = Path(run["directory"], run["config"]["output_dir"])  # where a tracker may have its store
     texts = [f"output_dir={results}"] if Path(run["directory"]).is_dir() else []
     texts = [overrides.quoted(text) for text in [*texts, *settings]]
     if swept := [o.input_line for o in overrides.parse(texts, multirun=True) if o.is_sweep_override()]:
@@ -90,12 +108,12 @@ def _send(folder: Path, nodes: dict[str, Any]) -> None:
     Raises:
         StorageError: one of them did not take it.
     """
-    from distill_cli.trackers.following import following
+    from distill_cli.trackers.following import Following
 
     names = ", ".join(nodes)
     if _ending(folder) is None:
         ui.say(f"{folder} is still running: it is sent to {names} until it ends; Ctrl-C stops that, not the run")
-    with following(nodes, folder, later=True) as sending:
+    with Following(nodes, folder, later=True) as sending:
         while (ending := _ending(folder)) is None:
             time.sleep(1)
         sending.status = ending
@@ -113,28 +131,7 @@ def _ending(folder: Path) -> str | None:
     if (folder / identity.SUMMARY).exists():
         return "finished"
     try:
-        status = str(files.read_json(folder / identity.STATUS)["status"])
-    except (CheckpointError, KeyError):
+        status = files.read_json(folder / identity.STATUS).get("status", "failed")
+    except CheckpointError:
         return "failed"
-    return "failed" if status == "running" else status  # it was killed
-
-
-def _read(words: Sequence[str]) -> tuple[list[Path], Path | None, list[str]]:
-    """The paths, the folder that output= names, and the settings of trackers."""
-    paths, output, settings = [], None, []
-    for word in words:
-        key, equals, value = word.partition("=")
-        if key == "output" and value:
-            output = Path(value).expanduser()
-        elif equals and key.lstrip("+~").split(".")[0] == "logger":
-            settings.append(word)
-        elif word.startswith("-") or (equals and not Path(word).expanduser().exists()):
-            raise ConfigError(
-                f"distill report: {word!r} means nothing here",
-                f"{did_you_mean(key, ['output', 'logger'])}distill report --help shows what can be said",
-            )
-        else:
-            paths.append(Path(word).expanduser())
-    if not paths:
-        raise ConfigError("which runs?", "distill report outputs/train/<date>/<run>, or a folder of runs")
-    return paths, output, settings
+    return "failed" if status == "running" else str(status)  # running: it was killed

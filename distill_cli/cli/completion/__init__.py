@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shlex
@@ -12,8 +13,8 @@ from typing import Any
 
 from distill_cli.cli.completion.index import Index
 from distill_cli.cli.completion.settings import Settings
-from distill_cli.cli.flags import flags_of
 from distill_cli.cli.pages import command_names, is_configured, page_of, topics
+from distill_cli.cli.words import flags_of
 
 Flag = tuple[str, Mapping[str, Any]]  # its longest name, and what argparse is told of it
 END = "\0"  # stands at the cursor, so that the word there is seen even when it is empty
@@ -30,25 +31,21 @@ def answer(words: Sequence[str]) -> int:
         words: the shell's name; the line up to the cursor; and the end of the line that the shell replaces, because
             bash ends a word at = and :.
     """
-    try:
+    with contextlib.suppress(Exception):  # a key press must not fill the line with a traceback
         _, line, replaced = words
         texts = candidates(line)
         there = len(shell_words(line.removesuffix(replaced))[-1])
         lines = ["paths" if isinstance(texts, Paths) else "words", *(text[there:] for text in texts)]
         sys.stdout.buffer.write(os.fsencode("".join(f"{text}\n" for text in lines)))
-    except Exception:  # a key press must not fill the line with a traceback
-        return 0
     return 0
 
 
 def shell_words(line: str) -> list[str]:
     """The words of a line as a shell would pass them on; the last is the one at its end, empty after a space."""
     for closing in ("", '"', "'"):
-        try:
+        with contextlib.suppress(ValueError):  # a quote is open
             *words, last = shlex.split(f"{line}{END}{closing}")
-        except ValueError:  # a quote is open
-            continue
-        return [*words, last.removesuffix(END)]
+            return [*words, last.removesuffix(END)]
     return [""]
 
 
@@ -111,14 +108,12 @@ def _of_plain_command(command: str, index: Index, typed: Sequence[str], word: st
         is_path = re.search(rf"\b{re.escape(name)}=(PATH|DIR)\b", takes)
         return _behind(f"{name}=", _paths(value, folders=True)) if is_path else []
     # Capitals in a usage, except behind =, stand for a folder; dots behind them for several.
-    wants_path = re.search(r"[A-Z]{3,} \.\.\." if typed else r"(?<![=\w])[A-Z]{3,}", takes)
-    if wants_path and (folders := _paths(word, folders=True)):
+    if re.search(r"[A-Z]{3,} \.\.\." if typed else r"(?<![=\w])[A-Z]{3,}", takes) and (folders := _paths(word, True)):
         return folders
-    first = re.search(r"^ \[?([a-z|]+)", takes)
-    words = _finished(re.findall(r"=\w+\|(\w+)", takes) if typed else first[1].split("|") if first else (), word)
-    if words and not typed:
+    if not typed and (first := re.search(r"^ \[?([a-z|]+)", takes)) and (words := _finished(first[1].split("|"), word)):
         return words
     keys = ["trust", *index.content["free"]] if command == "resume" else re.findall(r"(\w+)=", takes)
+    words = _finished(re.findall(r"=\w+\|(\w+)", takes), word) if typed else []
     return [*words, *(f"{key}=" for key in keys if key.startswith(word))]
 
 
@@ -127,10 +122,10 @@ def _values(settings: Settings, key: str, typed: str) -> list[str]:
     if key in settings.index.content["paths"]:
         return _behind(f"{key}=", _paths(typed, folders=key.endswith(("dir", "root"))))
     *others, last = re.split(r"[\[,]", typed)
-    start = typed[: len(typed) - len(last)]
+    start = typed.removesuffix(last)
     end = "" if start.startswith("[") else " "  # a list goes on until its bracket is closed
-    choices = [choice for choice in settings.choices(key) if choice.startswith(last) and choice not in others]
-    return [f"{key}={start}{choice}{end}" for choice in choices]
+    return [f"{key}={start}{choice}{end}" for choice in settings.choices(key)
+            if choice.startswith(last) and choice not in others]  # fmt: skip
 
 
 def _finished(choices: Iterable[str], word: str) -> list[str]:
@@ -144,13 +139,10 @@ def _behind(start: str, candidates: list[str]) -> list[str]:
 
 def _paths(typed: str, folders: bool) -> Paths:
     """The paths that begin with `typed`; ~ stays as it was typed, and hidden names stay hidden."""
-    slash = typed.rfind("/") + 1
-    parent, name = typed[:slash], typed[slash:]
+    parent, name = typed[: typed.rfind("/") + 1], typed[typed.rfind("/") + 1 :]
     paths = Paths()
     for path in Path(parent).expanduser().iterdir():
-        if path.name.startswith(name) and (name or not path.name.startswith(".")):
-            if path.is_dir():
-                paths.append(f"{parent}{path.name}/")
-            elif not folders:
-                paths.append(f"{parent}{path.name}")
+        hidden = path.name.startswith(".") and not name
+        if path.name.startswith(name) and not hidden and (path.is_dir() or not folders):
+            paths.append(f"{parent}{path.name}{'/' if path.is_dir() else ''}")
     return paths

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -9,7 +10,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from distill_cli import __version__
 from distill_cli.config.shipped import PACKAGE, conf_folder
@@ -32,41 +33,35 @@ class Index:
     def content(self) -> dict[str, Any]:
         """What `config.keys.everything` returned; `free`, the keys that may be set anew for a run that goes on; `starts`."""
         for folder in _caches():
-            try:
+            with contextlib.suppress(OSError, ValueError):
                 content = json.loads((folder / self._name).read_bytes())
-            except (OSError, ValueError):
-                continue
-            if isinstance(content, dict) and content.pop("state", None) == self._state:
-                return content
-        from distill_cli.config import keys
-        from distill_cli.runs import identity
+                if isinstance(content, dict) and content.pop("state", None) == self._state:
+                    return content
+        from distill_cli.config import keys, schema
 
-        return self._kept({**keys.everything(self._config_dir), "free": sorted(identity.FREE), "starts": {}})
+        content = {**keys.everything(self._config_dir), "free": sorted(schema.free()), "starts": {}}
+        self._write(content)
+        return content
 
     def start(self, command: str, root: str, experiment: str) -> dict[str, Keys]:
         """See `config.keys.start`."""
-        name = "/".join((command, root, experiment))
-        if name not in self.content["starts"]:
+        name, starts = "/".join((command, root, experiment)), self.content["starts"]
+        if name not in starts:
             from distill_cli.config import keys
 
-            self.content["starts"][name] = keys.start(command, root, self._config_dir, experiment)
-            self._kept(self.content)
-        found: dict[str, Keys] = self.content["starts"][name]
-        return found
+            starts[name] = keys.start(command, root, self._config_dir, experiment)
+            self._write(self.content)
+        return cast(dict[str, Keys], starts[name])
 
-    def _kept(self, content: dict[str, Any]) -> dict[str, Any]:
-        """The content, written to the first folder that takes it; without one it is composed at every Tab."""
+    def _write(self, content: dict[str, Any]) -> None:
+        """Write the content to the first folder that takes it; where none does, it is composed at every Tab."""
         from distill_cli.base import files
 
-        text = json.dumps({"state": self._state, **content})
         for folder in _caches():
-            try:
+            with contextlib.suppress(OSError):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                files.write(folder / self._name, text)
-                break
-            except OSError:
-                continue
-        return content
+                files.write(folder / self._name, json.dumps({"state": self._state, **content}))
+                return
 
 
 def _files(folder: str, depth: int = 3) -> Iterator[list[Any]]:
@@ -83,7 +78,7 @@ def _files(folder: str, depth: int = 3) -> Iterator[list[Any]]:
 
 
 def _caches() -> Iterator[Path]:
-    """Folders of the user's own, the usual one first; the second is where everybody writes, so its owner is looked at."""
+    """Folders of the user's own, the usual one first. Everybody may write beside the second, so its owner is looked at."""
     yield Path(os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser(), "distill")
     folder = Path(tempfile.gettempdir(), f"distill-{os.getuid()}")
     if not os.path.lexists(folder) or (folder.lstat().st_uid == os.getuid() and not folder.is_symlink()):
