@@ -111,23 +111,20 @@ def load_data(settings: Eval, student: Deployable) -> Data:
 
 
 def teachers_of(student: Deployable, task: Task, trust: Sequence[str], device: torch.device) -> Ask | None:
-    """Asks the teachers that a student's card names what they say together of a batch; None where one is missing.
+    """A function that asks the teachers of a student's card what they say together of a batch; None where one is missing.
 
     Raises:
         CheckpointError: what the card says of them is damaged, or other teachers lie there.
     """
-    assert student.path is not None
-    facts, home = _facts_of_teachers(student), run_of(student) or student.path.parent
-    folders = [home / one["path"] for one in facts]
-    if not folders or not all(folder.is_dir() for folder in folders):
+    teachers = _named_teachers(student)
+    if not teachers or not all(folder.is_dir() for folder, _, _ in teachers):
         ui.say("there is no teacher to ask: KL and agreement are left out")
         return None
-    models = []
-    for one, folder in zip(facts, folders, strict=True):
-        if deployable.read_card(folder)["sha256"] != one.get("sha256"):
+    models, shares = [], torch.tensor([share for _, _, share in teachers])
+    for folder, digest, _ in teachers:
+        if deployable.read_card(folder)["sha256"] != digest:
             raise CheckpointError(f"{folder} holds another teacher than this student's")
         models.append(Deployable.read(folder, trust, student.spec).network.to(device))
-    shares = torch.tensor([float(one.get("weight", 1.0)) for one in facts])
 
     def ask(batch: Batch) -> Signal:
         answers = []
@@ -139,21 +136,20 @@ def teachers_of(student: Deployable, task: Task, trust: Sequence[str], device: t
     return ask
 
 
-def _facts_of_teachers(student: Deployable) -> list[dict[str, Any]]:
-    """What the card says of each teacher; nothing where it names none.
+def _named_teachers(student: Deployable) -> list[tuple[Path, Any, float]]:
+    """The folder of each teacher that the card names, the SHA-256 of its weights, and its share in what they say.
 
     Raises:
-        CheckpointError: it is damaged.
+        CheckpointError: the card is damaged.
     """
+    assert student.path is not None
+    home = run_of(student) or student.path.parent
     first, others = student.card.get("teacher"), student.card.get("teachers") or {}
-    if first is None:
-        return []
-    facts = [first, *(others.values() if isinstance(others, Mapping) else [None])]
-    for one in facts:
-        whole = isinstance(one, Mapping) and isinstance(one.get("path"), str)
-        if not whole or not (len(facts) == 1 or isinstance(one.get("weight"), int | float)):
-            raise CheckpointError(f"{student.path}: its card is damaged where it names the teacher")
-    return facts
+    try:
+        facts = [] if first is None else [first, *others.values()]
+        return [(home / one["path"], one.get("sha256"), float(one["weight"] if others else 1.0)) for one in facts]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{student.path}: its card is damaged where it names the teacher") from error
 
 
 class Predictions:
