@@ -28,9 +28,9 @@ CLOSING = 3  # seconds that a tracker which has failed has to put things in orde
 
 
 def main() -> NoReturn:
-    """Work until the run is over, or gone."""
+    """Work until the run is over, or its process is gone."""
     for number in stopping.SIGNALS:
-        signal.signal(number, signal.SIG_IGN)  # when to end is the run's to say
+        signal.signal(number, signal.SIG_IGN)  # the run says when to end
     orders, voice = os.fdopen(os.dup(0), "rb", buffering=0), os.fdopen(os.dup(2), "w", 1, "utf-8")
     job = json.loads(orders.readline())
     name, folder = job["name"], Path(job["folder"])
@@ -73,7 +73,7 @@ def main() -> NoReturn:
 
 
 def _listen(orders: BinaryIO, ends: queue.SimpleQueue[str]) -> None:
-    """Pass on how the run ended; when the run is gone, be gone soon after, whatever the tracker is at."""
+    """Pass on how the run ended. When the run's process is gone, end this one soon after, whatever the tracker does."""
     ends.put(orders.readline().decode().strip() or "failed")
     orders.read()
     time.sleep(PATIENCE)

@@ -1,6 +1,6 @@
-"""The run's side of its trackers: each is started in a process that follows the run's folder, told of the end, and ended.
+"""The run's side of its trackers: starts a process for each, which follows the run's folder, and ends it with the run.
 
-Nothing is handed over in between, and nothing waits for a tracker but the way out. No failure of one gets out.
+Nothing is handed over in between. Only the run's end waits for trackers, and no failure of one reaches the run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Self
 from distill_cli.base import ui
 from distill_cli.trackers import PATIENCE, check
 
-PATIENCE_STOPPED = 5.0  # seconds when the run was asked to stop: whoever asked may not wait long either
+PATIENCE_STOPPED = 5.0  # seconds when the run was asked to stop: the user waits for it
 PATIENCE_LATER = 600.0  # seconds to send what was not sent while the run ran
 TOLD = (3, -signal.SIGALRM)  # exit codes of a tracker's process that has failed and said why
 
@@ -39,8 +39,8 @@ def stamp(folder: Path) -> list[int] | None:
 
 
 class Following:
-    """Trackers that follow the run in `folder` from the making of this; as a context it tells them on the way out how the run
-    ended, waits for them, and leaves no process.
+    """Starts trackers that follow the run in `folder`. As a context it tells them on the way out how the run ended, waits
+    for them, and leaves no process.
 
     Attributes:
         status: how the run ended, as they are told: finished, interrupted or failed.

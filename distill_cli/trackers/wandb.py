@@ -10,18 +10,15 @@ from typing import Any, ClassVar, Literal
 
 from distill_cli.trackers import About, Logger, numbers
 
+Mode = Literal["online", "offline", "disabled"]
+
 
 class WandB(Logger):
     """Metrics by optimizer step, the configuration, the final numbers as the summary, the report as an artifact."""
 
     package: ClassVar[str] = "wandb"
 
-    def __init__(
-        self,
-        project: str = "distill",
-        entity: str | None = None,
-        mode: Literal["online", "offline", "disabled"] | None = None,
-    ) -> None:
+    def __init__(self, project: str = "distill", entity: str | None = None, mode: Mode | None = None) -> None:
         self.project, self.entity, self.mode = project, entity, mode
         self.target = f"{entity}/{project} {mode or os.environ.get('WANDB_MODE', 'online')}"
 

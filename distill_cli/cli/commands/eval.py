@@ -80,7 +80,7 @@ def run(settings: Eval) -> dict[str, float]:
 
 
 def run_of(student: Deployable) -> Path | None:
-    """The folder of the run that a student lies in, if it lies in one: itself, or below it as its checkpoints do."""
+    """The folder of the run that a student belongs to: the one it lies in or, for a checkpoint, the one above; else None."""
     assert student.path is not None
     weights = student.path.suffix == ".safetensors"
     folder = student.path.parent if weights else student.path.parent.parent
@@ -171,7 +171,7 @@ class Predictions:
 
 
 def write_metrics(student: Deployable, facts: Mapping[str, Any]) -> Path:
-    """RUN/eval/<dataset>-<split>.json, or beside a lone checkpoint; a checkpoint's own name tells it from the student's."""
+    """Write RUN/eval/<dataset>-<split>.json, or the same name beside a lone checkpoint; a .pt file adds its own name."""
     path, run = student.path, run_of(student)
     assert path is not None
     suffix = "" if path.suffix == ".safetensors" else f"-{path.stem}"

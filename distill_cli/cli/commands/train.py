@@ -23,10 +23,10 @@ from distill_cli.sweep import jobs
 def run(settings: Train) -> float:
     """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`.
 
-    torch is imported only once the folder is known to be ours to work in: who is refused is told at once.
+    torch is imported only after the folder was taken: a user who cannot have it is told at once.
 
     Raises:
-        DistillError: as the parts say; the run folder's status.json then tells what went wrong.
+        DistillError: the run failed; its status.json tells why.
     """
     try:
         with Run(settings, settings.folder, named=settings.run_dir is not None) as folder, translated():
