@@ -3,39 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from distill_cli.report.drawing import COLOURS, PATTERNS, Line, Picture, drawn
+from distill_cli.report.significance import Difference
 
 MARKERS = {"teacher": "s", "student": "o", "labels": "^"}
 STEPS = [1, 2, 5, 10]  # between the ticks of an axis
 NARROW, WIDE = 320, 440  # the widths of pictures three and two in a row
+RANKED, FIRST = 12, 5  # up to so many points all have their rank beside them; of more, the first few have
 
 Stage = tuple[str, float, float]  # its name, and the epochs at which it begins and ends
-
-
-class Interval(NamedTuple):
-    """A difference in accuracy, the ends of its interval, and whether that shows a difference: a filled point."""
-
-    label: str
-    mean: float
-    low: float
-    high: float
-    shown: bool
 
 
 def short(text: str, limit: int) -> str:
     """Return the text, cut to `limit` letters."""
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
-
-
-def logarithmic(lines: Sequence[Line], percent: bool = False) -> bool:
-    """Return whether values, unless in percent, are so far apart that only a logarithmic axis shows them all."""
-    values = [value for line in lines for value in line.y]
-    return not percent and bool(values) and min(values) > 0 and max(values) > 30 * min(values)
 
 
 def curves(
@@ -48,17 +34,19 @@ def curves(
     mark: tuple[float, float, str] | None = None,
     limits: tuple[float | None, float | None] = (None, None),
 ) -> Picture:
-    """Return lines over epochs with the stages as bands behind them, on a logarithmic axis where they need one.
+    """Return lines over epochs with the stages as bands behind them, on a logarithmic axis where values lie far apart.
 
     Args:
-        percent: the y axis is in percent, and never logarithmic. limits: its ends.
-        mark: a point of the student's, and what is said of it.
+        percent: the y axis is in percent; it is linear then, and where it has `limits`.
+        mark: a point of the student's, and its text.
     """
+    values = [value for line in lines for value in line.y]
+    logarithmic = not percent and limits == (None, None) and max(values) > 30 * min(values) > 0
 
     def draw(axes: Axes) -> None:
         for line in lines:
             axes.plot(line.x, line.y, marker="o" if len(line.x) == 1 else "", markersize=4, **line.style)
-        if limits == (None, None) and logarithmic(lines, percent):
+        if logarithmic:
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(lambda *_: "")
         axes.yaxis.set_major_formatter(PercentFormatter(1) if percent else "{x:.4g}")
@@ -71,6 +59,7 @@ def curves(
         if mark:
             _mark(axes, *mark)
 
+    finding += " The scale is logarithmic." if logarithmic else ""
     return drawn(draw, title, finding, (width, 0.54 * width), top=16, lines=[line for line in lines if line.label])
 
 
@@ -121,19 +110,19 @@ def reliability(title: str, finding: str, bins: Mapping[str, Sequence[tuple[floa
     return drawn(draw, title, finding, (WIDE, 380), left=60, lines=lines)
 
 
-def intervals(title: str, finding: str, rows: Sequence[Interval], width: float = WIDE) -> Picture:
-    """Return differences in accuracy with their intervals against the line of no difference."""
+def intervals(title: str, finding: str, rows: Sequence[tuple[str, Difference]], width: float = WIDE) -> Picture:
+    """Return differences, each under its label, against the line of no difference; a filled point is one that is shown."""
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
-        for place, row in enumerate(rows):
-            filled = COLOURS["student" if row.shown else "paper"]
-            axes.plot([row.low, row.high], [place, place], color=COLOURS["student"], linewidth=2)
-            axes.plot(row.mean, place, "o", color=COLOURS["student"], markerfacecolor=filled, markersize=7)
-            if row.label:  # over the line at zero, not through it
+        for place, (label, d) in enumerate(rows):
+            filled = COLOURS["student" if d.shown else "paper"]
+            axes.plot([d.low, d.high], [place, place], color=COLOURS["student"], linewidth=2)
+            axes.plot(d.mean, place, "o", color=COLOURS["student"], markerfacecolor=filled, markersize=7)
+            if label:  # over the line at zero, not through it
                 under = {"facecolor": COLOURS["paper"], "edgecolor": "none", "pad": 1}
                 where = ("axes fraction", "data")
-                _write(axes, short(row.label, 60), (0, place), (0, 9), fontsize=11, xycoords=where, bbox=under)
+                _write(axes, short(label, 60), (0, place), (0, 9), fontsize=11, xycoords=where, bbox=under)
         axes.set_ylim(len(rows) - 0.6, -0.8)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
@@ -141,19 +130,19 @@ def intervals(title: str, finding: str, rows: Sequence[Interval], width: float =
         axes.set_xlabel("points of accuracy")
         axes.spines["left"].set_visible(False)
 
-    height = 44 + (38 if any(row.label for row in rows) else 18) * len(rows)
+    height = 44 + (38 if any(label for label, _ in rows) else 18) * len(rows)
     return drawn(draw, title, finding, (width, height), left=12)
 
 
 def points(
     title: str,
     finding: str,
-    places: Sequence[tuple[float, float, str]],
+    places: Sequence[tuple[float, float]],
     label: str,
     levels: Sequence[Line],
     sizes: bool = False,
 ) -> Picture:
-    """Return test accuracy (y) against something else (`label`): the first place filled, each with its text beside it.
+    """Return test accuracy (y) against something else (`label`): the first place filled, ranks beside the places.
 
     Args:
         levels: horizontal lines. sizes: x are counts of parameters, on a logarithmic axis.
@@ -162,12 +151,13 @@ def points(
     def draw(axes: Axes) -> None:
         for line in levels:
             axes.axhline(line.y[0], linewidth=1.4, **line.style)
-        for number, (x, y, text) in enumerate(places):
+        for number, (x, y) in enumerate(places):
             look: dict[str, Any] = {"markerfacecolor": COLOURS["paper" if number else "student"], "markersize": 6}
             axes.plot(x, y, "o", color=COLOURS["student"], zorder=3 - (number > 0), **look)
-            _write(axes, text, (x, y), (6, 3))
+            if len(places) <= RANKED or number < FIRST:
+                _write(axes, str(number + 1), (x, y), (6, 3))
         if sizes:
-            counts = sorted({x for x, _, _ in places})
+            counts = sorted({x for x, _ in places})
             axes.set_xscale("log")
             axes.set_xticks(counts[:: -(-len(counts) // 6)], minor=False)
             axes.set_xticks([], minor=True)

@@ -7,7 +7,7 @@ import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.table import Table
@@ -103,7 +103,7 @@ def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
 def _stat(records: Sequence[Record], split: str, who: str, metric: str) -> Stat | None:
     parts = [record.summary[split].get(who, {}) for record in records]
     values = [part[metric] for part in parts if metric in part]
-    return Stat.of(values) if values else None
+    return Stat(fmean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
 
 def _notes(runs: list[int], seeds: int, paired: int) -> list[str]:

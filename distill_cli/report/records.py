@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
@@ -17,9 +17,7 @@ from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.runs import identity
 
-EVALUATION = "evaluation.json"
 MOST = 300  # epochs that are read; of more, every second, third, ...
-SPEED = "samples_per_second"
 
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
@@ -32,10 +30,10 @@ NEEDED = (
 
 @dataclass(frozen=True)
 class Record:
-    """A finished run: its folder, resolved configuration, settings as typed, seed, and summary.json.
+    """A finished run, from run.json and summary.json.
 
-    `names` says what the "dataset", the "teacher" and the student ("model") are called, and what was chosen of the other
-    groups as far as that is known. `started` is in seconds since the epoch.
+    `overrides` are settings as typed. `names` has the names of the "dataset", the "teacher" and the student ("model"), and
+    what was chosen of the other groups as far as that is known. `started` is in seconds since 1970.
     """
 
     folder: Path
@@ -48,32 +46,22 @@ class Record:
 
     @property
     def unit(self) -> str:
-        """What speed counts."""
+        """What speed counts, as in images."""
         return str(self.summary.get("unit", "images"))
 
 
-class Unfinished(NamedTuple):
-    """A run without final numbers: its settings as typed, and how it stands, as in running or why it failed."""
-
-    run: str
-    reason: str
-
-
 def finished(paths: Sequence[Path]) -> list[Record]:
-    """Return the finished runs in and below the paths, each once, in the order of their folders.
-
-    A damaged one is warned about and left out, one that is not finished is left out: see `unfinished`.
+    """Return the finished runs in and below the paths, each once, in the order of their folders; warn of damaged ones.
 
     Raises:
         CheckpointError: a path is no folder, or there is no finished run.
     """
     records = []
-    for folder in _folders(paths):
-        if (folder / identity.SUMMARY).exists():
-            try:
-                records.append(read(folder))
-            except CheckpointError as error:
-                ui.warn(f"{error.message}; this run is left out")
+    for folder in _folders(paths, done=True):
+        try:
+            records.append(read(folder))
+        except CheckpointError as error:
+            ui.warn(f"{error.message}; this run is left out")
     if not records:
         number = len(unfinished(paths))
         there = f" ({number} not finished)" if number else ""
@@ -85,26 +73,23 @@ def finished(paths: Sequence[Path]) -> list[Record]:
     return records
 
 
-def unfinished(paths: Sequence[Path]) -> list[Unfinished]:
-    """Return the runs in and below the paths that have no final numbers, each once.
+def unfinished(paths: Sequence[Path]) -> list[tuple[str, str]]:
+    """Return the runs in and below the paths that have no final numbers: the settings as typed, and how each stands, as
+    in running or why it failed.
 
     Raises:
         CheckpointError: a path is no folder.
     """
     runs = []
-    for folder in _folders(paths):
-        if not (folder / identity.SUMMARY).exists():
-            status, overrides = (
-                _quietly(folder / identity.STATUS),
-                _quietly(folder / identity.FILE).get("overrides", []),
-            )
-            reason = status.get("reason") or status.get("status", "unknown")
-            runs.append(Unfinished(" ".join(overrides) or str(folder), reason))
+    for folder in _folders(paths, done=False):
+        status = _quietly(folder / identity.STATUS)
+        settings = " ".join(_quietly(folder / identity.FILE).get("overrides", []))
+        runs.append((settings or str(folder), status.get("reason") or status.get("status", "unknown")))
     return runs
 
 
 def read(folder: Path) -> Record:
-    """Return what the finished run in `folder` says.
+    """Return the finished run in `folder`.
 
     Raises:
         CheckpointError: it is missing, not finished or damaged.
@@ -121,16 +106,6 @@ def read(folder: Path) -> Record:
     names = _names(folder, about["config"], typed(about["overrides"]))
     started = _quietly(folder / identity.STATUS).get("started", 0.0)
     return Record(folder, about["config"], about["overrides"], summary["seed"], summary, names, started)
-
-
-def evaluation(folder: Path) -> dict[str, Any] | None:
-    """Return what the run in `folder` says of its answers and costs, None where an older run kept nothing.
-
-    Raises:
-        CheckpointError: that is damaged.
-    """
-    path = folder / EVALUATION
-    return files.read_json(path) if path.exists() else None
 
 
 def epochs(folder: Path) -> list[dict[str, Any]]:
@@ -152,14 +127,7 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
 
 def speed(measured: Mapping[str, Any]) -> float:
     """Return the samples a second of an epoch's row or of a model's cost, which older files call images_per_second."""
-    rate: float = measured[SPEED if SPEED in measured else "images_per_second"]
-    return rate
-
-
-def command(about: Mapping[str, Any]) -> str:
-    """Return the line that starts the run again, from what run.json holds."""
-    recipe = [] if about["name"] == "train" else ["-cn", about["name"]]
-    return shlex.join(["distill", "train", *recipe, *about["overrides"]])
+    return float(measured.get("samples_per_second", measured.get("images_per_second")))
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str]:
@@ -167,8 +135,8 @@ def typed(overrides: Sequence[str]) -> dict[str, str]:
     return {key: value for key, _, value in (text.lstrip("+").partition("=") for text in overrides)}
 
 
-def _folders(paths: Sequence[Path]) -> Iterator[Path]:
-    """Yield every folder in and below the paths that holds a run, once."""
+def _folders(paths: Sequence[Path], done: bool) -> Iterator[Path]:
+    """Yield every folder in and below the paths that holds a run with (`done`) or without final numbers, once."""
     seen = set()
     for path in paths:
         if not path.is_dir():
@@ -179,7 +147,7 @@ def _folders(paths: Sequence[Path]) -> Iterator[Path]:
             parts = {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
             inner[:] = sorted(name for name in inner if name[0] != "." and name not in parts)
             folder = Path(place)
-            if identity.FILE in names and folder.resolve() not in seen:
+            if identity.FILE in names and (identity.SUMMARY in names) == done and folder.resolve() not in seen:
                 seen.add(folder.resolve())
                 yield folder
 
@@ -196,7 +164,7 @@ def _check(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, str]:
-    """Return the names from the cards of student and teacher; where one is gone, from what was chosen, or its class."""
+    """Return the names from the cards of student and teacher; where a card is gone, what was chosen, or the class."""
     chosen = _choices(folder)
 
     def guess(group: str) -> str:
@@ -226,7 +194,7 @@ def _choices(folder: Path) -> dict[str, str]:
 
 
 def _quietly(path: Path) -> dict[str, Any]:
-    """Return what a file of ours says, nothing where it is gone or damaged."""
+    """Return what a JSON file of ours holds, nothing where it is gone or damaged."""
     try:
         return files.read_json(path)
     except (CheckpointError, OSError):

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Mapping, Set
 from typing import Any
 
 import yaml
 
-from distill_cli.report import answers, charts, records, training, words
+from distill_cli.base import files
+from distill_cli.report import charts, records, training, words
 from distill_cli.report.drawing import Picture
-from distill_cli.report.records import Record, speed
+from distill_cli.report.records import Record
 from distill_cli.report.render import page
 from distill_cli.report.significance import Difference, over_samples
 from distill_cli.runs import identity
 
-PARTS = {
-    "teacher": "preparing the teacher",
-    "cache": "caching its answers",
-    "train": "distilling",
-    "baseline": "training on labels only",
-    "eval": "measuring",
-}
+CLASSES = 30  # up to so many the confusion matrix is shown
+CONFUSIONS = 20
 
 
 def run_page(record: Record) -> str:
@@ -29,33 +27,31 @@ def run_page(record: Record) -> str:
     Raises:
         CheckpointError: a file of the run is damaged.
     """
-    summary, evaluation = record.summary, records.evaluation(record.folder)
-    cost = evaluation["cost"] if evaluation else None
     rows, about = records.epochs(record.folder), identity.read(record.folder)
-    terms, metrics = training.names(row["loss"] for row in rows), list(rows[-1]["val"])
-    losses = [f"loss {term}" for term in terms]
-    difference = over_samples(summary.get("difference"))
+    kept = record.folder / "evaluation.json"
+    evaluation = files.read_json(kept) if kept.exists() else None  # older runs have none
+    difference = over_samples(record.summary.get("difference"))
+    terms, metrics = training.terms(rows), list(rows[-1]["val"])
+    head = ["epoch", "stage", "T", "α", "learning rate", *(f"loss {term}" for term in terms)]
+    recipe = [] if about["name"] == "train" else ["-cn", about["name"]]
     return page(
         "run.html",
         record=record,
-        summary=summary,
-        schedule=schedule(record.config),
+        summary=record.summary,
+        schedule=_schedule(record.config),
         difference=difference,
         interval=verdict(difference),
-        ratios=_ratios(record, cost),
         rows=rows,
         terms=terms,
         metrics=metrics,
-        head=["epoch", "stage", "T", "α", "learning rate", *losses, *(f"val {m}" for m in metrics), f"{record.unit}/s"],
+        head=[*head, *(f"val {metric}" for metric in metrics), f"{record.unit}/s"],
         learned=training.learned(record, rows),
         taught=training.taught(record, rows),
-        answers=answers.content(evaluation, summary) if evaluation else None,
-        evaluation_file=records.EVALUATION,
-        cost=cost,
-        seconds={PARTS.get(part, part): spent for part, spent in summary["seconds"].items()},
+        evaluation=evaluation,
+        answers=_answers(evaluation, record.summary["test"]) if evaluation else None,
         about=about,
-        command=records.command(about),
-        settings=_lines(about["config"], "", set(records.typed(about["overrides"]))),
+        command=shlex.join(["distill", "train", *recipe, *about["overrides"]]),
+        settings=_lines(about["config"], "", records.typed(about["overrides"]).keys()),
     )
 
 
@@ -64,15 +60,14 @@ def verdict(difference: Difference | None) -> Picture | None:
     if difference is None:
         return None
     finding = f"{words.verdict(difference)} {words.interval(difference)}."
-    row = charts.Interval("", difference.mean, difference.low, difference.high, difference.shown)
-    return charts.intervals("Difference to labels only", finding, [row], charts.NARROW)
+    return charts.intervals("Difference to labels only", finding, [("", difference)], charts.NARROW)
 
 
-def schedule(config: Mapping[str, Any]) -> str:
+def _schedule(config: Mapping[str, Any]) -> str:
     """Return the schedule in a line: imitate 10 epochs at T 3, α 0.7; refine 5 epochs at T 3 → 1, α 0.7 → 0."""
 
     def span(value: Any) -> str:
-        return " → ".join(f"{number:g}" for number in value) if isinstance(value, list) else f"{value:g}"
+        return " → ".join(f"{number:g}" for number in (value if isinstance(value, list) else [value]))
 
     return "; ".join(
         f"{name} {words.count(stage['epochs'], 'epoch')} at T {span(stage['T'])}, α {span(stage['alpha'])}"
@@ -80,17 +75,46 @@ def schedule(config: Mapping[str, Any]) -> str:
     )
 
 
-def _ratios(record: Record, cost: Mapping[str, Any] | None) -> list[tuple[str, str]]:
-    """Return how much smaller and faster the student is: a number and its words each."""
-    ratios = [words.times(record.summary["compression"], "fewer parameters", "more parameters")]
-    if cost:
-        teacher, student, one = cost["teacher"], cost["student"], record.unit.removesuffix("s")
-        latency = teacher["latency_ms"]["p50"] / student["latency_ms"]["p50"]
-        ratios.append(words.times(latency, f"faster on one {one}", f"slower on one {one}"))
-        if teacher["batch"] == student["batch"]:
-            rate = speed(student) / speed(teacher)
-            ratios.append(words.times(rate, f"more {record.unit}/s", f"fewer {record.unit}/s"))
-    return ratios
+def _answers(evaluation: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the template of a run's page shows of its answers, beside the evaluation itself."""
+    classes, per = evaluation["classes"], evaluation["per_class"]
+    worst = sorted(range(len(classes)), key=lambda number: (not per["support"][number], per["f1"][number]))
+    bins = {role: _bins(evaluation["reliability"][role]) for role in ("teacher", "student")}
+    errors = {role: test[role]["ece"] for role in bins}
+    finding = f"Expected calibration error on test: teacher {errors['teacher']:.2%}, student {errors['student']:.2%}."
+    picture = charts.reliability("Accuracy at each confidence", finding, bins)
+    return {**_confusion(evaluation), "worst": worst, "bins": bins, "reliability": picture}
+
+
+def _confusion(evaluation: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the confusion matrix and its finding.
+
+    matrix: by true class and answer how many, the depth of the cell's colour from 0 to 1, and whose colour; empty with
+    too many classes. confusions: class, what it is taken for, how often, and of how many.
+    """
+    classes, counts = evaluation["classes"], evaluation["confusion"]
+    totals: Counter[int] = Counter()
+    for true, _, count in counts:
+        totals[true] += count
+    errors = sorted((cell for cell in counts if cell[0] != cell[1]), key=lambda cell: -cell[2])
+    right = sum(count for true, answer, count in counts if true == answer)
+    finding = f"{right:,} of {totals.total():,} test samples are classified right."
+    confusions = [(classes[true], classes[answer], count, totals[true]) for true, answer, count in errors[:CONFUSIONS]]
+    if confusions:
+        name, answer, count, total = confusions[0]
+        finding += f" Most often {name} is taken for {answer}: {count:,} of {total:,}."
+    matrix = {}
+    for true, answer, count in counts if len(classes) <= CLASSES else ():
+        if true == answer:
+            matrix[true, answer] = (count, 0.14 * count / totals[true], "ink")
+        else:
+            matrix[true, answer] = (count, 0.15 + 0.75 * count / errors[0][2], "student")
+    return {"confusions": confusions, "finding": finding, "matrix": matrix}
+
+
+def _bins(bins: Mapping[str, Any]) -> list[tuple[float, float, int]]:
+    """Return confidence, accuracy and number of samples of the bins that hold samples."""
+    return [row for row in zip(bins["confidence"], bins["accuracy"], bins["count"], strict=True) if row[2]]
 
 
 def _lines(node: Mapping[str, Any], path: str, marked: Set[str]) -> Iterator[tuple[str, bool]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 SIGNIFICANT = 0.05
@@ -18,11 +18,6 @@ class Stat:
     mean: float
     spread: float | None
     n: int
-
-    @classmethod
-    def of(cls, values: Sequence[float]) -> Stat:
-        """Return the mean and spread of at least one value."""
-        return cls(fmean(values), stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclass(frozen=True)

@@ -5,16 +5,22 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
+from typing import Any
 from urllib.parse import quote
 
-from distill_cli.report import charts, landscape
+from distill_cli.report import charts
+from distill_cli.report.drawing import Line, Picture
 from distill_cli.report.leaderboard import Entry, remarks
 from distill_cli.report.records import Record
 from distill_cli.report.render import page
 from distill_cli.report.run_page import verdict
+from distill_cli.report.settings import text
 
-OPEN = 20  # rows of the leaderboard that are not folded
+Axes = dict[str, list[Any]]  # the settings that vary, and their values
+Effect = tuple[str, list[tuple[str, float, float]], Picture]  # a setting; value, mean accuracy and spread; the picture
+
+COLUMNS = 20  # values of T up to which the map of T and alpha can be read
 DRAWN = 30  # intervals in one picture
 TALLY = {"helps": "helps in", "hurts": "hurts in", "no difference shown": "shows no difference in"}
 
@@ -27,38 +33,29 @@ def sweep_page(entries: Sequence[Entry], home: Path, failures: Sequence[tuple[st
         failures: the runs without final numbers, and how each stands.
     """
     best, records = entries[0], [record for entry in entries for record in entry.records]
-
-    def named(key: str, many: str) -> str:
-        names = {record.names[key] for record in records}
-        return names.pop() if len(names) == 1 else f"{len(names)} {many}"
-
     compared = [(rank, entry, entry.difference) for rank, entry in enumerate(entries, 1) if entry.difference]
-    rows = [charts.Interval(f"{rank}  {entry.label}", d.mean, d.low, d.high, d.shown) for rank, entry, d in compared]
-    tally = _tally(entries)
+    rows = [(f"{rank}  {entry.label}", difference) for rank, entry, difference in compared[:DRAWN]]
+    tally, title = _tally(entries), "Test accuracy against labels only, by setting"
+    axes = _axes(entries)
+    tradeoffs = [_fidelity(entries)] if len(entries) > 1 and all(entry.kl for entry in entries) else []
+    tradeoffs += [_size(entries)] if len({entry.params for entry in entries}) > 1 else []
     return page(
         "sweep.html",
-        teacher=named("teacher", "teachers"),
-        student=named("model", "students"),
-        data=named("dataset", "data sets"),
         entries=entries,
         best=best,
-        teacher_accuracy=fmean(record.summary["test"]["teacher"]["accuracy"] for record in best.records),
-        teacher_size=best.records[0].summary["params"]["teacher"],
-        num_runs=len(records),
-        num_seeds=len({record.seed for record in records}),
+        records=records,
         failures=failures,
+        teacher_accuracy=fmean(record.summary["test"]["teacher"]["accuracy"] for record in best.records),
         interval=verdict(best.difference),
         tally=tally,
-        open=OPEN,
-        noted=len({entry.note for entry in entries}) > 1,  # what holds for all is among the remarks
         links={record.folder: _link(record, home) for record in records},
         remarks=remarks(entries),
         compared=compared,
         num_drawn=DRAWN,
-        against=charts.intervals("Test accuracy against labels only, by setting", tally, rows[:DRAWN])
-        if rows[1:]
-        else None,
-        **landscape.content(entries),
+        against=charts.intervals(title, tally, rows) if len(rows) > 1 else None,
+        grid=_grid(entries, axes),
+        effects=[_effect(entries, name, axes) for name in axes],
+        tradeoffs=tradeoffs,
     )
 
 
@@ -75,3 +72,90 @@ def _link(record: Record, home: Path) -> str | None:
     """Return the address of a run's report, if it has one."""
     report = record.folder / "report.html"
     return quote(os.path.relpath(report, home)) if report.exists() else None
+
+
+def _axes(entries: Sequence[Entry]) -> Axes:
+    """Return the settings that vary and their values, numbers by size and the rest by name."""
+    axes: dict[str, dict[str, Any]] = {}
+    for entry in entries:
+        for name, value in entry.settings.items():
+            axes.setdefault(name, {})[text(value)] = value
+    return {name: sorted(values.values(), key=_order) for name, values in axes.items() if len(values) > 1}
+
+
+def _order(value: Any) -> tuple[bool, float, str]:
+    try:
+        return False, float(value), ""
+    except (TypeError, ValueError):
+        return True, 0.0, text(value)
+
+
+def _averaged(axes: Axes, *shown: str) -> str:
+    """Return what else varies, in words."""
+    others = [name for name in axes if name not in shown]
+    return f", averaged over {', '.join(others)}" if others else ""
+
+
+def _grid(entries: Sequence[Entry], axes: Axes) -> dict[str, Any] | None:
+    """Return the map of mean validation accuracy by alpha (rows) and T (columns), where both vary and most combinations
+    were tried.
+    """
+    means: dict[tuple[int, int], float] = {}
+    for row, alpha in enumerate(axes.get("alpha", [])):
+        for column, T in enumerate(axes.get("T", [])):
+            tried = [e.val.mean for e in entries if (e.settings["T"], e.settings["alpha"]) == (T, alpha)]
+            if tried:
+                means[row, column] = fmean(tried)
+    if not means or 2 * len(means) < len(axes["T"]) * len(axes["alpha"]) or len(axes["T"]) > COLUMNS:
+        return None
+    low, high = min(means.values()), max(means.values())
+    scale = 0.8 / (high - low or 1)
+    cells = {place: (f"{100 * mean:.2f}", 0.1 + scale * (mean - low), "student") for place, mean in means.items()}
+    rows, columns = ([text(value) for value in axes[name]] for name in ("alpha", "T"))
+    row, column = max(means, key=lambda place: means[place])
+    finding = f"Highest at T = {columns[column]} and α = {rows[row]} with {high:.2%}; lowest {low:.2%}"
+    finding += f"{_averaged(axes, 'T', 'alpha')}."
+    return {"rows": rows, "columns": columns, "cells": cells, "finding": finding}
+
+
+def _effect(entries: Sequence[Entry], name: str, axes: Axes) -> Effect:
+    """Return mean validation accuracy and its spread at each value of one setting, all others averaged."""
+    values = []
+    for value in axes[name]:
+        stats = [entry.val for entry in entries if entry.settings[name] == value]
+        # among the settings that have the value; where only one has it, among its seeds
+        spread = stdev(stat.mean for stat in stats) if len(stats) > 1 else stats[0].spread or 0.0
+        values.append((text(value) or "default", fmean(stat.mean for stat in stats), spread))
+    best, worst = (choose(values, key=lambda item: item[1]) for choose in (max, min))
+    finding = f"Highest at {best[0]} with {best[1]:.2%}, lowest at {worst[0]} with {worst[1]:.2%}"
+    title = f"Validation accuracy by {name}"
+    return name, values, charts.effect(title, f"{finding}{_averaged(axes, name)}.", values)
+
+
+def _levels(entries: Sequence[Entry]) -> list[Line]:
+    """Return teacher and labels-only student, each where all the settings share it."""
+    teachers = {r.summary["test"]["teacher"]["accuracy"] for entry in entries for r in entry.records}
+    baselines = {entry.baseline.mean for entry in entries if entry.baseline}
+    roles = (("teacher", "teacher", teachers), ("labels", "labels only", baselines))
+    return [Line(colour, label, [0], list(levels)) for colour, label, levels in roles if len(levels) == 1]
+
+
+def _fidelity(entries: Sequence[Entry]) -> Picture:
+    places = [(entry.kl.mean, entry.test.mean) for entry in entries if entry.kl]
+    nearest = min(range(len(places)), key=lambda number: places[number][0])
+    finding = (
+        f"Nearest to its teacher is the setting of rank {nearest + 1}, with a KL of {places[nearest][0]:.3f} and a test "
+        f"accuracy of {places[nearest][1]:.2%}; the first has {places[0][0]:.3f} and {places[0][1]:.2%}."
+    )
+    title = "Accuracy against distance from the teacher"
+    return charts.points(title, finding, places, "KL(teacher ‖ student) on test", _levels(entries))
+
+
+def _size(entries: Sequence[Entry]) -> Picture:
+    places = [(entry.params, entry.test.mean) for entry in entries]
+    small, large = min(places), max(places)
+    finding = (
+        f"From {small[0]:,} parameters with a test accuracy of {small[1]:.2%} to {large[0]:,} with {large[1]:.2%}; "
+        f"the first has {places[0][0]:,} and {places[0][1]:.2%}."
+    )
+    return charts.points("Accuracy against size", finding, places, "parameters", _levels(entries), sizes=True)

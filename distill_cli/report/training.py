@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from distill_cli.report.charts import NARROW, WIDE, Stage, curves, logarithmic
+from distill_cli.report.charts import NARROW, WIDE, Stage, curves
 from distill_cli.report.drawing import Line, Picture
 from distill_cli.report.records import Record
 
@@ -27,18 +27,19 @@ def learned(record: Record, rows: Sequence[Row]) -> list[Picture]:
 
 def taught(record: Record, rows: Sequence[Row]) -> list[Picture]:
     """Return how the student was taught: T, alpha and the learning rate."""
-    rate = _line("ink", "", rows, "lr")
-    finding = f"From {rate.y[0]:.3g} in the first epoch to {rate.y[-1]:.3g} in the last."
+    rates = [row["lr"] for row in rows]
+    line = Line("ink", "", [row["epoch"] for row in rows], rates)
+    finding = f"From {rates[0]:.3g} in the first epoch to {rates[-1]:.3g} in the last."
     return [
         _moved(record, rows, "T", "Temperature T"),
         _moved(record, rows, "alpha", "Weight of the teacher α"),
-        curves("Learning rate", finding, [rate], _stages(rows), NARROW, limits=(0, None)),
+        curves("Learning rate", finding, [line], _stages(rows), NARROW, limits=(0, None)),
     ]
 
 
-def names(mappings: Iterable[Row]) -> list[str]:
-    """Return the keys of all mappings, each once, in their order."""
-    return list(dict.fromkeys(name for mapping in mappings for name in mapping))
+def terms(rows: Sequence[Row]) -> list[str]:
+    """Return the terms of the losses of all epochs, each once, in their order."""
+    return list(dict.fromkeys(term for row in rows for term in row["loss"]))
 
 
 def _stages(rows: Sequence[Row]) -> list[Stage]:
@@ -49,17 +50,10 @@ def _stages(rows: Sequence[Row]) -> list[Stage]:
     return stages
 
 
-def _line(colour: str, label: str, rows: Sequence[Row], *keys: str, dash: str = "") -> Line:
-    """Return what the rows say under the keys, one inside the other; an epoch that does not say it has no point."""
-    xs, ys = [], []
-    for row in rows:
-        value: Any = row
-        for key in keys:
-            value = value.get(key, {})
-        if value != {}:
-            xs.append(row["epoch"])
-            ys.append(value)
-    return Line(colour, label, xs, ys, dash)
+def _line(colour: str, label: str, rows: Sequence[Row], part: str, name: str, dash: str = "") -> Line:
+    """Return a number of a row's loss or val, by epoch; an epoch that does not have it has no point."""
+    rows = [row for row in rows if name in row[part]]
+    return Line(colour, label, [row["epoch"] for row in rows], [row[part][name] for row in rows], dash)
 
 
 def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
@@ -75,35 +69,28 @@ def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
         finding += f"; its best is {best:.2%} at epoch {epoch}"
         mark = (epoch, best, f"best {best:.2%}")
     finding += "".join(f"; {line.label} {shown.format(line.y[0])}" for line in lines) + "."
-    lines.append(student)
-    finding += " The scale is logarithmic." if logarithmic(lines, percent) else ""
-    return curves(title, finding, lines, stages, WIDE, percent, mark)
+    return curves(title, finding, [*lines, student], stages, WIDE, percent, mark)
 
 
 def _losses(rows: Sequence[Row]) -> Picture:
     """Return the total, what comes from the labels, and each term that comes from the teacher."""
-    terms = [name for name in names(row["loss"] for row in rows) if name not in ("total", "ce")]
     lines = [_line("ink", "total", rows, "loss", "total"), _line("labels", "ce (labels)", rows, "loss", "ce")]
-    lines += [
-        _line("teacher", f"{term} (teacher)", rows, "loss", term, dash=DASHES[number % 3])
-        for number, term in enumerate(terms)
-    ]
+    for number, term in enumerate(term for term in terms(rows) if term not in ("total", "ce")):
+        lines.append(_line("teacher", f"{term} (teacher)", rows, "loss", term, DASHES[number % 3]))
     lines = [line for line in lines if line.y]
     moved = "; ".join(f"{line.label} from {line.y[0]:.3g} to {line.y[-1]:.3g}" for line in lines)
-    scale = ", on a logarithmic scale" if logarithmic(lines) else ""
-    return curves("Training loss", f"Mean training loss of an epoch{scale}: {moved}.", lines, _stages(rows), WIDE)
+    return curves("Training loss", f"Mean training loss of an epoch: {moved}.", lines, _stages(rows), WIDE)
 
 
 def _moved(record: Record, rows: Sequence[Row], name: str, title: str) -> Picture:
     """Return T or alpha, from where a stage starts to what its epochs' last steps had."""
     lines, moves, stages = [], [], _stages(rows)
     for stage, first, _ in stages:
+        epochs = [row for row in rows if row["stage"] == stage]
         start = record.config["schedule"][stage][name]
-        line = _line(
-            "ink" if name == "T" else "teacher", "", [r for r in rows if r["stage"] == stage], name, dash="solid"
-        )
-        line = line._replace(x=[first, *line.x], y=[start[0] if isinstance(start, list) else start, *line.y])
-        moves.append(f"{stage} {line.y[0]:g}" + (f" to {line.y[-1]:g}" if line.y[0] != line.y[-1] else ""))
-        lines.append(line)
+        values = [start[0] if isinstance(start, list) else start, *(row[name] for row in epochs)]
+        moves.append(f"{stage} {values[0]:g}" + (f" to {values[-1]:g}" if values[0] != values[-1] else ""))
+        colour = "ink" if name == "T" else "teacher"
+        lines.append(Line(colour, "", [first, *(row["epoch"] for row in epochs)], values, "solid"))
     limits = (0, None) if name == "T" else (-0.05, 1.05)
     return curves(title, f"{', '.join(moves)}.", lines, stages, NARROW, limits=limits)
