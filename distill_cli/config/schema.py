@@ -23,9 +23,12 @@ DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "agreement": "maximize",
               "kl": "minimize"}  # fmt: skip
 
 
-def direction(metric: str) -> str:
+JUDGED = "val.accuracy"  # what a search looks for where `optimize` does not say
+
+
+def direction(metric: str | None) -> str:
     """Where to a search moves a metric, as in val.accuracy: maximize or minimize."""
-    return DIRECTIONS[metric.rpartition(".")[2]]
+    return DIRECTIONS[(metric or JUDGED).rpartition(".")[2]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +184,8 @@ class Train(Settings):
     )
     debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
                       "cross-entropy's", free=True)  # fmt: skip
-    optimize: str = key("val.accuracy", "what a search looks for", choices=tuple(f"val.{name}" for name in DIRECTIONS),
-                        free=True)  # fmt: skip
+    optimize: str | None = key(None, "what chooses the best epoch, and what a search looks for; null: what the task is judged by",
+                               choices=tuple(f"val.{name}" for name in DIRECTIONS))  # fmt: skip
     output_dir: str = key("outputs", "relative to the current directory", filled=True, free=True)
     run_dir: str | None = key(None, "a folder of your own for this run", filled=True, free=True)
     dataset: Dataset = key(None, "what every dataset has; more by its own class", node=Dataset, every_has=True)

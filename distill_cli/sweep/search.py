@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
+from distill_cli.config import schema
 from distill_cli.sweep import plugins
 
 STUDY = "search.sqlite3"
@@ -95,7 +96,9 @@ class Search(Sweeper):
         complete = [trial for trial in ended(study, first) if trial.value is not None]
         if complete:
             found = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
-            ui.show(f"search: {len(complete)} trials, best {self.job.optimize} {study.best_value:.4f}: {found}")
+            ui.show(
+                f"search: {len(complete)} trials, best {self.job.optimize or schema.JUDGED} {study.best_value:.4f}: {found}"
+            )
 
 
 def imported() -> Any:

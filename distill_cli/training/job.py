@@ -24,6 +24,8 @@ from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe, fit_recipe
 from distill_cli.training.schedule import Stage
 
+FIDELITY = ("kl", "agreement")  # metrics that only a teacher gives
+
 
 @dataclass(frozen=True)
 class Job:
@@ -113,7 +115,7 @@ def judged_by(optimize: str | None, task: Task, fidelity: bool = True) -> tuple[
         fidelity: whether there is a teacher to be held against.
     """
     metric = (optimize or "").rpartition(".")[2]
-    if not metric or (metric in ("kl", "agreement") and not fidelity):
+    if not metric or (metric in FIDELITY and not fidelity):
         return task.best
     sign = "-" if DIRECTIONS[metric] == "minimize" else ""
     return tuple(dict.fromkeys([f"{sign}{metric}", *task.best]))

@@ -361,3 +361,27 @@ def test_the_command_works_as_a_module_from_another_directory(tmp_path: Path) ->
     done = distill_process("list", "schedules", cwd=tmp_path)
     assert done.returncode == 0
     assert "two_stage" in done.stdout
+
+
+def test_optimize_chooses_the_best_epoch_of_a_run_and_of_its_baseline(tmp_path: Path) -> None:
+    words = ["schedule=constant", "schedule.train.epochs=4", "optimizer.lr=0.02", "baseline=true", "run_dir=run"]
+    words = [*(word for word in QUICK if not word.startswith(("schedule", "optimizer"))), *words]
+    chosen = {}
+    for metric in (None, "val.ece", "val.kl"):
+        assert distill("train", *words, *([f"optimize={metric}"] if metric else []), f"run_dir={metric}") == 0
+        run = tmp_path / str(metric)
+        summary, epochs = read_json(run / "summary.json"), rows(run)
+        name = "accuracy" if metric is None else metric.removeprefix("val.")
+        values = [row["val"][name] for row in epochs]
+        best = max(values) if metric is None else min(values)
+        assert summary["val"]["student"][name] == pytest.approx(best, rel=1e-9)
+        chosen[metric] = summary["val"]["baseline"]
+    # The baseline has no teacher to follow, so kl leaves it to accuracy; for ece it is another epoch, kept apart.
+    assert (
+        chosen["val.kl"] == pytest.approx(chosen[None], rel=1e-9)
+        or chosen["val.kl"]["accuracy"] == chosen[None]["accuracy"]
+    )
+    assert len(list((tmp_path / "outputs" / "baselines").glob("[!.]*"))) == 2
+    # It changes what comes out, so a run that is gone on with keeps it.
+    (tmp_path / "val.ece" / "summary.json").unlink()
+    assert distill("train", *words, "optimize=val.nll", "run_dir=val.ece") == 4

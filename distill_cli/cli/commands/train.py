@@ -15,7 +15,7 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
 from __future__ import annotations
 
 from distill_cli.base.errors import DistillError, translated
-from distill_cli.config.schema import Train
+from distill_cli.config.schema import JUDGED, Train
 from distill_cli.runs.run import Run
 from distill_cli.sweep import jobs
 
@@ -32,6 +32,6 @@ def run(settings: Train) -> float:
         with Run(settings, settings.folder, named=settings.run_dir is not None) as folder, translated():
             from distill_cli.pipeline import chain
 
-            return jobs.score_of(chain.distill(settings, folder), settings.optimize)
+            return jobs.score_of(chain.distill(settings, folder), settings.optimize or JUDGED)
     except SystemExit as error:
         raise DistillError(f"the code of this run ended Python: sys.exit({error.code})") from error
