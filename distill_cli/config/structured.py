@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from hydra.core.config_store import ConfigStore
 
+from distill_cli.config import schema
 from distill_cli.config.fields import keys
 from distill_cli.config.schema import Open
 
@@ -32,10 +33,16 @@ def structured(shape: type) -> type:
             default = _ours(key.rules["node"])
         given = {"default_factory": default.copy} if isinstance(default, dict | list) else {"default": default}
         fields.append((key.name, kind, dataclasses.field(**given)))
-    return dataclasses.make_dataclass(shape.__name__, fields)
+    made = dataclasses.make_dataclass(shape.__name__, fields, namespace={"__module__": __name__})
+    globals()[shape.__name__] = made  # a launcher of Hydra's pickles it by this name for its other process
+    return made
 
 
 def _ours(shape: type) -> dict[str, Any]:
     """The keys that are ours in an open node, by their defaults."""
     ours = [key for key in keys(shape) if not key.rules.get("passed")]
     return {key.name: _ours(key.rules["node"]) if "node" in key.rules else key.default for key in ours}
+
+
+structured(schema.Train)
+structured(schema.Eval)

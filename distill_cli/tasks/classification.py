@@ -68,14 +68,26 @@ class ClassificationMeter:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+        self._waiting: list[tuple[Rows, Signal | None]] = []
         self._columns: dict[str, list[Tensor]] = defaultdict(list)
 
     def update(self, rows: Rows, signal: Signal | None = None) -> None:
+        """Rows wait until there are enough of them to be worked on together, as long as they are few."""
         for chunk in rows.chunks(max(1, CELLS // self.num_classes)):
-            self._add(rows.part(chunk), None if signal is None else signal.part(chunk))
+            self._waiting.append((rows.part(chunk), None if signal is None else signal.part(chunk)))
+            if sum(len(part) for part, _ in self._waiting) * self.num_classes >= CELLS:
+                self._work()
 
-    def _add(self, rows: Rows, signal: Signal | None) -> None:
-        logits, targets = rows.logits().cpu(), rows.targets.cpu()  # double precision, which not every device has
+    def _work(self) -> None:
+        """Turn the waiting rows into their few numbers."""
+        waiting, self._waiting = self._waiting, []
+        if waiting:
+            logits = torch.cat([rows.logits().cpu() for rows, _ in waiting])  # double precision is not on every device
+            targets = torch.cat([rows.targets.cpu() for rows, _ in waiting])
+            theirs = [signal.logits().cpu() for _, signal in waiting if signal is not None]
+            self._add(logits, targets, torch.cat(theirs) if theirs else None)
+
+    def _add(self, logits: Tensor, targets: Tensor, theirs: Tensor | None) -> None:
         log_p = F.log_softmax(logits.double(), dim=-1)
         confidence, surest = log_p.exp().max(-1)
         decided = logits.argmax(-1)
@@ -86,8 +98,7 @@ class ClassificationMeter:
             "confidence": confidence,
             "right": (surest == targets).double(),
         }
-        if signal is not None:
-            theirs = signal.logits().cpu()
+        if theirs is not None:
             log_q = F.log_softmax(theirs.double(), dim=-1)
             columns["kl"] = F.kl_div(log_p, log_q, reduction="none", log_target=True).sum(-1)
             columns["agreed"] = (decided == theirs.argmax(-1)).double()
@@ -95,11 +106,14 @@ class ClassificationMeter:
             self._columns[name].append(column)
 
     def merge(self, other: Self) -> None:
+        self._work()
+        other._work()
         for name, parts in other._columns.items():
             self._columns[name] += parts
 
     def column(self, name: str) -> Tensor:
         """One number of every row seen, (M,): target, decided, log_p, confidence, right, kl or agreed."""
+        self._work()
         return torch.cat(self._columns[name])
 
     def compute(self) -> dict[str, float]:
@@ -110,7 +124,7 @@ class ClassificationMeter:
             "nll": -self.column("log_p").mean(),
             "ece": calibration_error(self.column("confidence"), self.column("right")),
         }
-        if "kl" in self._columns:
+        if "kl" in self._columns:  # the columns above have worked on all that waited
             metrics |= {"kl": self.column("kl").mean(), "agreement": self.column("agreed").mean()}
         return {name: float(value) for name, value in metrics.items()}
 

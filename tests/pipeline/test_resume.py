@@ -480,10 +480,10 @@ def test_a_run_that_says_too_little_of_itself_is_damaged(
 def test_a_checkpoint_that_lacks_something_is_no_traceback(
     key: str, copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    newest = copy / "checkpoints" / "previous.pt"
-    content = torch.load(newest, weights_only=True)
-    shutil.rmtree(copy / "checkpoints")
-    Checkpoints(copy / "checkpoints").save({name: value for name, value in content.items() if name != key})
+    checkpoints = Checkpoints(copy / "checkpoints")
+    content = checkpoints.latest()
+    assert content is not None
+    checkpoints.save({name: value for name, value in content.items() if name != key})
     assert distill("resume", "run") == 4
     assert "does not fit what is trained here" in capsys.readouterr().err
 
