@@ -24,7 +24,8 @@ class Output:
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
-Shapes = dict[str, tuple[int, ...]]  # of every module's output for one sample, (1, ...), by path
+Shape = tuple[int, ...]
+Shapes = dict[str, Shape]  # of every module's output for one sample, (1, ...), by path
 
 
 class Tap:
@@ -67,7 +68,7 @@ def shapes(model: Classifier, spec: Spec) -> Shapes:
     return {path: tuple(output.shape) for path, output in outputs.items() if isinstance(output, Tensor)}
 
 
-def shape_of(shapes: Shapes, path: str, key: str) -> tuple[int, ...]:
+def shape_of(shapes: Shapes, path: str, key: str) -> Shape:
     """Shape (1, ...) of the module at `path`, for which a setting `key` asks.
 
     Raises:
@@ -92,8 +93,8 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
     Raises:
         ConfigError: it has no feature maps, or goes on with tokens (N, L, D) after them, as vision transformers do.
     """
-    maps = dict[str, tuple[int, ...]]()  # (H, W)
-    size: tuple[int, ...] = ()
+    maps = dict[str, Shape]()  # (H, W)
+    size: Shape = ()
     for path, shape in shapes.items():
         if len(shape) == 4 and max(shape[2:]) > 1 and all(map(operator.le, shape[2:], size or shape[2:])):
             maps[path] = size = shape[2:]
@@ -111,7 +112,7 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
     return sorted({maps[path]: path for path in whole}.values(), key=paths.index)
 
 
-def deepest_map(shapes: Shapes, key: str, near: tuple[int, ...] | None = None) -> str:
+def deepest_map(shapes: Shapes, key: str, near: Shape | None = None) -> str:
     """Path of the last feature map of more than one pixel; with `near`, of the size closest to that (H, W).
 
     Raises:
@@ -158,10 +159,5 @@ def penultimate(model: Classifier, shapes: Shapes, key: str) -> str:
     return before[-1]
 
 
-def sized(shapes: Shapes, path: str) -> str:
-    """A path with its output's shape, as in `layer2 32x14x14`."""
-    return f"{path} {'x'.join(map(str, shapes[path][1:]))}"
-
-
-def _apart(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+def _apart(one: Shape, other: Shape) -> int:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True))

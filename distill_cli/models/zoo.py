@@ -13,6 +13,8 @@ from distill_cli.models import REBUILD
 
 AUXILIARY = ("googlenet", "inception_v3")  # in training these would answer with several logits
 SMALL_FROM, SMALL_BELOW = 32, 64  # pixels between which stem=auto takes the small stem
+# The first convolution of the architectures whose stem can be made small.
+STEMS = {models.ResNet: "conv1", models.MobileNetV3: "features.0.0", models.EfficientNet: "features.0.0"}
 HEADS = ("fc", "classifier", "head", "heads", "linear")
 
 
@@ -42,16 +44,16 @@ def torchvision(
     else:
         model = _pretrained(name, weights)
         replace_head(model, num_classes)
+    small = stem == "small"
     if stem == "auto":
-        fits = SMALL_FROM <= min(input_size) < SMALL_BELOW and weights is None and _first_convolution(model) is not None
-        stem = "small" if fits else "imagenet"
-    if stem == "small":
-        if weights is not None:
-            raise ConfigError(
-                f"stem=small: {weights} was trained with the other stem", "use stem=imagenet, or weights=null"
-            )
+        small = SMALL_FROM <= min(input_size) < SMALL_BELOW and weights is None and isinstance(model, tuple(STEMS))
+    elif small and weights is not None:
+        raise ConfigError(
+            f"stem=small: {weights} was trained with the other stem", "use stem=imagenet, or weights=null"
+        )
+    if small:
         _make_small(model, name)
-    model.__dict__[REBUILD] = {"weights": None, "stem": stem}
+    model.__dict__[REBUILD] = {"weights": None, "stem": "small" if small else "imagenet"}
     return model
 
 
@@ -90,9 +92,7 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
     for name, module in reversed(list(model.named_modules())):
         if isinstance(module, nn.Linear) and name.split(".")[0] in HEADS:
             if module.out_features != num_classes:
-                parent, _, leaf = name.rpartition(".")
-                fresh = nn.Linear(module.in_features, num_classes, module.bias is not None)
-                setattr(model.get_submodule(parent), leaf, fresh)
+                model.set_submodule(name, nn.Linear(module.in_features, num_classes, module.bias is not None))
             return
     raise ConfigError(
         f"cannot tell which layer of {type(model).__name__} is its head", "bring the model as a class of your own"
@@ -116,23 +116,13 @@ def _not_fetched(what: str, error: Exception) -> CheckpointError:
     )
 
 
-def _first_convolution(model: Any) -> tuple[nn.Module, str] | None:
-    """Parent and attribute of the stem's convolution for the architectures whose stem can be made small."""
-    if isinstance(model, models.ResNet):
-        return model, "conv1"
-    if isinstance(model, models.MobileNetV3 | models.EfficientNet):
-        return model.features[0], "0"
-    return None
-
-
-def _make_small(model: Any, name: str) -> None:
-    place = _first_convolution(model)
-    if place is None:
+def _make_small(model: nn.Module, name: str) -> None:
+    path = next((path for kind, path in STEMS.items() if isinstance(model, kind)), None)
+    if path is None:
         raise ConfigError(f"stem=small: {name} has no such stem", "it exists for ResNets, MobileNetV3 and EfficientNet")
-    parent, attribute = place
-    old: Any = getattr(parent, attribute)
+    old: Any = model.get_submodule(path)
     fresh = nn.Conv2d(old.in_channels, old.out_channels, 3, stride=1, padding=1, bias=old.bias is not None)
     nn.init.kaiming_normal_(fresh.weight, mode="fan_out", nonlinearity="relu")
-    setattr(parent, attribute, fresh)
+    model.set_submodule(path, fresh)
     if isinstance(model, models.ResNet):
         model.maxpool = nn.Identity()

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from distill_cli.data import Data
 from distill_cli.models import Classifier
+from distill_cli.models.features import Shape
 from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.layers import OnFeatures, classifiers_inputs
 from distill_cli.objectives.relations import embedded
@@ -116,7 +117,7 @@ class CRD(OnFeatures):
         label, text = super().connect(student, teacher, data)
         return label, f"{text}, memory of {len(data.train):,} x {self.dim}"
 
-    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+    def adapt(self, layers: Sequence[tuple[Shape, Shape]], data: Data) -> None:
         sizes = [embedded(torch.empty(shape)).shape[1] for shape in layers[0]]
         self.student_embed, self.teacher_embed = (nn.Linear(size, self.dim) for size in sizes)
         for name in ("student_bank", "teacher_bank"):

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.data import Data
+from distill_cli.models.features import Shape
 from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.layers import OnFeatures, Paths, deepest_maps, stages_in_pairs
 from distill_cli.tasks.rows import Rows, Signal
@@ -97,7 +98,7 @@ class Hint(OnFeatures):
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
 
-    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+    def adapt(self, layers: Sequence[tuple[Shape, Shape]], data: Data) -> None:
         (_, ours, *_), (_, theirs, *_) = layers[0]
         self.regressor = nn.Sequential(nn.Conv2d(ours, theirs, 1, bias=False), nn.BatchNorm2d(theirs))
 
@@ -157,19 +158,16 @@ class VID(OnFeatures):
         super().__init__(weight, warmup, student_layers, teacher_layers)
         self.variance = require("variance", variance, gt=self.smallest)
 
-    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+    def adapt(self, layers: Sequence[tuple[Shape, Shape]], data: Data) -> None:
         start = self.variance - self.smallest
         c = start + math.log(-math.expm1(-start))  # softplus's inverse
-        self.mu = nn.ModuleList(_guess(ours[1], theirs[1]) for ours, theirs in layers)
+        self.mu = nn.ModuleList(
+            nn.Sequential(nn.Conv2d(a, b, 1, bias=False), nn.BatchNorm2d(b), nn.ReLU(), nn.Conv2d(b, b, 1))
+            for (_, a, *_), (_, b, *_) in layers
+        )
         self.c = nn.ParameterList(torch.full((theirs[1],), c) for _, theirs in layers)
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         maps = [same_size(ours, theirs) for ours, theirs in zip(*self.taken(student, teacher), strict=True)]
         means = [mu(ours) for mu, (ours, _) in zip(self.mu, maps, strict=True)]
         return vid(means, [theirs for _, theirs in maps], [F.softplus(c) + self.smallest for c in self.c])
-
-
-def _guess(before: int, after: int) -> nn.Module:
-    """VID's mu."""
-    first = nn.Conv2d(before, after, 1, bias=False)
-    return nn.Sequential(first, nn.BatchNorm2d(after), nn.ReLU(), nn.Conv2d(after, after, 1))

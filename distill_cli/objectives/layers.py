@@ -10,7 +10,7 @@ from torch import Tensor
 from distill_cli.base.errors import ConfigError
 from distill_cli.data import Data
 from distill_cli.models import Classifier
-from distill_cli.models.features import Shapes, deepest_map, pairs, penultimate, shape_of, shapes, sized
+from distill_cli.models.features import Shape, Shapes, deepest_map, pairs, penultimate, shape_of, shapes
 from distill_cli.objectives.base import Objective
 from distill_cli.tasks.rows import Rows, Signal, wide
 
@@ -26,15 +26,19 @@ class Side(NamedTuple):
     layers: tuple[str, ...]
     key: str
 
-    def map_at(self, path: str) -> tuple[int, ...]:
+    def map_at(self, path: str) -> Shape:
         """Shape (1, C, H, W) of the feature map at `path`; a ConfigError where there is none."""
         shape = shape_of(self.shapes, path, self.key)
         if len(shape) != 4:
             raise ConfigError(f"{self.key}: {path} gives {shape}, not a feature map (N, C, H, W)")
         return shape
 
-    def deepest(self, near: tuple[int, ...] | None = None) -> str:
+    def deepest(self, near: Shape | None = None) -> str:
         return deepest_map(self.shapes, self.key, near)
+
+    def sized(self, path: str) -> str:
+        """The path with its output's shape, as in `layer2 32x14x14`."""
+        return f"{path} {'x'.join(map(str, self.shapes[path][1:]))}"
 
 
 Pairs = list[tuple[str, str]]  # paths in student and teacher
@@ -68,10 +72,11 @@ class OnFeatures(Objective):
         layers = self.choose(ours, theirs)
         self.student_layers, self.teacher_layers = tuple(a for a, _ in layers), tuple(b for _, b in layers)
         self.adapt([(ours.shapes[a], theirs.shapes[b]) for a, b in layers], data)
-        (first, second), *rest = [(sized(ours.shapes, a), sized(theirs.shapes, b)) for a, b in layers]
-        return self.name, ", ".join([f"student {first} → teacher {second}", *(f"{a} → {b}" for a, b in rest)])
+        first, *rest = layers
+        text = f"student {ours.sized(first[0])} → teacher {theirs.sized(first[1])}"
+        return self.name, ", ".join([text, *(f"{ours.sized(a)} → {theirs.sized(b)}" for a, b in rest)])
 
-    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+    def adapt(self, layers: Sequence[tuple[Shape, Shape]], data: Data) -> None:
         """Make adapters and buffers for pairs of features of these shapes, (1, ...) each."""
 
     def taken(self, student: Rows, teacher: Signal) -> tuple[list[Tensor], list[Tensor]]:

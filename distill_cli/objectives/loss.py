@@ -132,23 +132,20 @@ def influence(
     """How much each term moves the student: its weighted value, and its weighted gradient's norm against CE's own.
 
     Args:
-        terms: scalars with their graph, which stays. weights: what each is multiplied with.
+        terms: scalars with their graph, which stays, `ce` first. weights: what each is multiplied with.
         parameters: the student's; their gradients stay as they are.
 
     Returns:
         By term, `weighted` and `gradient_ratio`: |weight * grad L_i| / |grad CE|, CE unweighted.
     """
-    norms = {}
+    told, of_labels = {}, 0.0
     for name, term in terms.items():
         gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-        norms[name] = nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
-    return {
-        name: {
-            "weighted": weights[name] * term.item(),
-            "gradient_ratio": weights[name] * norms[name] / norms["ce"] if norms["ce"] else 0.0,
-        }
-        for name, term in terms.items()
-    }
+        norm = nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+        of_labels = norm if name == "ce" else of_labels
+        ratio = weights[name] * norm / of_labels if of_labels else 0.0
+        told[name] = {"weighted": weights[name] * term.item(), "gradient_ratio": ratio}
+    return told
 
 
 def _factor(weight: str) -> str:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from distill_cli.data import Data
+from distill_cli.models.features import Shape
 from distill_cli.objectives.checks import on_features, require
 from distill_cli.objectives.features import same_size
 from distill_cli.objectives.layers import OnFeatures, Paths, stages_in_pairs
@@ -62,7 +63,7 @@ class Review(OnFeatures):
         super().__init__(weight, warmup, student_layers, teacher_layers)
         self.mid_channels = require("mid_channels", mid_channels, ge=1)
 
-    def adapt(self, layers: Sequence[tuple[tuple[int, ...], tuple[int, ...]]], data: Data) -> None:
+    def adapt(self, layers: Sequence[tuple[Shape, Shape]], data: Data) -> None:
         channels = [(ours[1], theirs[1]) for ours, theirs in layers]
         mid, deepest = min(self.mid_channels, channels[-1][0]), len(channels) - 1
         self.fusions = nn.ModuleList(Fusion(a, mid, b, number < deepest) for number, (a, b) in enumerate(channels))
