@@ -107,22 +107,15 @@ def load_into(net: nn.Module, folder: Path) -> dict[str, Any]:
 
 
 def read_card(folder: Path) -> dict[str, Any]:
-    """The folder's model.json.
-
-    Raises:
-        CheckpointError: it is missing or damaged.
-    """
+    """The folder's model.json; a CheckpointError where it is missing or damaged."""
     return require_card(files.read_json(folder / CARD), folder / CARD, ("weights", "sha256"))
 
 
 def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> dict[str, Any]:
-    """The card itself, if it has the keys of a model's card, and `more`.
-
-    Raises:
-        CheckpointError: it does not.
-    """
+    """The card itself; a CheckpointError where it lacks a key of a model's card, or of the texts in `more`."""
     needed = {"model": dict, "input": dict, "classes": list, "names": dict, "dataset": dict} | dict.fromkeys(more, str)
-    wrong = [k for k, kind in needed.items() if not isinstance(card, Mapping) or not isinstance(card.get(k), kind)]
+    entries = card if isinstance(card, Mapping) else {}
+    wrong = [k for k, kind in needed.items() if not isinstance(entries.get(k), kind)]
     if not wrong and not isinstance(card["names"].get("dataset"), str):
         wrong = ["names.dataset"]
     if wrong:
@@ -131,16 +124,12 @@ def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> dict[str,
 
 
 def weights_file(folder: Path, card: Mapping[str, Any]) -> Path:
-    """The weights' file that a folder's card names; raises as `verified`."""
+    """The weights' file that a folder's card names, verified."""
     return verified(folder / Path(card["weights"]).name, card["sha256"])
 
 
 def verified(path: Path, digest: str) -> Path:
-    """The same path when the file's SHA-256 is `digest`.
-
-    Raises:
-        CheckpointError: it is missing, or its bytes are not those that were written.
-    """
+    """The same path; a CheckpointError where the file is missing, or its SHA-256 is not `digest`."""
     if not path.is_file():
         raise CheckpointError(f"there is no file {path.absolute()}")
     if files.sha256(path) != digest:
@@ -180,6 +169,8 @@ def rebuild(
 
 def _largest(value: Any) -> int:
     """The largest whole number anywhere in a node."""
-    if isinstance(value, Mapping | list):
-        return max((_largest(inner) for inner in (value.values() if isinstance(value, Mapping) else value)), default=0)
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        return max(map(_largest, value), default=0)
     return value if isinstance(value, int) else 0

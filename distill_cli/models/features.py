@@ -69,11 +69,7 @@ def shapes(model: Classifier, spec: Spec) -> Shapes:
 
 
 def shape_of(shapes: Shapes, path: str, key: str) -> Shape:
-    """Shape (1, ...) of the module at `path`, for which a setting `key` asks.
-
-    Raises:
-        ConfigError: there is no such module.
-    """
+    """Shape (1, ...) of the module at `path`, for which a setting `key` asks; a ConfigError where there is no such module."""
     if path not in shapes:
         guess = did_you_mean(path, shapes)
         top = ", ".join(p for p in shapes if "." not in p)
@@ -113,11 +109,7 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
 
 
 def deepest_map(shapes: Shapes, key: str, near: Shape | None = None) -> str:
-    """Path of the last feature map of more than one pixel; with `near`, of the size closest to that (H, W).
-
-    Raises:
-        ConfigError: as `stages`.
-    """
+    """Path of the last stage's end, or of the one whose size is closest to `near`, (H, W); raises as `stages`."""
     ends = stages(shapes, key)
     return ends[-1] if near is None else min(reversed(ends), key=lambda path: _apart(shapes[path][2:], near))
 
@@ -125,10 +117,8 @@ def deepest_map(shapes: Shapes, key: str, near: Shape | None = None) -> str:
 def pairs(student_shapes: Shapes, teacher_shapes: Shapes) -> list[tuple[str, str]]:
     """Which of the student's stages to compare with which of the teacher's, the deepest last: those nearest in size.
 
-    Where several of the student's stages are nearest to one of the teacher's, the closest, or deepest, has it.
-
-    Raises:
-        ConfigError: as `stages`.
+    Where several of the student's stages are nearest to one of the teacher's, the closest, or deepest, has it. It raises
+    as `stages`.
     """
     stages(teacher_shapes, "teacher")
     taken = dict[str, tuple[int, str]]()  # by the teacher's stage: how far in size, and the student's

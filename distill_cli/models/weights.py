@@ -49,18 +49,19 @@ def load_into(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> Non
     Raises:
         CheckpointError: names or shapes do not fit; the message shows the first that do not.
     """
-    own = net.state_dict()
-    given = {_stripped(name, own): tensor for name, tensor in weights.items()}
-    if head := _renamed_head(own, given):
-        new, old = head
-        given = {new + k.removeprefix(old) if k.startswith(f"{old}.") else k: v for k, v in given.items()}
+    expected = net.state_dict()
+    loaded = {_stripped(name, expected): tensor for name, tensor in weights.items()}
+    # What we call the head, and what they do.
+    new, old = (next((h for h in HEADS if f"{h}.weight" in names), "") for names in (expected, loaded))
+    if new and old and f"{new}.weight" not in loaded:
+        loaded = {new + k.removeprefix(old) if k.startswith(f"{old}.") else k: v for k, v in loaded.items()}
     # Counters of batches are absent from old checkpoints, and no part of what a network computes.
-    counters = {k: v for k, v in own.items() if k.endswith("num_batches_tracked")}
-    given = counters | {k: v for k, v in given.items() if k in own or not k.endswith("num_batches_tracked")}
-    missing, extra = sorted(own.keys() - given.keys()), sorted(given.keys() - own.keys())
+    counters = {k: v for k, v in expected.items() if k.endswith("num_batches_tracked")}
+    loaded = counters | {k: v for k, v in loaded.items() if k in expected or not k.endswith("num_batches_tracked")}
+    missing, extra = sorted(expected.keys() - loaded.keys()), sorted(loaded.keys() - expected.keys())
     faults = []
-    if first := next((k for k in own if k in given and own[k].shape != given[k].shape), None):
-        faults.append(f"{first} is {tuple(given[first].shape)} there and {tuple(own[first].shape)} here")
+    if first := next((k for k in expected if k in loaded and expected[k].shape != loaded[k].shape), None):
+        faults.append(f"{first} is {tuple(loaded[first].shape)} there and {tuple(expected[first].shape)} here")
     if missing:
         faults.append(f"{len(missing)} of our tensors are missing there ({missing[0]}, ...)")
     if extra:
@@ -68,17 +69,10 @@ def load_into(net: nn.Module, weights: Mapping[str, Tensor], source: str) -> Non
     if faults:
         misfit = f"{source} does not fit {type(net).__name__}: {'; '.join(faults)}"
         raise CheckpointError(misfit, "check the architecture")
-    net.load_state_dict(given)
+    net.load_state_dict(loaded)
 
 
-def _stripped(name: str, own: Mapping[str, Tensor]) -> str:
-    while name not in own and (prefix := next((p for p in PREFIXES if name.startswith(p)), "")):
+def _stripped(name: str, expected: Mapping[str, Tensor]) -> str:
+    while name not in expected and (prefix := next((p for p in PREFIXES if name.startswith(p)), "")):
         name = name.removeprefix(prefix)
     return name
-
-
-def _renamed_head(own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> tuple[str, str] | None:
-    """(our head's name, theirs) when they differ and both are known names of heads."""
-    ours = next((h for h in HEADS if f"{h}.weight" in own), None)
-    theirs = next((h for h in HEADS if f"{h}.weight" in given), None)
-    return (ours, theirs) if ours and theirs and ours != theirs and f"{ours}.weight" not in given else None

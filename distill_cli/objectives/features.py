@@ -122,11 +122,7 @@ class Attention(OnFeatures):
     setting = "layers"
 
     def __init__(
-        self,
-        weight: float = 1000.0,
-        warmup: float = 0.0,
-        student_layers: Paths = "auto",
-        teacher_layers: Paths = "auto",
+        self, weight: float = 1e3, warmup: float = 0.0, student_layers: Paths = "auto", teacher_layers: Paths = "auto"
     ) -> None:
         super().__init__(weight, warmup, student_layers, teacher_layers)
 

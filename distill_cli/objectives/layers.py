@@ -48,7 +48,7 @@ class OnFeatures(Objective):
     """An objective on features of modules in pairs: `student_layers` and `teacher_layers`, `auto` until it is connected."""
 
     function: ClassVar[Callable[..., Tensor]]  # (student_features, teacher_features, **constants) -> a scalar
-    choose: ClassVar[Callable[..., Pairs]]  # (student, teacher), a Side each -> the pairs; raises a ConfigError
+    choose: ClassVar[Callable[..., Pairs]]  # (student, teacher), a Side each -> the pairs; raises ConfigErrors
     setting: ClassVar[str] = "layer"  # what a side's key is called: `student_layer`, or `student_layers`
 
     def __init__(self, weight: float, warmup: float, student_layers: Paths, teacher_layers: Paths) -> None:
@@ -89,11 +89,7 @@ class OnFeatures(Objective):
 
 
 def stages_in_pairs(ours: Side, theirs: Side) -> Pairs:
-    """Feature maps in pairs: by `pairs` where neither side is named, and where one is, the nearest in size.
-
-    Raises:
-        ConfigError: a layer is missing or gives no feature map, or the numbers of layers differ.
-    """
+    """Feature maps in pairs: by `pairs` where neither side is named, and where one is, the nearest in size."""
     if ours.layers == theirs.layers == AUTO:
         return pairs(ours.shapes, theirs.shapes)
     if theirs.layers == AUTO:
@@ -113,11 +109,7 @@ def stages_in_pairs(ours: Side, theirs: Side) -> Pairs:
 
 
 def deepest_maps(ours: Side, theirs: Side) -> Pairs:
-    """The student's deepest feature map, and the teacher's deepest one of the nearest size, where they are not named.
-
-    Raises:
-        ConfigError: a layer is missing or gives no feature map.
-    """
+    """The student's deepest feature map, and the teacher's deepest one of the nearest size, where they are not named."""
     layer = ours.deepest() if ours.layers == AUTO else ours.layers[0]
     size = ours.map_at(layer)[2:]
     other = theirs.deepest(size) if theirs.layers == AUTO else theirs.layers[0]
@@ -126,11 +118,7 @@ def deepest_maps(ours: Side, theirs: Side) -> Pairs:
 
 
 def classifiers_inputs(ours: Side, theirs: Side) -> Pairs:
-    """What each model's classifier is given, where no other module is named.
-
-    Raises:
-        ConfigError: there is no such module, or it has one number a sample or none.
-    """
+    """What each model's classifier is given, where no other module is named."""
     paths = []
     for side in (ours, theirs):
         path = penultimate(side.model, side.shapes, side.key) if side.layers == AUTO else side.layers[0]
@@ -142,7 +130,7 @@ def classifiers_inputs(ours: Side, theirs: Side) -> Pairs:
 
 
 def deepest_maps_or_inputs(ours: Side, theirs: Side) -> Pairs:
-    """Each model's deepest feature map; of a model that has none, what its classifier is given. Raises as that one's."""
+    """Each model's deepest feature map; of a model that has none, what its classifier is given."""
     sides = []
     for side in (ours, theirs):
         try:
