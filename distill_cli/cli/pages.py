@@ -35,8 +35,7 @@ options:
 
 def command_names() -> list[str]:
     """The commands: one file each."""
-    names = (name.removesuffix(".py") for name in os.listdir(f"{HERE}/commands") if name.endswith(".py"))
-    return sorted(name for name in names if name != "__init__")
+    return sorted({name[:-3] for name in os.listdir(f"{HERE}/commands") if name.endswith(".py")} - {"__init__"})
 
 
 def is_configured(command: str) -> bool:

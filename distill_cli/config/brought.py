@@ -23,27 +23,22 @@ def use_dataset_of(checkpoint: str | None) -> None:
 def _stored_dataset(checkpoint: str) -> Any:
     path = Path(checkpoint).expanduser().absolute()
     if not path.exists():
-        raise CheckpointError(
-            f"ckpt: there is nothing at {path}", "give a run folder, a student.safetensors or a .pt file"
-        )
-    if path.is_dir():
-        places = [path]
-    elif path.suffix == ".safetensors":
-        places = [path.parent]  # weights lie beside their card
-    else:
-        places = [path.parent, path.parent.parent]  # a run's checkpoints lie one folder below it
+        hint = "give a run folder, a student.safetensors or a .pt file"
+        raise CheckpointError(f"ckpt: there is nothing at {path}", hint)
+    folder = path if path.is_dir() else path.parent
+    # Weights lie beside their card, a run's checkpoints one folder below it and below run.json.
+    above = [folder] if path.is_dir() or path.suffix == ".safetensors" else [folder, folder.parent]
     try:
-        for folder in places:
-            if (folder / "model.json").is_file():
-                return read_json(folder / "model.json")["dataset"]
-            if (folder / "run.json").is_file() and not path.is_dir():
-                return read_json(folder / "run.json")["config"]["dataset"]
+        for place in above:
+            if (place / "model.json").is_file():
+                return read_json(place / "model.json")["dataset"]
+            if (place / "run.json").is_file() and not path.is_dir():
+                return read_json(place / "run.json")["config"]["dataset"]
     except (OSError, KeyError, TypeError) as error:
         raise CheckpointError(f"ckpt: what describes {path} is damaged: {error}") from error
     if path.is_dir():
-        raise CheckpointError(
-            f"ckpt: {path} holds no finished run (no model.json)", "give a run folder or a file in it"
-        )
+        hint = "give a run folder or a file in it"
+        raise CheckpointError(f"ckpt: {path} holds no finished run (no model.json)", hint)
     if path.suffix == ".safetensors":
-        raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {path.parent} with it")
+        raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {folder} with it")
     return {}  # a checkpoint copied alone: its own card tells

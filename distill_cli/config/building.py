@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import hashlib
 import importlib
 import inspect
@@ -20,11 +19,7 @@ Built = TypeVar("Built")
 
 
 def check(
-    node: Mapping[str, Any],
-    kind: builtins.type[Built],
-    where: str,
-    *,
-    trust: Sequence[str] | None = None,
+    node: Mapping[str, Any], kind: type[Built], where: str, *, trust: Sequence[str] | None = None
 ) -> Callable[..., Built]:
     """Find what `node` names by `_target_` and check it and its arguments, without calling it; returns it.
 
@@ -43,17 +38,12 @@ def check(
     target = _locate(path, where) if trust is None else trusted(path, where, trust)
     if not _makes(target, kind):
         raise ConfigError(f"{where}._target_: {path} is not a {kind.__name__}, nor a function annotated to return one")
-    _check_arguments(_own(node), target, where)
+    _check_arguments(_arguments(node), target, where)
     return target
 
 
 def build(
-    node: Mapping[str, Any],
-    kind: builtins.type[Built],
-    where: str,
-    *,
-    trust: Sequence[str] | None = None,
-    **provided: Any,
+    node: Mapping[str, Any], kind: type[Built], where: str, *, trust: Sequence[str] | None = None, **provided: Any
 ) -> Built:
     """Build what `node` names, called with the node's keys as keyword arguments; see `check`.
 
@@ -65,17 +55,13 @@ def build(
     """
     target = check(node, kind, where, trust=trust)
     parameters = inspect.signature(target).parameters
-    arguments = _own(node)
+    arguments = _arguments(node)
     for name, value in provided.items():
         if name in parameters and arguments.get(name) is None:
             arguments[name] = value
-    missing = [
-        p.name
-        for p in parameters.values()
-        if p.default is p.empty and p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in arguments
-    ]
-    if missing:
-        raise ConfigError(f"{where}: {node['_target_']} needs {', '.join(f'{where}.{name}' for name in missing)}")
+    needed = [p.name for p in _named(parameters) if p.default is p.empty and p.name not in arguments]
+    if needed:
+        raise ConfigError(f"{where}: {node['_target_']} needs {', '.join(f'{where}.{name}' for name in needed)}")
     try:
         return target(**arguments)
     except ConfigError as error:
@@ -86,15 +72,16 @@ def build(
         raise ConfigError(f"{where}: {node['_target_']} refused its arguments: {error}") from error
 
 
-def _own(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The node's arguments for its target."""
+def _arguments(node: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in node.items() if not key.startswith("_")}
 
 
+def _named(parameters: Mapping[str, inspect.Parameter]) -> list[inspect.Parameter]:
+    return [p for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+
+
 def code_digest(path: str) -> str | None:
-    """SHA-256 of the code behind a target of the user's: its file, and those beside it that it imports. None for a
-    library's, whose version tells.
-    """
+    """SHA-256 of the code behind a target of the user's, with what it imports from beside it; None for a library's."""
     if path.split(".")[0] in ("distill_cli", "torch", "torchvision", "timm"):
         return None
     module = _locate(path, "_target_").__module__
@@ -126,7 +113,7 @@ def trusted(path: Any, where: str, trust: Sequence[str]) -> Callable[..., Any]:
 
 def _require_trusted(name: str, path: str, where: str, trust: Sequence[str]) -> None:
     allowed = ("distill_cli", "torch.optim", "torchvision.models", *trust)
-    if not any(name == known or name.startswith(f"{known}.") for known in allowed):
+    if not f"{name}.".startswith(tuple(f"{package}." for package in allowed)):
         raise CheckpointError(
             f"{where}._target_: {path} is named by a file, and building it would run its code",
             f"if you trust it, add trust=[{name.split('.')[0]}]",
@@ -143,16 +130,16 @@ def _locate(path: Any, where: str) -> Callable[..., Any]:
     for cut in range(len(parts) - 1, 0, -1):
         name = ".".join(parts[:cut])
         try:
-            found: Any = importlib.import_module(name)
+            target: Any = importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name and (name == error.name or name.startswith(f"{error.name}.")):
                 continue  # this prefix is not a module; a shorter one may be
             raise ConfigError(f"{where}._target_: {path} needs the package {error.name}, which is missing") from error
         for attribute in parts[cut:]:
-            found = getattr(found, attribute, None)
-        if found is None:
+            target = getattr(target, attribute, None)
+        if target is None:
             break
-        return found
+        return target
     raise ConfigError(
         f"{where}._target_: cannot find {path}; modules are looked up on the Python path and in {Path.cwd()}"
     )
@@ -170,13 +157,12 @@ def _makes(target: Any, kind: type) -> bool:
 def _check_arguments(arguments: Mapping[str, Any], target: Callable[..., Any], where: str) -> None:
     """Names and types against the signature, every fault in one message."""
     parameters = inspect.signature(target).parameters
-    function = target.__init__ if inspect.isclass(target) else target
     try:
-        hints = typing.get_type_hints(function)
+        hints = typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # annotations that only a type checker can resolve: names are checked, types are not
         hints = {}
     takes_any = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-    names = [p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    names = [p.name for p in _named(parameters)]
     problems = []
     for name, value in arguments.items():
         if name not in names and not takes_any:

@@ -34,11 +34,10 @@ def checked(shape: type[Checked], values: Mapping[str, Any], **about: Any) -> Ch
     told = {problem for problem in problems if not problem.startswith("schedule.")}
     problems = [p for p in problems if p in told or re.sub(r"^schedule\.[^.]+\.", "", p) not in told]
     if isinstance(settings, Train):
-        sound = not problems
+        arranged = not problems
         problems += _train_problems(settings)
-        if sound:
-            settings, more = cast("tuple[Checked, list[str]]", _arranged(settings))
-            problems += more
+        if arranged:
+            settings = cast("Checked", _arranged(settings, problems))
     if problems:
         raise ConfigError("\n".join(problems))
     return settings
@@ -77,10 +76,10 @@ def _teacher_problems(teacher: Teacher, key: str) -> Iterator[str]:
         yield f"{key}.mutual: only a teacher that is trained along learns from the student: {key}.joint=true"
 
 
-def _arranged(settings: Train) -> tuple[Train, list[str]]:
-    """The settings with what further teachers take from the first one, and what is wrong with who teaches whom."""
+def _arranged(settings: Train, problems: list[str]) -> Train:
+    """The settings with what further teachers take from the first one; `problems` takes what is wrong with who teaches whom."""
     chain, members = settings.chain, settings.teachers
-    problems = []
+    count = len(problems)
     if settings.link is not None and settings.link not in chain:
         links = f"links: {', '.join(chain)}" if chain else "there is no chain"
         problems.append(f"link: there is no link {settings.link!r} in the chain; {links}")
@@ -88,21 +87,22 @@ def _arranged(settings: Train) -> tuple[Train, list[str]]:
         odd = [name for name in names if not NAME.fullmatch(name)]
         problems += [f"{key}.{name}: should be called by letters, digits, - and _ only" for name in odd]
     if FIRST in members:
-        problems.append("teachers.teacher: that is what the one of `teacher=` is called; choose another name")
-    problems += [said for name, one in members.items() for said in _member_problems(one.plain, f"teachers.{name}")]
-    if problems:
-        return settings, problems
+        problems.append("teachers.teacher: this name belongs to `teacher=`; choose another name")
+    for name, member in members.items():
+        problems += _member_problems(member.plain, f"teachers.{name}")
+    if len(problems) > count:
+        return settings
     whole = {}
     for place, (name, member) in enumerate(members.items(), start=1):
         node = arrangement.inherited(settings.teacher.plain, member.plain, place)
-        whole[name] = read(Teacher, node, f"teachers.{name}.", problems)
+        called = str(member.plain.get("name") or name)
+        whole[name] = read(Teacher, node, f"teachers.{name}.", problems, name=called)
         problems += _teacher_problems(whole[name], f"teachers.{name}")
-    settings = replace(settings, teachers=whole)
-    if len({teacher.joint for teacher in arrangement.teachers(settings).values()}) > 1:
+    if any(teacher.joint != settings.teacher.joint for teacher in whole.values()):
         problems.append("teachers: some are trained along and some are not (joint); let all be one or the other")
     if settings.teacher.joint and settings.teacher.choose == "best":
-        problems.append("teacher.choose: best is for teachers that are not trained along; those answer by their mean")
-    return settings, problems
+        problems.append("teacher.choose: best needs teachers with teacher.joint=false; use mean")
+    return replace(settings, teachers=whole)
 
 
 def _member_problems(node: Mapping[str, Any], where: str) -> Iterator[str]:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-from hydra import initialize_config_dir
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
@@ -23,25 +22,15 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from distill_cli.base.errors import ConfigError, nearest
 from distill_cli.base.names import overrides_slug, slug
-from distill_cli.config import schema, structured, yamls
+from distill_cli.config import places, schema, structured, yamls
 from distill_cli.config.fields import keys
 from distill_cli.config.overrides import ALIASES
-from distill_cli.config.places import (
-    OPTIONAL_GROUPS,
-    SHARED_FOLDERS,
-    conf_dir,
-    group_files,
-    group_names,
-    unknown_choice,
-    use_conf_dir,
-    user_conf_dirs,
-)
 from distill_cli.config.values import short
 
 
@@ -55,16 +44,14 @@ class Folder(FileConfigSource):
     def scheme() -> str:
         return "distill"
 
-    @staticmethod
-    @functools.cache
-    def _places(path: str) -> list[str]:
+    def _places(self, path: str) -> list[str]:
         """Where a path may lie in this folder, in order of preference."""
-        group, _, rest = path.partition("/")
-        return [path, f"{SHARED_FOLDERS[group]}/{rest}"] if group in SHARED_FOLDERS else [path]
+        group, slash, rest = path.partition("/")
+        return [path, f"{places.SHARED_FOLDERS[group]}{slash}{rest}"] if group in places.SHARED_FOLDERS else [path]
 
     def load_config(self, config_path: str) -> ConfigResult:
-        places = [place for place in self._places(config_path) if super(Folder, self).is_config(place)]
-        path = Path(self.path, self._normalize_file_name(places[0] if places else config_path))
+        files = [Path(self.path, self._normalize_file_name(place)) for place in self._places(config_path)]
+        path = next((file for file in files if file.is_file()), files[0])
         text = yamls.read(path)
         try:
             header = self._get_header_dict(text[:512])
@@ -73,31 +60,32 @@ class Folder(FileConfigSource):
         return ConfigResult(self.provider, self.full_path(), yamls.parsed(text, path), header)
 
     def is_group(self, config_path: str) -> bool:
-        return any(super(Folder, self).is_group(place) for place in self._places(config_path))
+        return any(map(super().is_group, self._places(config_path)))
 
     def is_config(self, config_path: str) -> bool:
-        ours = config_path.removesuffix(".yaml") in schema.COMMANDS
-        return not ours and any(super(Folder, self).is_config(place) for place in self._places(config_path))
+        if config_path.removesuffix(".yaml") in schema.COMMANDS:
+            return False
+        return any(map(super().is_config, self._places(config_path)))
 
     def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        places = [place for place in self._places(config_path) if super(Folder, self).is_group(place)]
-        return sorted({name for place in places for name in super(Folder, self).list(place, results_filter)})
+        folders = filter(super().is_group, self._places(config_path))
+        return sorted({name for place in folders for name in super(Folder, self).list(place, results_filter)})
 
 
 class Folders(SearchPathPlugin):
     """Search the user's conf folders before the shipped one: a file of the same name wins."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
-        for folder in user_conf_dirs():
+        for folder in places.user_conf_dirs():
             search_path.prepend("user", f"distill://{folder}", SearchPathQuery(provider="main"))
-        search_path.append("models", f"distill://{conf_dir()}")
+        search_path.append("models", f"distill://{places.conf_dir()}")
 
 
 @contextmanager
 def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
     """Start Hydra on `--config-dir`, the user's folders and the shipped conf/, in this order; yields its engine."""
     GlobalHydra.instance().clear()
-    use_conf_dir(config_dir)
+    places.use_conf_dir(config_dir)
     if Folders not in Plugins.instance().discover(SearchPathPlugin):
         Plugins.instance().register(Folders)
         SourcesRegistry.instance().register(Folder)
@@ -107,9 +95,8 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         OmegaConf.register_new_resolver("direction", schema.direction)
     structured.register(schema.COMMANDS[command].shape)
     # Hydra 1.4 drops version_base and warns when it is given.
-    version = tuple(int(part) for part in hydra.__version__.split(".")[:2])
-    base: dict[str, Any] = {} if version >= (1, 4) else {"version_base": "1.3"}
-    with initialize_config_dir(str(conf_dir()), job_name=command, **base):
+    base: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}
+    with hydra.initialize_config_dir(str(places.conf_dir()), job_name=command, **base):
         engine = GlobalHydra.instance().hydra
         assert engine is not None
         yield engine
@@ -123,7 +110,7 @@ def name_runs_by(keys: Sequence[str] | None) -> None:
 def compose(
     engine: Any, config_name: str, command: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN
 ) -> DictConfig:
-    """Compose one configuration; it still holds Hydra's own node. What its values may be is checked in load.py.
+    """Compose one configuration, with Hydra's own node in it. What its values may be is checked in load.py.
 
     Args:
         mode: MULTIRUN: the configuration of a sweep as a whole, without what is swept over.
@@ -132,23 +119,12 @@ def compose(
         ConfigError: for anything wrong in it.
     """
     with _explained(engine, config_name, overrides):
-        cfg = engine.compose_config(
-            config_name=config_name, overrides=list(overrides), run_mode=mode, with_log_configuration=False
-        )
+        cfg = _composed(engine, config_name, overrides, mode)
     HydraConfig.instance().set_config(cfg)  # ${hydra:...} is answered from there
-    known = {key.name for key in keys(schema.COMMANDS[command].shape)}
-    unknown = [str(key) for key in cfg if key != "hydra" and key not in known]
-    if unknown:
+    known = {"hydra", *(key.name for key in keys(schema.COMMANDS[command].shape))}
+    if unknown := [str(key) for key in cfg if key not in known]:
         every = _all_keys(engine, config_name, overrides)
         raise ConfigError("\n".join(_unknown_key(key, every) for key in unknown))
-    return cfg
-
-
-def without_hydra(cfg: DictConfig) -> DictConfig:
-    """The job's own part of a composed configuration."""
-    cfg = cfg.copy()
-    with open_dict(cfg):
-        cfg.pop("hydra", None)
     return cfg
 
 
@@ -158,17 +134,22 @@ def print_config(engine: Any, args: Any, overrides: Sequence[str]) -> None:
     Raises:
         ConfigError: the configuration does not compose.
     """
-    name, given = args.config_name, list(overrides)
-    handlers, level = logging.root.handlers[:], logging.root.level
+    name, words, handlers, level = args.config_name, list(overrides), logging.root.handlers[:], logging.root.level
     try:
-        with _explained(engine, name, given):
+        with _explained(engine, name, words):
             if args.cfg:
-                engine.show_cfg(name, given, args.cfg, args.package, resolve=args.resolve)
+                engine.show_cfg(name, words, args.cfg, args.package, resolve=args.resolve)
             else:
-                engine.show_info(args.info, config_name=name, overrides=given)
+                engine.show_info(args.info, config_name=name, overrides=words)
     finally:  # Hydra prints through the root logger, set up at DEBUG for it
         logging.root.handlers[:] = handlers
         logging.root.setLevel(level)
+
+
+def _composed(engine: Any, config_name: str, overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:
+    cfg = engine.compose_config(config_name, list(overrides), run_mode=mode, with_log_configuration=False)
+    assert isinstance(cfg, DictConfig)
+    return cfg
 
 
 @contextmanager
@@ -177,17 +158,14 @@ def _explained(engine: Any, config_name: str, overrides: Sequence[str]) -> Itera
     try:
         yield
     except MissingConfigException as error:
-        missing = str(error.missing_cfg_file or "")
-        group, _, name = missing.rpartition("/")
-        if not group:
-            raise ConfigError(
-                f"--config-name: there is no {missing or config_name}.yaml in the searched folders"
-            ) from error
-        raise ConfigError(unknown_choice(group, name, list(group_files(group)))) from error
+        group, _, name = str(error.missing_cfg_file or config_name).rpartition("/")
+        absent = f"--config-name: there is no {name}.yaml in the searched folders"
+        raise ConfigError(
+            places.unknown_choice(group, name, list(places.group_files(group))) if group else absent
+        ) from error
     except (ConfigCompositionException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        key = getattr(cause, "full_key", None)
-        first = str(cause).splitlines()[0]
+        key, first = getattr(cause, "full_key", None), str(cause).splitlines()[0]
         if key and any(word in type(cause).__name__ for word in ("Key", "Attribute")):
             raise ConfigError(_unknown_key(key, _all_keys(engine, config_name, overrides))) from error
         raise ConfigError(f"{key}: {_plainly(key, first)}" if key else first) from error
@@ -198,12 +176,10 @@ def _explained(engine: Any, config_name: str, overrides: Sequence[str]) -> Itera
 
 def _plainly(key: str, complaint: str) -> str:
     """OmegaConf's complaint about a value's type, in a user's words."""
-    found = re.match(r"Value (.*) of type '\w+' could not be converted to (\w+)", complaint)
     words = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false", "String": "text"}
-    if found:
-        return f"should be {words.get(found[2], found[2])}, got {short(found[1])}"
-    listed = re.match(r"Cannot convert '\w+' to string: '(.*)'", complaint)
-    if listed:
+    if typed := re.match(r"Value (.*) of type '\w+' could not be converted to (\w+)", complaint):
+        return f"should be {words.get(typed[2], typed[2])}, got {short(typed[1])}"
+    if listed := re.match(r"Cannot convert '\w+' to string: '(.*)'", complaint):
         return f"should be text, got {short(listed[1])}"
     if "ListConfig" in complaint:
         return f"should be a list, as in {key}=[NAME]"
@@ -218,12 +194,12 @@ def _plainly(key: str, complaint: str) -> str:
 
 def _all_keys(engine: Any, config_name: str, overrides: Sequence[str]) -> list[str]:
     """Every key there is under the groups' choices among the overrides; the rest of these may be wrong."""
-    groups = {*group_names(), *OPTIONAL_GROUPS}
+    groups = {*places.group_names(), *places.OPTIONAL_GROUPS}
     chosen = [text for text in overrides if text.partition("=")[0] in groups and "${" not in text]
     try:
-        cfg = engine.compose_config(config_name, chosen, run_mode=RunMode.RUN, with_log_configuration=False)
+        cfg = _composed(engine, config_name, chosen)
     except (HydraException, OmegaConfBaseException):
-        cfg = engine.compose_config(config_name, [], run_mode=RunMode.RUN, with_log_configuration=False)
+        cfg = _composed(engine, config_name, [])
 
     def walk(node: Any, prefix: str) -> Iterator[str]:
         for key in node if OmegaConf.is_dict(node) else []:
@@ -238,7 +214,7 @@ def _unknown_key(key: str, keys: Sequence[str]) -> str:
     close = nearest(key, [*keys, *ALIASES])
     close = ALIASES.get(close, close) if close else None
     parent = key.rpartition(".")[0]
-    inside = [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]
-    guess = f"did you mean {close}?" if close and close != key else ""
-    choices = f"keys{f' of {parent}' if parent else ''}: {', '.join(inside)}" if inside else ""
-    return "\n".join(line for line in (f"{key}: there is no such key. {guess}".rstrip(), choices) if line)
+    inside = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == parent]
+    guess = f" did you mean {close}?" if close and close != key else ""
+    choices = f"\nkeys{f' of {parent}' if parent else ''}: {', '.join(inside)}" if inside else ""
+    return f"{key}: there is no such key.{guess}{choices}"

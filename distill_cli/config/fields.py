@@ -46,14 +46,15 @@ class Key(NamedTuple):
 def _keys(shape: type) -> tuple[Key, ...]:
     """The keys of a record in the order they are shown in: its own, then those that it has from its base."""
     hints, found = typing.get_type_hints(shape, localns={"Composed": object}), []
-    for one in sorted(dataclasses.fields(shape), key=lambda one: one.name not in shape.__annotations__):
+    fields = {one.name: one for one in dataclasses.fields(shape)}
+    for name in {**shape.__annotations__, **fields}:
+        one = fields[name]
         if "help" in one.metadata:
-            arms = [arm for arm in typing.get_args(hints[one.name]) if arm is not types.NoneType]
-            union = isinstance(hints[one.name], types.UnionType) and len(arms) == 1
+            optional = typing.get_args(hints[name])[1:] == (types.NoneType,)
+            kind = typing.get_args(hints[name])[0] if optional else hints[name]
             default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
-            kind = arms[0] if union else hints[one.name]
             simple = one.metadata.keys().isdisjoint(("node", "nodes", "form"))
-            found.append(Key(one.name, hints[one.name], kind, union, simple, one.metadata, default))
+            found.append(Key(name, hints[name], kind, optional, simple, one.metadata, default))
     return tuple(found)
 
 

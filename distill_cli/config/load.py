@@ -2,23 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from hydra.types import RunMode
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import compose
+from distill_cli.config import compose, yamls
 from distill_cli.config.checking import checked
-from distill_cli.config.composed import Composed
-from distill_cli.config.schema import COMMANDS, Eval, Open, Settings, Train
+from distill_cli.config.places import group_files
+from distill_cli.config.records import read
+from distill_cli.config.schema import COMMANDS, Objective, Settings
 from distill_cli.config.yamls import plain
 
-Named = TypeVar("Named", bound=Open)
+
+@dataclass(frozen=True)
+class Composed:
+    """A job's configuration as composed, its interpolations as they are written, and Hydra's own node beside it."""
+
+    job: DictConfig
+    hydra: DictConfig
+
+    def files(self, typed: Sequence[str]) -> dict[str, str]:
+        """What Hydra would leave in the .hydra/ of a run with these overrides: texts by file."""
+        kept = {"config": self.job, "hydra": OmegaConf.create({"hydra": self.hydra}), "overrides": list(typed)}
+        return {f"{name}.yaml": OmegaConf.to_yaml(content) for name, content in kept.items()}
+
+    def having(self, values: Mapping[str, Any]) -> Composed:
+        """The same with other values at its top."""
+        job = self.job.copy()
+        with open_dict(job):
+            job.update(values)
+        return Composed(job, self.hydra)
+
+    def written(self, key: str) -> str:
+        """What stands at a key at the top, before it is resolved."""
+        return str(OmegaConf.to_container(self.job[key], resolve=False))
+
+    def objective(self, name: str) -> dict[str, Objective]:
+        """What the file of an objective would choose, whether it is chosen or not.
+
+        Raises:
+            ConfigError, OmegaConfBaseException: its file cannot be read or resolved.
+        """
+        chosen = self.job.objective
+        node = {name: chosen[name]} if name in chosen else yamls.load(group_files("objective")[name])
+        nodes = plain(OmegaConf.create({**self.job, "objective": node}))["objective"]
+        return {key: read(Objective, one) for key, one in nodes.items()}
 
 
 def load(command: str, words: Sequence[str], config: str | None = None, config_dir: str | None = None) -> Any:
@@ -37,8 +70,10 @@ def load(command: str, words: Sequence[str], config: str | None = None, config_d
 
 def settings(engine: Any, config: str, command: str, words: Sequence[str]) -> Any:
     """As `load`, in a session that is open."""
-    cfg = compose.compose(engine, config, command, [*words, "hydra.mode=RUN"], RunMode.RUN)
-    hydra, job = cfg.hydra, compose.without_hydra(cfg)
+    cfg = compose.compose(engine, config, command, [*words, "hydra.mode=RUN"])
+    hydra, job = cfg.hydra, cfg.copy()
+    with open_dict(job):
+        del job["hydra"]
     try:
         missing = sorted(OmegaConf.missing_keys(job))
         values = plain(job)
@@ -47,33 +82,24 @@ def settings(engine: Any, config: str, command: str, words: Sequence[str]) -> An
         raise ConfigError(f"{key}: {str(error).splitlines()[0]}") from error
     if missing:
         raise ConfigError("\n".join(f"{key}: has no default, give it as {key}=VALUE" for key in missing))
-    found = checked(
-        COMMANDS[command].shape,
-        values,
-        choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None},
-        typed=tuple(hydra.overrides.task),
-        config=config,
-        folder=Path(hydra.run.dir).absolute(),
-        source=Composed(job, hydra),
+    return _named(
+        checked(
+            COMMANDS[command].shape,
+            values,
+            choices={str(group): str(name) for group, name in hydra.runtime.choices.items() if name is not None},
+            typed=tuple(hydra.overrides.task),
+            config=config,
+            folder=Path(hydra.run.dir).absolute(),
+            source=Composed(job, hydra),
+        )
     )
-    return _named(found)
 
 
-def _named(found: Settings) -> Settings:
-    """The settings with every dataset and model called by what was chosen; a node's own `name` says more for a model."""
-
-    def called(node: Named, name: str) -> Named:
-        return replace(node, name=str(node.plain.get("name") or name))
-
-    chosen = {group: found.choices.get(group) or group for group in ("dataset", "teacher", "student")}
-    if not isinstance(found, Train):
-        assert isinstance(found, Eval)
-        return replace(found, dataset=found.dataset and replace(found.dataset, name=chosen["dataset"]))
-    return replace(
-        found,
-        dataset=replace(found.dataset, name=chosen["dataset"]),
-        teacher=called(found.teacher, chosen["teacher"]),
-        student=called(found.student, chosen["student"]),
-        teachers={name: called(node, name) for name, node in found.teachers.items()},
-        chain={name: replace(node, name=name) for name, node in found.chain.items()},
-    )
+def _named(settings: Settings) -> Settings:
+    """The settings with the data set and the models of groups called by what was chosen; a model's own `name` says more."""
+    named: dict[str, Any] = {}
+    for group in ("dataset", "teacher", "student"):
+        if node := getattr(settings, group, None):
+            more = node.plain.get("name") if group != "dataset" else None
+            named[group] = replace(node, name=str(more or settings.choices.get(group) or group))
+    return replace(settings, **named)

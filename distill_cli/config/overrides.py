@@ -135,8 +135,7 @@ def combinations(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
     """Every combination of a sweep's axes, in order."""
-    for line in itertools.product(*_axes(parsed)):
-        yield list(line)
+    yield from map(list, itertools.product(*_axes(parsed)))
 
 
 def _axes(parsed: Sequence[Override]) -> list[list[str]]:
@@ -161,7 +160,7 @@ def _swept(override: Override) -> Iterator[Any]:
 
 
 def is_open(override: Override) -> bool:
-    """Whether an override leaves its values to a search, as T=interval(1,10) does."""
+    """Whether an override names a range in which a search picks values, as T=interval(1,10) does."""
     return override.is_sweep_override() and not override.is_discrete_sweep()
 
 

@@ -83,13 +83,13 @@ def optimizer_of(fit: Fit) -> Optimizer:
     Raises:
         ConfigError: there is none of that name, or its file holds a value that it cannot have.
     """
-    said = {"lr": fit.lr, "weight_decay": fit.weight_decay}
-    node = optimizer_node(fit.optimizer) | {key: value for key, value in said.items() if value is not None}
-    problems: list[str] = []
+    node, problems = optimizer_node(fit.optimizer), list[str]()
+    node |= {} if fit.lr is None else {"lr": fit.lr}
+    node |= {} if fit.weight_decay is None else {"weight_decay": fit.weight_decay}
     optimizer = read(Optimizer, node, "optimizer.", problems)
     if problems:
-        wrong = "\n".join(problems)
-        raise ConfigError(f"teacher.fit.optimizer={fit.optimizer}, {group_files('optimizer')[fit.optimizer]}:\n{wrong}")
+        file = group_files("optimizer")[fit.optimizer]
+        raise ConfigError("\n".join([f"teacher.fit.optimizer={fit.optimizer}, {file}:", *problems]))
     return optimizer
 
 

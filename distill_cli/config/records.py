@@ -30,7 +30,9 @@ def read(
     told: list[str] = []
     if issubclass(shape, Open):
         about["plain"] = values
+    names = set()
     for key in keys(shape):
+        names.add(key.name)
         value = values.get(key.name, key.default if key.default is not MISSING else "")
         if key.name not in values and key.name == "_target_":
             told.append(f"{where.rstrip('.')}: has no _target_, the class or function to build")
@@ -40,10 +42,9 @@ def read(
             about[key.name] = value  # a default needs no check
         else:
             about[key.name] = _value(f"{where}{key.name}", value, key, shape, told if key.name in values else [])
-    names = {key.name for key in keys(shape)}
-    for name in values:
-        if name not in names and not isinstance(values[name], str | None):  # of the class's own
-            _numbers(f"{where}{name}", values[name], {}, told)
+    for name, value in values.items():
+        if name not in names and not isinstance(value, str | None):  # of the class's own
+            _numbers(f"{where}{name}", value, {}, told)
     if problems is not None:
         problems += told
     else:
@@ -53,20 +54,22 @@ def read(
 
 def _value(where: str, value: Any, key: Key, shape: type, problems: list[str]) -> Any:
     """What a record has of a value, or the key's default where it is wrong."""
-    rules, count = key.rules, len(problems)
+    rules = key.rules
+    default = None if key.default is MISSING else key.default
     if "node" in rules:
         return _node(where, value, key, shape, problems)
     if "nodes" in rules:
         return _nodes(where, value or {}, rules["nodes"], problems)
     if "form" in rules:
-        found = FORMS[rules["form"]](where, value, rules, problems)
-        return found if len(problems) == count else FORMS[rules["form"]]("", key.default, {}, [])
+        try:
+            return FORMS[rules["form"]](value, rules)
+        except ValueError as error:
+            problems += [f"{where}: {line}" for line in str(error).splitlines()]
+            return default
     if type(value) is not key.kind and not fits(value, key.hint):
         problems.append(f"{where}: should be {describe(key.hint)}, got {shown(value)}")
-        return None if key.default is MISSING else key.default
-    if key.kind in (int, float) and value is not None:
-        problems += [f"{where}: {wrong}"] if (wrong := complaint(value, rules)) else []
-    elif not isinstance(value, str):
+        return default
+    if not isinstance(value, str):
         _numbers(where, value, rules, problems)
     elif rules.get("filled") and not value.strip():
         problems.append(f"{where}: is empty; leave it out, or give a value")
@@ -90,13 +93,14 @@ def _node(where: str, value: Any, key: Key, shape: type, problems: list[str]) ->
 
 
 def _nodes(where: str, nodes: Mapping[str, Any], of: type, problems: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    records: dict[str, Any] = {}
     for name, node in nodes.items():
         if isinstance(node, Mapping):
-            found[name] = read(of, node, f"{where}.{name}.", problems)
+            about = {"name": name} if issubclass(of, Open) else {}
+            records[name] = read(of, node, f"{where}.{name}.", problems, **about)
         else:
             problems.append(f"{where}.{name}: should be a mapping of keys, got {shown(node)}")
-    return found
+    return records
 
 
 def _numbers(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> None:
@@ -112,51 +116,51 @@ def _numbers(where: str, value: Any, rules: Mapping[str, Any], problems: list[st
         problems.append(f"{where}: {wrong}")
 
 
-def _ramp(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[float, float]:
+# What each form makes of a value; a ValueError says, a line each, what is wrong with it.
+
+
+def _ramp(value: Any, rules: Mapping[str, Any]) -> tuple[float, float]:
     ends = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
-    if len(ends) > 2 or not ends:
-        problems.append(f"{where}: should be a number or [from, to], got {shown(value)}")
+    wrong = [] if len(ends) in (1, 2) else [f"should be a number or [from, to], got {shown(value)}"]
     for number in ends[:2]:
-        wrong = complaint(number, rules) if fits(number, float) else f"should be a number, got {shown(number)}"
-        problems += [f"{where}: {wrong}"] if wrong else []
-    return (0.0, 0.0) if problems else (float(ends[0]), float(ends[-1]))
+        said = complaint(number, rules) if fits(number, float) else f"should be a number, got {shown(number)}"
+        wrong += [said] if said else []
+    if wrong:
+        raise ValueError("\n".join(wrong))
+    return float(ends[0]), float(ends[-1])
 
 
-def _names(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[str, ...] | None:
+def _names(value: Any, rules: Mapping[str, Any]) -> tuple[str, ...] | None:
     names = [value] if isinstance(value, str) else value
-    if value is None or fits(names, list[str]):
-        return None if value is None else tuple(names)
-    problems.append(f"{where}: should be an objective's name or a list of them, got {shown(value)}")
-    return None
+    if not fits(names, list[str] | None):
+        raise ValueError(f"should be an objective's name or a list of them, got {shown(value)}")
+    return None if names is None else tuple(names)
 
 
-def every(value: int | str | None) -> tuple[int | None, float | None]:
-    """`save_every` as (steps, seconds), of which one at most is set."""
-    if isinstance(value, str):
-        found = INTERVAL.fullmatch(value)
-        assert found is not None
-        return None, float(found[1]) * UNITS[found[2]]
-    return value, None
+def every(value: Any, rules: Mapping[str, Any] | None = None) -> tuple[int | None, float | None]:
+    """`save_every` as (steps, seconds), of which one at most is set.
+
+    Raises:
+        ValueError: it is neither steps nor a time.
+    """
+    if value is None or _is_count(value):
+        return value, None
+    time = INTERVAL.fullmatch(value) if isinstance(value, str) else None
+    if time is None or not 0 < (seconds := float(time[1]) * UNITS[time[2]]) <= LARGEST:
+        raise ValueError(f"should be a number of steps, or a time as in 60s, 5m or 1h, got {shown(value)}")
+    return None, seconds
 
 
-def _every(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> tuple[int | None, float | None]:
-    found = INTERVAL.fullmatch(value) if isinstance(value, str) else None
-    timed = found is not None and 0 < float(found[1]) * UNITS[found[2]] <= LARGEST
-    if not (timed or value is None or _is_count(value)):
-        problems.append(f"{where}: should be a number of steps, or a time as in 60s, 5m or 1h, got {shown(value)}")
-        return None, None
-    return every(value)
-
-
-def _size(where: str, value: Any, rules: Mapping[str, Any], problems: list[str]) -> int | str:
+def _size(value: Any, rules: Mapping[str, Any]) -> int | str:
     if value != "auto" and not _is_count(value):
-        problems.append(f"{where}: should be auto or a number of pixels, got {shown(value)}")
-    return "auto" if problems else value
+        raise ValueError(f"should be auto or a number of pixels, got {shown(value)}")
+    assert isinstance(value, int | str)
+    return value
 
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
 
 
-FORMS: dict[str, Callable[[str, Any, Mapping[str, Any], list[str]], Any]]
-FORMS = {"ramp": _ramp, "names": _names, "every": _every, "size": _size}
+FORMS: dict[str, Callable[[Any, Mapping[str, Any]], Any]]
+FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size}

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from distill_cli.config.fields import key, keys, of_class
 
 if TYPE_CHECKING:
-    from distill_cli.config.composed import Composed
+    from distill_cli.config.load import Composed
 
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
@@ -114,7 +114,7 @@ class Dataset(Open):
     augmentation: Augmentation = key(None, "of the training pictures, by the batch", node=Augmentation)
     views: int = key(0, "augmented views of each sample, shown in turn by epoch; 0: a new one every epoch", ge=0)
     view_seed: int = key(0, "of the views", ge=0)
-    limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher fitted here too",
+    limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher that is fitted too",
                             ge=1)  # fmt: skip
     label_noise: float = key(0.0, "share of training labels made wrong on purpose, to see what that does", ge=0, lt=1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -34,7 +35,7 @@ def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = Fals
         CheckpointError: a kept one could make something run that is not ours or trusted.
     """
     trust = [word for word in typed if word.startswith("trust=")]
-    names = overrides.value_of(overrides.parse(trust, multirun=False), "trust") if trust else []
+    packages = _listed(overrides.value_of(overrides.parse(trust, multirun=False), "trust") or [])
     texts = [overrides.quoted(word, multirun) for word in typed if word not in trust]
     anew = {(o.key_or_group, o.package) for o in overrides.parse(texts, multirun)}
     if not PLAIN.fullmatch(known["name"]):
@@ -42,7 +43,7 @@ def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = Fals
     kept = [o for o in overrides.parse(known["overrides"], multirun) if (o.key_or_group, o.package) not in anew]
     groups = {group.name for folder in (places.conf_dir(), *places.user_conf_dirs()) for group in folder.iterdir()}
     for override in kept:
-        _vet(override, groups | set(places.SHARED_FOLDERS), [str(name) for name in _listed(names)])
+        _vet(override, groups | set(places.SHARED_FOLDERS), [str(name) for name in packages])
     return [*(override.input_line or "" for override in kept), *texts]
 
 
@@ -61,20 +62,20 @@ def _vet(override: Override, groups: set[str], trust: Sequence[str]) -> None:
         root in places.SHARED_FOLDERS.values() and PLACE.fullmatch(override.package)
     )
     if sent or (root == "hydra" and key not in OF_HYDRA) or packed:
-        raise CheckpointError(f"it was started with {text}, which is not taken from a folder", "type that again")
+        raise CheckpointError(f"it was started with {text}, which is not used again from its folder", "type it again")
     if RESOLVER.search(str(text)):
-        raise CheckpointError(f"it was started with {text}, which works out its value elsewhere")
+        raise CheckpointError(f"it was started with {text}, whose value comes from outside the run")
     chosen = [name for value in values for name in _listed(value) if not isinstance(name, Mapping)]
     if isinstance(value, Glob):
         chosen = [re.sub(r"[*?]", "x", pattern) for pattern in value.include]  # of names that are there
     if root in groups and "." not in key and not all(PLAIN.fullmatch(str(name)) for name in chosen):
         raise CheckpointError(f"it was started with {text}, which is not a name")
-    for where, target in (found for value in values for found in _targets(key, value)):
+    for where, target in itertools.chain(*(_targets(key, value) for value in values)):
         building.trusted(target, where, trust)
 
 
 def _bare(value: Any) -> Any:
-    """A choice without the quotes that were typed around it."""
+    """A value without the quotes that were typed around it."""
     if isinstance(value, list):
         return [_bare(item) for item in value]
     return value.text if isinstance(value, QuotedString) else value

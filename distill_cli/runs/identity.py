@@ -1,4 +1,4 @@
-"""What a run is: its configuration, and the fingerprints of data, teacher and code. Who goes on with it must agree."""
+"""What a run is: its configuration, and the fingerprints of data, teacher and code. They must be the same when it is resumed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def read_as(path: Path, shape: Mapping[str, type]) -> dict[str, Any]:
     known = files.read_json(path)
     wrong = [key for key, kind in shape.items() if not isinstance(known.get(key), kind)]
     if wrong or not all(isinstance(text, str) for text in known["overrides"]):
-        raise CheckpointError(f"{path} is damaged: {', '.join(wrong) or 'overrides'} missing or not as written")
+        raise CheckpointError(f"{path} is damaged: {', '.join(wrong) or 'overrides'} missing or malformed")
     return known
 
 

@@ -1,4 +1,4 @@
-"""The folder of one run: worked in by one process at a time, gone on with by who agrees, honest about how it ended."""
+"""The folder of one run: used by one process at a time, resumed with the same settings only; its status says how it ended."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "ten
 class Run:
     """A run's folder, used as a context: its lock is held inside, and status.json says how it went after.
 
-    A folder that holds a run of the same configuration is gone on with: nothing in it is written before `begin`, so
-    one that is refused stays as it was.
+    A run of the same configuration is resumed from its folder; nothing in the folder is written before `begin`, so that
+    a run that is refused stays as it was.
 
     Args:
         settings: what it is to do. folder: where; another name is taken when `named` is false and it is taken.
@@ -67,7 +67,7 @@ class Run:
         if not (self.folder / identity.FILE).exists():
             if (self.folder / STATUS).exists():
                 raise CheckpointError(
-                    f"{self.folder} holds a run without {identity.FILE}: it cannot be gone on with",
+                    f"{self.folder} holds a run without {identity.FILE}: it cannot be resumed",
                     "choose another run_dir, or drop it for a fresh one",
                 )
             self._introduce(about)
