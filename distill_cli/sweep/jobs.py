@@ -49,11 +49,9 @@ class Start:
     directory: str
     metric: str
 
-    def process(
-        self, settings: Sequence[str], folder: Path, environment: Mapping[str, str] | None = None
-    ) -> BaseProcess:
-        """Start the run with these settings in `folder`; returns its process."""
-        variables = {**os.environ, **(environment or {})}
+    def process(self, settings: Sequence[str], folder: Path, environment: Mapping[str, str]) -> BaseProcess:
+        """Start the run with these settings in `folder`, its environment changed by `environment`; returns its process."""
+        variables = {**os.environ, **environment}
         process = _processes.Process(target=_work, args=(self, list(settings), folder, variables))
         process.start()
         return process
@@ -62,7 +60,7 @@ class Start:
         """Start the run that a launcher has composed, and wait for its end; returns its score if it has finished."""
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
-        process = self.process(hydra.overrides.task, folder)
+        process = self.process(hydra.overrides.task, folder, {})
         try:
             process.join()
         except KeyboardInterrupt:

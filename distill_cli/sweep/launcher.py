@@ -1,4 +1,4 @@
-"""Hydra's launcher for one machine: each run in a process of its own, several at once, cores and GPUs shared out."""
+"""Hydra's launcher for one machine: each run in its own process, several at once, which share cores and GPUs."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Processes(Launcher):
         """
         folders = [self._folder(settings) for settings in job_overrides]
         once = dict.fromkeys(folders)  # a search may repeat itself
-        waiting = [folders.index(folder) for folder in once if self._score(folder) is None]
+        waiting = [folders.index(folder) for folder in once if jobs.score(folder, self.start.metric) is None]
         at_once = min(self.n_jobs, len(waiting))
         slots = [self._environment(number, at_once) for number in range(at_once)]
         running: dict[int, tuple[int, dict[str, str], BaseProcess]] = {}  # by what becomes ready when it ends
@@ -65,20 +65,16 @@ class Processes(Launcher):
         except BaseException:
             jobs.end([process for _, _, process in running.values()])
             raise
-        return [self._result(settings, folder) for settings, folder in zip(job_overrides, folders, strict=True)]
+        results = []
+        for settings, folder in zip(job_overrides, folders, strict=True):
+            results.append(JobReturn(overrides=settings, working_dir=str(folder), status=JobStatus.COMPLETED))
+            results[-1].return_value = jobs.score(folder, self.start.metric)
+        return results
 
     def _folder(self, settings: Sequence[str]) -> Path:
         """The folder of the run with these settings, as Hydra would name it."""
         with_settings = OmegaConf.merge(self.config, {"hydra": {"overrides": {"task": list(settings)}}})
         return Path(with_settings.hydra.sweep.dir) / with_settings.hydra.sweep.subdir
-
-    def _score(self, folder: Path) -> float | None:
-        return jobs.score(folder, self.start.metric)
-
-    def _result(self, settings: Sequence[str], folder: Path) -> JobReturn:
-        result = JobReturn(overrides=settings, working_dir=str(folder), status=JobStatus.COMPLETED)
-        result.return_value = self._score(folder)
-        return result
 
     def _environment(self, slot: int, at_once: int) -> dict[str, str]:
         """What the run in this slot is told of the machine: its GPU and its share of the cores, where they are shared."""

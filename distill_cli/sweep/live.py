@@ -75,15 +75,11 @@ class View:
         parts = [f"{done}/{self.total} done", f"{len(self.of('running'))} running"]
         parts += [f"{failed} failed"] if failed else []
         parts += [f"best {self.metric} {best[0]:.4f} ({best[1]})"] if (best := self.best) else []
-        return ", ".join([*parts, *self._left()])
-
-    def _left(self) -> Iterator[str]:
-        """The time left, by how long the runs of this call have taken so far."""
-        ended = len(self.of("finished", "failed") - self.before)
-        missing = self.total - len(self.of("finished", "failed"))
+        ended = len(self.of("finished", "failed") - self.before)  # of this call
+        missing = self.total - done - failed
         if ended and missing:
-            seconds = (time.time() - self.since) / ended * missing
-            yield f"about {words(seconds)} left"
+            parts.append(f"about {words((time.time() - self.since) / ended * missing)} left")
+        return ", ".join(parts)
 
     def told(self, label: str) -> str:
         """One line about a run that has ended."""
@@ -100,9 +96,8 @@ class View:
         bars = Table.grid(padding=(0, 2))
         for label in sorted(self.of("running"))[:MOST]:
             done, epochs = epochs_of(self.places[label])
-            bars.add_row(
-                f"  {label}", ProgressBar(epochs or 1, done, width=24), f"epoch {done}/{epochs}" if epochs else ""
-            )
+            told = f"epoch {done}/{epochs}" if epochs else ""
+            bars.add_row(f"  {label}", ProgressBar(epochs or 1, done, width=24), told)
         return Group(bars, Text(self.line()))
 
 

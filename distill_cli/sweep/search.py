@@ -1,4 +1,4 @@
-"""Hydra's sweeper that searches: Optuna suggests the next settings from what was reached so far, and can be gone on with."""
+"""Hydra's sweeper that searches: Optuna suggests the next settings from earlier results; a stopped search can be resumed."""
 
 from __future__ import annotations
 
@@ -56,10 +56,8 @@ class Search(Sweeper):
         for trial in self.study.trials:
             for key, old in trial.distributions.items():
                 if key in self.space and _choices(old) != _choices(self.space[key]):
-                    raise ConfigError(
-                        f"{key}: the choices of a search cannot change once it has begun",
-                        "choose another hydra.sweep.dir",
-                    )
+                    message = f"{key}: the choices of a search cannot change once it has begun"
+                    raise ConfigError(message, "choose another hydra.sweep.dir")
 
     def sweep(self, arguments: list[str]) -> None:
         """Run trials until there are `n_trials` with a result or, in this call, a failure."""
@@ -74,7 +72,11 @@ class Search(Sweeper):
             for trial, result in zip(trials, results, strict=True):
                 value = result.return_value
                 study.tell(trial, value, state=None if value is not None else failed)
-        self._tell(first)
+        complete = [trial for trial in ended(study, first) if trial.value is not None]
+        if complete:
+            best = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
+            metric = self.job.optimize or schema.JUDGED
+            ui.show(f"search: {len(complete)} trials, best {metric} {study.best_value:.4f}: {best}")
 
     def _study(self) -> Any:
         folder = Path(self.job.hydra.sweep.dir).absolute()
@@ -91,15 +93,6 @@ class Search(Sweeper):
             study.sampler = self.optuna.samplers.TPESampler(seed=seed, constant_liar=self.batch > 1, multivariate=True)
         return study
 
-    def _tell(self, first: int) -> None:
-        study = self.study
-        complete = [trial for trial in ended(study, first) if trial.value is not None]
-        if complete:
-            found = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
-            ui.show(
-                f"search: {len(complete)} trials, best {self.job.optimize or schema.JUDGED} {study.best_value:.4f}: {found}"
-            )
-
 
 def imported() -> Any:
     """Optuna, quiet.
@@ -110,9 +103,8 @@ def imported() -> Any:
     try:
         import optuna
     except ImportError as error:
-        raise ConfigError(
-            f"hydra/sweeper=optuna: {error.name} is not installed", "pip install 'distill-cli[sweep]'"
-        ) from error
+        message = f"hydra/sweeper=optuna: {error.name} is not installed"
+        raise ConfigError(message, "pip install 'distill-cli[sweep]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 
@@ -123,36 +115,26 @@ def distribution(override: Override) -> Any:
     Raises:
         ConfigError: it is neither.
     """
-    key = override.key_or_group
-    try:
-        found = _distribution(override)
-    except ValueError as error:  # Optuna's own words: low above high, a logarithm of 0
-        raise ConfigError(f"{key}: {error}") from error
-    if found is None:
-        raise ConfigError(f"{key}: a search takes a,b,c or interval(low,high), got {override.input_line}")
-    return found
-
-
-def _distribution(override: Override) -> Any:
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
-    value = override.value()
-    if isinstance(value, ChoiceSweep):
+    key, value, ends = override.key_or_group, override.value(), list[Any]()
+    if isinstance(value, IntervalSweep | RangeSweep):
+        ends = [value.start, value.end if isinstance(value, IntervalSweep) else value.stop]
+    if None in ends or not isinstance(value, ChoiceSweep | RangeSweep | IntervalSweep):
+        raise ConfigError(f"{key}: a search takes a,b,c or interval(low,high), got {override.input_line}")
+    whole = all(isinstance(end, int) for end in ends)
+    try:
+        if isinstance(value, IntervalSweep):
+            return (IntDistribution if whole else FloatDistribution)(*ends, log="log" in value.tags)
+        if isinstance(value, RangeSweep) and whole and isinstance(value.step, int):
+            return IntDistribution(ends[0], ends[1] - 1, step=value.step)
         return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
-    if isinstance(value, RangeSweep) and value.start is not None and value.stop is not None:
-        if isinstance(value.start, int) and isinstance(value.stop, int) and isinstance(value.step, int):
-            return IntDistribution(value.start, value.stop - 1, step=value.step)
-        return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
-    if isinstance(value, IntervalSweep) and value.start is not None and value.end is not None:
-        low, high, log = value.start, value.end, "log" in value.tags
-        if isinstance(low, int) and isinstance(high, int):
-            return IntDistribution(low, high, log=log)
-        return FloatDistribution(low, high, log=log)
-    return None
+    except ValueError as error:  # Optuna's own words: low above high, a logarithm of 0
+        raise ConfigError(f"{key}: {error}") from error
 
 
 def again(optuna: Any, study: Any) -> None:
-    """Have what earlier calls left without a result tried again: run folders go on where they were."""
+    """Try again what earlier calls left without a result: runs resume from their folders."""
     states = optuna.trial.TrialState
     for trial in study.get_trials(states=[states.RUNNING]):
         study.tell(trial.number, state=states.FAIL)

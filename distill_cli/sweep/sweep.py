@@ -6,7 +6,7 @@ import contextlib
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -52,11 +52,7 @@ class Plan:
 
     @property
     def total(self) -> int:
-        return int(self.cfg.hydra.sweeper.n_trials) if self.searching else len(list(self.runs()))
-
-    def runs(self) -> Iterator[list[str]]:
-        """The settings of each run of a grid."""
-        return overrides.expand(self.parsed)
+        return int(self.cfg.hydra.sweeper.n_trials) if self.searching else len(list(overrides.expand(self.parsed)))
 
     def label(self, settings: Sequence[str]) -> str:
         """What tells a run from the others."""
@@ -65,12 +61,13 @@ class Plan:
     def folders(self, home: Path) -> dict[str, Path]:
         """The runs' folders in `home` by label: all of a grid's, those of a search that there are."""
         if not self.searching:
-            return {self.label(settings): home / overrides_slug(settings, self.keys) for settings in self.runs()}
-        found = {}
+            lines = overrides.expand(self.parsed)
+            return {self.label(settings): home / overrides_slug(settings, self.keys) for settings in lines}
+        folders = {}
         for path in sorted(home.glob(f"*/{identity.FILE}")):
             with contextlib.suppress(CheckpointError):
-                found[self.label(identity.read(path.parent)["overrides"])] = path.parent
-        return found
+                folders[self.label(identity.read(path.parent)["overrides"])] = path.parent
+        return folders
 
 
 def run(
@@ -131,9 +128,7 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     if overrides.value_of(parsed, "run_dir") is not None:
         raise ConfigError("run_dir: names one folder, a sweep needs one for each run", "use hydra.sweep.dir=PATH")
     if overrides.value_of(parsed, "hydra.sweep.subdir") is not None:
-        raise ConfigError(
-            "hydra.sweep.subdir: runs are named by what is swept over", "hydra.sweep.dir=PATH names the sweep"
-        )
+        raise ConfigError("hydra.sweep.subdir: what is swept over names a run", "hydra.sweep.dir=PATH names the sweep")
     for key in ("optimize", "output_dir", "hydra.sweep.dir"):
         overrides.value_of(parsed, key)  # takes one value
     cfg = compose.compose(engine, config_name, "train", texts, RunMode.MULTIRUN)
@@ -155,22 +150,24 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
         if searching and override.is_sweep_override():
             search.distribution(override)
         elif overrides.is_open(override):
-            raise ConfigError(f"{override.input_line}: leaves its values to a search", "add hydra/sweeper=optuna")
+            raise ConfigError(
+                f"{override.input_line}: names a range, which only a search can use", "add hydra/sweeper=optuna"
+            )
     values = list(overrides.combinations(plan.parsed))
     if len(values) > MANY:
         ui.say(f"checking {len(values)} values")
     parts = any(re.split(r"[./]", key.lstrip("+"))[0] in PARTS for key in plan.keys)
-    for settings in values:
-        found = load.settings(engine, config_name, "train", settings)
+    for line in values:
+        settings = load.settings(engine, config_name, "train", line)
         if parts:
             from distill_cli.training import job  # torch takes its time to import
 
-            job.check(found)
+            job.check(settings)
     return plan
 
 
 def remember(plan: Plan, home: Path, config_name: str, texts: Sequence[str]) -> None:
-    """Write down what the sweep is, for whoever goes on with it; where it lies is found there."""
+    """Write what the sweep is into its folder, for `distill resume`; not where the folder lies, for it may be moved."""
     kept = [text for text in texts if not text.startswith("hydra.sweep.dir=")]
     about = {"name": config_name, "directory": str(Path.cwd()), "output_dir": plan.cfg.output_dir, "overrides": kept}
     files.write_json(home / SWEEP, about)
@@ -182,12 +179,13 @@ def known(home: Path) -> dict[str, Any]:
     Raises:
         CheckpointError: it is damaged.
     """
-    shape = {"name": str, "directory": str, "output_dir": str, "overrides": list}
-    return identity.read_as(home / SWEEP, shape)
+    return identity.read_as(home / SWEEP, {"name": str, "directory": str, "output_dir": str, "overrides": list})
 
 
 def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
     """Hold the sweep against what `home` holds: the same axes, and finished runs that are what would be run.
+
+    Runs of values that are no longer asked for are compared too; damaged ones will say so when they are run.
 
     Raises:
         CheckpointError: it holds something else.
@@ -204,24 +202,19 @@ def meet(engine: Any, config_name: str, plan: Plan, home: Path) -> None:
     axes = {override.get_key_element() for override in before if override.is_sweep_override()}
     if axes and axes != set(plan.keys):
         now = ", ".join(sorted(plan.keys)) or "nothing"
-        raise CheckpointError(f"{home} holds a sweep over {', '.join(sorted(axes))}, this is one over {now}", hint)
-    for folder, config, settings in finished(plan, home):
-        today = identity.config_of(load.settings(engine, config_name, "train", settings))
-        what = f"{folder} holds a run of another configuration"
-        identity.require_same(config, today, what, hint)
-
-
-def finished(plan: Plan, home: Path) -> Iterator[tuple[Path, dict[str, Any], list[str]]]:
-    """The runs in `home` that have finished, also those of values no longer asked for: where, their configuration, and
-    the settings they would have today. Damaged ones will say so when they are run.
-    """
+        raise CheckpointError(f"{home} holds a sweep over {', '.join(sorted(axes))}, this sweep is over {now}", hint)
     shared = [override.input_line or "" for override in plan.parsed if not override.is_sweep_override()]
     for path in sorted(home.glob(f"*/{SUMMARY}")):
-        with contextlib.suppress(CheckpointError):
+        try:
             kept = identity.read(path.parent)
             own = among(kept["overrides"], plan.keys)
-            if path.parent.name == overrides_slug(own, plan.keys):
-                yield path.parent, kept["config"], [*shared, *vetting.merged({"name": "train", "overrides": own}, [])]
+            if path.parent.name != overrides_slug(own, plan.keys):
+                continue
+            settings = [*shared, *vetting.merged({"name": "train", "overrides": own}, [])]
+        except CheckpointError:
+            continue
+        today = identity.config_of(load.settings(engine, config_name, "train", settings))
+        identity.require_same(kept["config"], today, f"{path.parent} holds a run of another configuration", hint)
 
 
 def close(plan: Plan, home: Path, since: float) -> int:
@@ -235,7 +228,7 @@ def close(plan: Plan, home: Path, since: float) -> int:
     if missing:
         rows = [[label, state.name, state.why] for label, state in missing.items()]
         ui.show(ui.table("not finished", ["run", "", "why"], rows, numbers=False))
-        ui.show(f"a run's train.log says more; what is missing is run by:  distill resume {shlex.quote(str(home))}")
+        ui.show(f"a run's train.log says more; to run what is missing:  distill resume {shlex.quote(str(home))}")
     return 1 if missing else 0
 
 

@@ -222,7 +222,7 @@ def test_another_process_on_the_same_sweep_is_told_who_has_it(
     [
         (["T=1,0"], "T: must be greater than 0, got 0"),
         (["T=1,3", "student=smallcnn,nosuch"], "student: nothing is called 'nosuch'"),
-        (["T=interval(1,3)"], "leaves its values to a search"),
+        (["T=interval(1,3)"], "names a range, which only a search can use"),
         (["T=1,3", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs: should be a whole number from 1, got 0"),
         (["T=1,3", "optimize=val.accuracy,val.kl"], "optimize: takes one value"),
         (["T=1,3", "optimize=test.accuracy"], "optimize: no choice called"),
@@ -273,7 +273,7 @@ def test_another_sweep_a_run_and_links_are_refused(tmp_path: Path, capsys: pytes
     about = {"name": "train", "directory": str(tmp_path), "output_dir": "outputs", "overrides": [*QUICK, "T=1,3"]}
     write_json(sweep / "sweep.json", about)
     assert distill(*SWEEP, "-m", "alpha=0.1,0.2") == 4
-    assert "holds a sweep over T, this is one over alpha" in capsys.readouterr().err
+    assert "holds a sweep over T, this sweep is over alpha" in capsys.readouterr().err
     assert distill("resume", "sweep", "T=1") == 4
     assert read_json(sweep / "sweep.json")["overrides"] == about["overrides"]
     (sweep / "multirun.yaml").symlink_to(tmp_path / "precious")
