@@ -125,7 +125,7 @@ def distribution(override: Override) -> Any:
     whole = all(isinstance(end, int) for end in ends)
     try:
         if isinstance(value, IntervalSweep):
-            return (IntDistribution if whole else FloatDistribution)(*ends, log="log" in value.tags)
+            return (IntDistribution if whole else FloatDistribution)(ends[0], ends[1], log="log" in value.tags)
         if isinstance(value, RangeSweep) and whole and isinstance(value.step, int):
             return IntDistribution(ends[0], ends[1] - 1, step=value.step)
         return CategoricalDistribution([str(text) for text in override.sweep_string_iterator()])
