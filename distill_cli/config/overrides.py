@@ -139,29 +139,18 @@ def expand(parsed: Sequence[Override]) -> Iterator[list[str]]:
 
 
 def _axes(parsed: Sequence[Override]) -> list[list[str]]:
-    """The texts each override stands for: several for one that is swept over, else its own."""
+    """The texts each override stands for: several for one that is swept over (the two ends of a range), else its own."""
     axes = []
     for override in parsed:
-        text = override.input_line or ""
-        values = list(_swept(override)) if override.is_sweep_override() else []
+        text, value, values = override.input_line or "", override.value(), list[Any]()
+        if isinstance(value, Glob):
+            values = value.filter(sorted(group_files(override.key_or_group)))
+        elif override.is_discrete_sweep():
+            values = list(dict.fromkeys(override.sweep_string_iterator()))
+        elif override.is_sweep_override():
+            values = _values(override)
         axes.append([f"{text.partition('=')[0]}={value}" for value in values] or [text])
     return axes
-
-
-def _swept(override: Override) -> Iterator[Any]:
-    """The values a sweep override lists, or the two ends of what it leaves open."""
-    value = override.value()
-    if isinstance(value, Glob):
-        yield from value.filter(sorted(group_files(override.key_or_group)))
-    elif override.is_discrete_sweep():
-        yield from dict.fromkeys(override.sweep_string_iterator())
-    else:
-        yield from _values(override)
-
-
-def is_open(override: Override) -> bool:
-    """Whether an override names a range in which a search picks values, as T=interval(1,10) does."""
-    return override.is_sweep_override() and not override.is_discrete_sweep()
 
 
 def value_of(parsed: Sequence[Override], key: str) -> Any:

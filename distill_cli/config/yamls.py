@@ -62,11 +62,9 @@ def read(path: Path) -> str:
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        byte = content[error.start]
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ConfigError(
-            f"{_name(path)}:{line}: byte 0x{byte:02x} is not UTF-8 ({chr(byte)!r} in Latin-1); save the file as UTF-8"
-        ) from error
+        line, byte = content.count(b"\n", 0, error.start) + 1, content[error.start]
+        message = f"byte 0x{byte:02x} is not UTF-8 ({chr(byte)!r} in Latin-1); save the file as UTF-8"
+        raise ConfigError(f"{_name(path)}:{line}: {message}") from error
 
 
 def load(path: Path) -> DictConfig:
@@ -87,18 +85,17 @@ def parsed(text: str, path: Path) -> DictConfig:
     name = _name(path)
     try:
         loader, root = _composed(text)
-        if root is not None and not isinstance(root, yaml.MappingNode):
-            found = "a list" if isinstance(root, yaml.SequenceNode) else "text"
-            raise ConfigError(f"{name}:{_line(root)}: should hold keys and values, as in lr: 0.1, got {found}")
-        faults = sorted(_faults(root, set())) if root is not None else []
-        if faults:
+        if root is None:
+            return OmegaConf.create({})
+        if not isinstance(root, yaml.MappingNode):
+            kind = "a list" if isinstance(root, yaml.SequenceNode) else "text"
+            raise ConfigError(f"{name}:{_line(root)}: should hold keys and values, as in lr: 0.1, got {kind}")
+        if faults := sorted(_faults(root, set())):
             raise ConfigError("\n".join(f"{name}:{line}: {fault}" for line, fault in faults))
-        loaded = OmegaConf.create(loader.construct_document(root) if root is not None else {})
+        loaded = OmegaConf.create(loader.construct_document(root))
     except ReaderError as error:
-        line = text.count("\n", 0, error.position) + 1
-        raise ConfigError(
-            f"{name}:{line}: holds the character U+{ord(text[error.position]):04X}, unknown to YAML; take it out"
-        ) from error
+        line, character = text.count("\n", 0, error.position) + 1, f"U+{ord(text[error.position]):04X}"
+        raise ConfigError(f"{name}:{line}: holds the character {character}, unknown to YAML; take it out") from error
     except yaml.MarkedYAMLError as error:
         raise ConfigError(f"{name}:{_place(error)}: cannot be read: {_words(error)}") from error
     except RecursionError as error:

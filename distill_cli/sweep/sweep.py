@@ -149,7 +149,7 @@ def read(engine: Any, config_name: str, texts: Sequence[str]) -> Plan:
     for override in plan.parsed:
         if searching and override.is_sweep_override():
             search.distribution(override)
-        elif overrides.is_open(override):
+        elif override.is_sweep_override() and not override.is_discrete_sweep():
             raise ConfigError(
                 f"{override.input_line}: names a range, which only a search can use", "add hydra/sweeper=optuna"
             )
