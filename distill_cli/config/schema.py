@@ -21,8 +21,6 @@ FIRST = "teacher"  # what the teacher of the `teacher` group is called among sev
 # What a run can be judged by on validation, and where to: test is for the end.
 DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "agreement": "maximize", "nll": "minimize", "ece": "minimize",
               "kl": "minimize"}  # fmt: skip
-
-
 JUDGED = "val.accuracy"  # what a search looks for where `optimize` does not say
 
 
@@ -170,18 +168,14 @@ class Train(Settings):
     seed: int = key(0, "student initialisation, dropout and sample order; nothing else", ge=0)
     batch_size: int = key(64, "samples one optimizer step sees", ge=1)
     label_smoothing: float = key(0.0, "of the label term", ge=0, lt=1)
-    rows_at_once: int | None = key(
-        None, "rows the loss is computed on at a time, forward and backward; null: all", ge=1
-    )
+    rows_at_once: int | None = key(None, "rows in one pass of the loss, forward and backward; null: all", ge=1)
     precision: str = key("auto", "auto: bf16 on GPUs that have it, else fp32", choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile for the student, and for a teacher that runs live")
     save_every: tuple[int | None, float | None] = key(
         "5m", "also inside epochs: after so many steps (100) or so long (60s, 5m, 1h); null: at their ends only", form="every",
         free=True)  # fmt: skip
     baseline: bool = key(False, "also train the same student on labels only, with the same budget")
-    report: bool = key(
-        True, "write report.html at the end, and measure what teacher and student cost to run", free=True
-    )
+    report: bool = key(True, "write report.html at the end, and measure the cost of running each model", free=True)
     debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
                       "cross-entropy's", free=True)  # fmt: skip
     optimize: str | None = key(None, "what chooses the best epoch, and what a search looks for; null: what the task is judged by",
