@@ -76,7 +76,7 @@ def network(
 def build(
     node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
 ) -> Classifier:
-    """Build the model a `teacher` or `student` node describes, laid out as its inputs are answered quickest.
+    """The model that a `teacher` or `student` node describes, in the memory format in which it answers soonest.
 
     Raises:
         ConfigError: unknown class or arguments, or it cannot take such inputs.

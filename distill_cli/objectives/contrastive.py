@@ -130,13 +130,17 @@ class CRD(OnFeatures):
         (ours,), (theirs,) = self.taken(student, teacher)
         s = F.normalize(self.student_embed(embedded(ours)), dim=1)
         t = F.normalize(self.teacher_embed(embedded(theirs)), dim=1)
-        drawn = self._drawn()
+        total, device = len(self.labels), self.labels.device
+        if total <= self.num_negatives:
+            drawn = torch.arange(total, device=device)
+        else:  # from torch's global stream, which is seeded by the step
+            drawn = torch.randint(total, (self.num_negatives,)).to(device)
         mask = self.labels[drawn] != student.targets[:, None]
         scores = [s @ self.teacher_bank[drawn].T / self.tau, t @ self.student_bank[drawn].T / self.tau]
         log_z = self._log_z(scores)
         log_count = mask.sum(1).clamp(min=1).to(s.dtype).log()
-        pairs = ((s * t.detach()).sum(1) / self.tau, (t * s.detach()).sum(1) / self.tau)
-        terms = [_told_apart(p, n, mask, log_count + z) for p, n, z in zip(pairs, scores, log_z, strict=True)]
+        positives = ((s * t.detach()).sum(1) / self.tau, (t * s.detach()).sum(1) / self.tau)
+        terms = [_told_apart(p, n, mask, log_count + z) for p, n, z in zip(positives, scores, log_z, strict=True)]
         if self.training:
             with torch.no_grad():
                 for bank, rows in ((self.student_bank, s), (self.teacher_bank, t)):
@@ -144,13 +148,6 @@ class CRD(OnFeatures):
                     bank[student.index] = F.normalize(mixed, dim=1)
                 self.log_z.copy_(log_z)
         return terms[0] + terms[1]
-
-    def _drawn(self) -> Tensor:
-        """Positions of this step's negatives in the memories, from torch's global stream, which is seeded by the step."""
-        total, device = len(self.labels), self.labels.device
-        if total <= self.num_negatives:
-            return torch.arange(total, device=device)
-        return torch.randint(total, (self.num_negatives,)).to(device)
 
     @torch.no_grad()
     def _log_z(self, scores: Sequence[Tensor]) -> Tensor:

@@ -21,12 +21,9 @@ from distill_cli.tasks.rows import Rows, Signal
 
 
 def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
-    """Mean squared difference of feature maps, summed over pairs of them.
+    """Mean squared difference of feature maps (N, C, H, W), summed over pairs of them; the student's are regressed already.
 
     Romero et al., 2015 (FitNets), arXiv 1412.6550, equation 3, with a mean in place of half the sum.
-
-    Args:
-        student_features, teacher_features: maps (N, C, H, W), in pairs of the same shape; the student's regressed already.
     """
     layers = on_features(student_features, teacher_features, alike=True)
     return torch.stack([F.mse_loss(ours, theirs) for ours, theirs in layers]).sum()
@@ -35,16 +32,12 @@ def hint(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor])
 def attention(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
     """Sum over layers of mean (Q_s - Q_t)^2, Q (N, H W) the channel mean of f^2, each row divided by its L2 norm.
 
-    Zagoruyko & Komodakis, 2017 (AT), arXiv 1612.03928, equation 2 with p = 2, squared and averaged as in their code.
-
-    Args:
-        student_features, teacher_features: maps (N, C, H, W), in pairs; channels may differ, and where sizes do the
-            larger map is average-pooled to the smaller.
+    The f are maps (N, C, H, W) in pairs; channels may differ, and where sizes do the larger map is average-pooled to the
+    smaller. Zagoruyko & Komodakis, 2017 (AT), arXiv 1612.03928, equation 2 with p = 2, squared and averaged as in their code.
     """
     total = []
-    for ours, theirs in on_features(student_features, teacher_features, maps=True):
-        maps = same_size(ours, theirs)
-        q_s, q_t = (F.normalize(each.square().mean(1).flatten(1), dim=1) for each in maps)
+    for features in on_features(student_features, teacher_features, maps=True):
+        q_s, q_t = (F.normalize(each.square().mean(1).flatten(1), dim=1) for each in same_size(*features))
         total.append(F.mse_loss(q_s, q_t))
     return torch.stack(total).sum()
 

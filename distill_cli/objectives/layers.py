@@ -47,7 +47,9 @@ Pairs = list[tuple[str, str]]  # paths in student and teacher
 class OnFeatures(Objective):
     """An objective on features of modules in pairs: `student_layers` and `teacher_layers`, `auto` until it is connected."""
 
-    function: ClassVar[Callable[..., Tensor]]  # (student_features, teacher_features, **constants) -> a scalar
+    function: ClassVar[
+        Callable[..., Tensor]
+    ]  # (student_features, teacher_features, **constants) -> a scalar, for `forward`
     choose: ClassVar[Callable[..., Pairs]]  # (student, teacher), a Side each -> the pairs; raises ConfigErrors
     setting: ClassVar[str] = "layer"  # what a side's key is called: `student_layer`, or `student_layers`
 

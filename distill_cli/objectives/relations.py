@@ -15,15 +15,12 @@ from distill_cli.objectives.layers import OnFeatures, classifiers_inputs, deepes
 def similarity(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
     """Sum over layers of |G_s - G_t|^2 / N^2, G (N, N) the Gram matrix of flattened features, each row divided by its L2 norm.
 
-    The norm is Frobenius'. The value depends on how batches are cut. Tung & Mori, 2019 (SP), arXiv 1907.09682, equations 1-4.
-
-    Args:
-        student_features, teacher_features: (N, ...), in pairs; all but N may differ.
+    The norm is Frobenius'. Features (N, ...) come in pairs; all but N may differ. The value depends on how batches are cut.
+    Tung & Mori, 2019 (SP), arXiv 1907.09682, equations 1-4.
     """
     total = []
     for features in on_features(student_features, teacher_features):
-        rows = [each.flatten(1) for each in features]
-        ours, theirs = (F.normalize(each @ each.T, dim=1) for each in rows)
+        ours, theirs = (F.normalize(rows @ rows.T, dim=1) for rows in (each.flatten(1) for each in features))
         total.append((ours - theirs).square().mean())
     return torch.stack(total).sum()
 
@@ -112,5 +109,5 @@ class RKD(OnFeatures):
         angle_weight: float = 50.0,
     ) -> None:
         super().__init__(weight, warmup, student_layer, teacher_layer)
-        for name, constant in (("distance_weight", distance_weight), ("angle_weight", angle_weight)):
-            self.constants[name] = require(name, constant, ge=0)
+        self.constants["distance_weight"] = require("distance_weight", distance_weight, ge=0)
+        self.constants["angle_weight"] = require("angle_weight", angle_weight, ge=0)

@@ -21,11 +21,9 @@ SCALES = (4, 2, 1)  # pixels to a side
 def review(student_features: Sequence[Tensor], teacher_features: Sequence[Tensor]) -> Tensor:
     """Mean squared difference of maps at their own size and pooled to 4, 2 and 1 pixels, summed over pairs of them.
 
-    Each scale weighs half the one before, 1, 1/2, 1/4, 1/8, and the weights are divided by their sum; scales no smaller than
-    the map are left out. Chen et al., 2021 (ReviewKD), arXiv 2104.09044, section 3.3, the hierarchical context loss.
-
-    Args:
-        student_features, teacher_features: maps (N, C, H, W), in pairs of the same shape; the student's fused already.
+    Maps (N, C, H, W) come in pairs of one shape, the student's fused already. Each scale weighs half the one before, 1, 1/2,
+    1/4, 1/8, and the weights are divided by their sum; scales no smaller than the map are left out.
+    Chen et al., 2021 (ReviewKD), arXiv 2104.09044, section 3.3, the hierarchical context loss.
     """
     total = []
     for ours, theirs in on_features(student_features, teacher_features, maps=True, alike=True):
