@@ -29,6 +29,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
 
+from distill_cli.base import files
 from distill_cli.config import places
 from distill_cli.runs.run import Run
 
@@ -113,6 +114,25 @@ def test_a_copied_student_stands_alone(tmp_path: Path, capsys: pytest.CaptureFix
     alone = read_json(elsewhere / "digits-test.json")["student"]
     assert alone["accuracy"] == read_json(run / "summary.json")["test"]["student"]["accuracy"]
     assert "kl" not in alone
+
+
+def test_eval_tells_what_a_card_and_the_data_or_the_teacher_disagree_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("train", *QUICK, "run_dir=run") == 0
+    card = files.read_json(tmp_path / "run" / "model.json")
+    make_pictures(tmp_path / "photos")
+    elsewhere = ["dataset=image_folder", "dataset.root=photos"]
+    for change, words, code, said in (
+        ({"teacher": {"path": 3}}, [], 4, "its card is damaged where it names the teacher"),
+        ({"teachers": {"second": {"path": "x"}}}, [], 4, "its card is damaged where it names the teacher"),
+        ({"teacher": {**card["teacher"], "sha256": "0"}}, [], 4, "holds another teacher than this student's"),
+        ({"classes": [*card["classes"][:-1], "ten"]}, [], 0, "the classes have other names than in training"),
+        ({}, elsewhere, 4, "the checkpoint was trained on 10 classes, this data set has 2"),
+    ):
+        files.write_json(tmp_path / "run" / "model.json", {**card, **change})
+        assert distill("eval", "ckpt=run", *words) == code
+        assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_checkpoints_evaluate_and_load_without_running_code(tmp_path: Path) -> None:
