@@ -19,9 +19,11 @@ import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
+ROOM = "free some space, or choose another output_dir"  # the hint where a file cannot be written
+
 
 class DistillError(Exception):
-    """A failure with one short message: what is wrong, where, and the choices; `hint` is what to try next."""
+    """A failure with one short message: what is wrong, where, and the choices; `hint` says what to try next."""
 
     exit_code = 1
 
@@ -68,62 +70,53 @@ class WorkerError(DistillError):
 
 
 class Terminated(KeyboardInterrupt):
-    """Asked to stop by SIGTERM: like Ctrl-C it ends everything, a sweep too."""
+    """SIGTERM asks us to stop: like Ctrl-C it ends everything, a sweep too."""
+
+    exit_code = 143
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
-    """The choice most like `word`, ignoring case, or None when nothing is close."""
+    """Return the choice most like `word`, ignoring case; None when nothing is close."""
     folded = {choice.casefold(): choice for choice in reversed(list(choices))}
-    found = difflib.get_close_matches(word.casefold(), folded, n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
+    close = difflib.get_close_matches(word.casefold(), folded, n=1)
+    return folded[close[0]] if close else None
 
 
 def did_you_mean(word: str, choices: Iterable[str], before: str = "") -> str:
-    """`did you mean X? ` with what stands `before` the nearest choice when it is typed, or "" when nothing is close."""
+    """Return `did you mean X? `, X with what is typed `before` a choice; "" when no choice is close."""
     close = nearest(word, choices)
     return f"did you mean {before}{close}? " if close else ""
 
 
 def exit_code_of(error: BaseException) -> int:
-    """The exit code that tells what kind of failure `error` was."""
-    if isinstance(error, DistillError):
+    """Return the exit code of a kind of failure."""
+    if isinstance(error, DistillError | Terminated):
         return error.exit_code
-    if isinstance(error, Terminated):
-        return 143
     return 130 if isinstance(error, KeyboardInterrupt) else 1
 
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors.
-
-    An extension module that is stopped while it is imported says that it could not be: what stopped it is raised instead.
-    """
+    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors."""
     try:
         yield
-    except DistillError:
-        raise
     except ImportError as error:
-        if isinstance(error.__cause__, KeyboardInterrupt):
+        if isinstance(error.__cause__, KeyboardInterrupt):  # a signal in the import of an extension module
             raise error.__cause__ from None
         raise
     except MemoryError as error:
         raise OutOfMemory("out of memory", "try a smaller batch_size") from error
     except OSError as error:
         path = f": {error.filename}" if error.filename else ""
-        raise StorageError(
-            f"{error.strerror or error}{path}", "free some space, or choose another output_dir"
-        ) from error
+        raise StorageError(f"{error.strerror or error}{path}", ROOM) from error
     except (RuntimeError, ValueError) as error:
-        text = str(error)
+        text, first = str(error), str(error).partition("\n")[0]
         if "more than 1 value per channel" in text:
-            raise ConfigError(
-                "batch_size: batch normalisation needs at least two samples in every part of a batch"
-            ) from error
+            what = "batch_size: batch normalisation needs at least two samples in every part of a batch"
+            raise ConfigError(what) from error
         if "DataLoader worker" in text:
-            raise WorkerError(f"a data-loading worker died: {text.splitlines()[0]}", "try workers=0") from error
+            raise WorkerError(f"a data-loading worker died: {first}", "try workers=0") from error
         if "out of memory" in text or "can't allocate memory" in text:
-            raise OutOfMemory(
-                f"out of memory: {text.splitlines()[0]}", "try a smaller batch_size, or optimizer.accumulate=2"
-            ) from error
+            hint = "try a smaller batch_size, or optimizer.accumulate=2"
+            raise OutOfMemory(f"out of memory: {first}", hint) from error
         raise

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distill_cli.base.errors import CheckpointError, StorageError
+from distill_cli.base.errors import ROOM, CheckpointError, StorageError
 from distill_cli.base.names import size
 
 CHECKSUM = "checksum"  # the key of a JSON file of ours that holds the SHA-256 of the rest of it
@@ -20,7 +20,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Sink:
-    """A file being written: it counts and hashes the bytes, and remembers why a write failed."""
+    """A file to write to: it counts and hashes the bytes, and remembers why a write failed."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest, self.size = file, hashlib.sha256(), 0
@@ -38,7 +38,7 @@ class Sink:
 
     @property
     def written(self) -> dict[str, str | int]:
-        """sha256 and bytes of what went in."""
+        """The sha256 and the bytes of what was written."""
         return {"sha256": self.digest.hexdigest(), "bytes": self.size}
 
     def flush(self) -> None:
@@ -48,17 +48,13 @@ class Sink:
 def write(
     path: Path, content: bytes | str | Callable[[Sink], object], keep: Path | None = None
 ) -> dict[str, str | int]:
-    """Write `content` so that `path` holds all of it or what it held before: beside, flushed, then renamed.
+    """Write `content`, or let it write, so that `path` holds all of it or what it held before; return its sha256 and bytes.
 
     Args:
-        content: or a function that writes it. keep: takes what `path` held before; killed in between, `keep` has it and
-            `path` is not there.
-
-    Returns:
-        sha256 and bytes of what was written.
+        keep: takes what `path` held before; killed in between, `keep` has it and `path` is not there.
 
     Raises:
-        StorageError: there is no room for it. OSError: it cannot be written for another reason.
+        StorageError: there is no room. OSError: it cannot be written for another reason.
     """
     aside, sink = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"), None
     try:
@@ -86,10 +82,8 @@ def write(
 
 
 def explained(error: OSError, path: Path, need: int) -> Exception:
-    """The error with the file's name, which a full disk does not give; where room is short, with the bytes needed and free.
-
-    Args:
-        need: how many bytes were to be written, as far as that is known.
+    """Return the error with the file's name, which a full disk does not give; where room is short, one with the bytes
+    that are free and that the file needs, as far as they are known.
     """
     error.filename = error.filename or str(path)
     if error.errno not in NO_ROOM:
@@ -97,27 +91,27 @@ def explained(error: OSError, path: Path, need: int) -> Exception:
     free = shutil.disk_usage(path.parent).free
     return StorageError(
         f"no space ({error.strerror}): {path} needs at least {size(need)}, {size(free)} are free",
-        "free some space, or choose another output_dir",
+        ROOM,
     )
 
 
 def sweep(folder: Path) -> None:
-    """Remove the half-written files of killed writers from `folder`; call it under the folder's lock."""
+    """Remove the half-written files of killed writers from `folder`, whose lock the caller holds."""
     for aside in folder.glob(".*.tmp"):
         aside.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write `value` as readable JSON, whole or not at all, with its own checksum in it."""
+    """Write `value` as readable JSON with its checksum, whole or not at all."""
     sealed = {**value, CHECKSUM: _checksum(value)}
     write(path, json.dumps(sealed, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The value that `write_json` wrote, without the checksum.
+    """Return the value that `write_json` wrote.
 
     Raises:
-        CheckpointError: it is missing, damaged, or not what was written.
+        CheckpointError: it is missing or damaged.
     """
     try:
         value = json.loads(path.read_bytes())
@@ -133,7 +127,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _checksum(value: Mapping[str, Any]) -> str:
-    """SHA-256 of the value as it is after being written and read, whatever the layout of its JSON."""
+    """Return the SHA-256 of the value as JSON gives it back, whatever the layout."""
     text = json.dumps(json.loads(json.dumps(value)), sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -148,6 +142,6 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The file's SHA-256 in hex, read in bounded memory."""
+    """Return the file's SHA-256 in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -17,39 +17,19 @@ if TYPE_CHECKING:
 
 
 def _lock(path: Path) -> FileLock:
-    """A lock on the file `path`, which stays there; its holder's death frees it, and a forked child does not hold it."""
+    """Return a lock on the file `path`, which stays there; its holder's death frees it, and no forked child holds it."""
     from filelock import FileLock  # here, because a bad value is told before anything is locked
 
+    def sign(handle: int) -> None:
+        os.ftruncate(handle, 0)
+        os.write(handle, str(os.getpid()).encode())
+
     # Without fallback_to_soft=False a file system that has no locks would get a file that outlives its holder.
-    return FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=_sign)
-
-
-def _sign(handle: int) -> None:
-    """Leave our process id in the file, for others' messages."""
-    os.ftruncate(handle, 0)
-    os.write(handle, str(os.getpid()).encode())
-
-
-@contextmanager
-def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
-    """Hold a lock on the file `path`; wait for it while another process holds it, and call `waiting` once before."""
-    from filelock import Timeout
-
-    lock = _lock(path)
-    try:
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            if waiting is not None:
-                waiting()
-            lock.acquire()
-        yield
-    finally:
-        lock.release()
+    return FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=sign)
 
 
 def claim(path: Path) -> FileLock:
-    """Lock the file `path` until the lock's `release()`, or until this process dies; returns the lock.
+    """Lock the file `path` until the lock's `release()`, or until this process dies; return the lock.
 
     Raises:
         BusyError: another process holds it; the message names that process.
@@ -60,22 +40,33 @@ def claim(path: Path) -> FileLock:
     try:
         lock.acquire(timeout=0)
     except Timeout as error:
-        holder = path.read_text(errors="replace").strip()
-        raise BusyError(
-            f"{path.parent} is in use by process {holder or 'unknown'}", "wait, or choose another folder"
-        ) from error
+        holder = path.read_text(errors="replace").strip() or "unknown"
+        raise BusyError(f"{path.parent} is in use by process {holder}", "wait, or choose another folder") from error
     return lock
 
 
+@contextmanager
+def exclusive(path: Path, waiting: Callable[[], None] | None = None) -> Iterator[None]:
+    """Hold a lock on the file `path`; wait while another process holds it, and call `waiting` once before."""
+    try:
+        lock = claim(path)
+    except BusyError:
+        if waiting is not None:
+            waiting()
+        lock = _lock(path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> tuple[Path, FileLock]:
-    """Make `folder` and hold the lock in it; of two that would take the same name by chance, the second takes another.
+    """Make `folder` and lock it; where it belongs to another run by chance, take a folder with a number.
 
     Args:
         lock: the name of the lock's file. named: whether the user chose the folder, so that it must be this one.
-        taken: whether a folder, one that the user did not choose, belongs to another run already.
-
-    Returns:
-        the folder, and the lock to `release()`.
+        taken: whether a folder belongs to another run already.
 
     Raises:
         BusyError: another process works in a folder that the user chose.
@@ -97,7 +88,7 @@ def own(folder: Path, lock: str, named: bool, taken: Callable[[Path], bool]) -> 
 
 
 def lock_of(folder: Path) -> Path:
-    """The file of the lock that `once` holds while it makes `folder`."""
+    """Return the file of the lock that `once` holds while it makes `folder`."""
     return folder.parent / f".{folder.name}.lock"
 
 
@@ -108,14 +99,11 @@ def once(
     usable: Callable[[Path], bool] = Path.is_dir,
     resumable: bool = False,
 ) -> bool:
-    """Have `folder` made by `make` exactly once, whoever asks; returns whether this call made it.
+    """Have `folder` made by `make` once, whoever asks; return whether this call made it.
 
-    `make` fills a folder beside it, which takes the final name only when `make` has returned: a folder under its final
-    name is finished. Others who ask meanwhile wait. A folder that is there but not `usable` is replaced.
-
-    Args:
-        waiting: is called once before this call waits for another process.
-        resumable: `make` goes on with what an earlier call, stopped or killed, left in its folder.
+    `make` fills a folder beside it, which takes the final name when `make` has returned: a folder under its final name is
+    finished. One that is there but not `usable` is replaced. Whoever asks meanwhile calls `waiting` and waits. With
+    `resumable`, `make` goes on with what an earlier call, stopped or killed, left in its folder.
     """
     if usable(folder):
         return False

@@ -15,7 +15,7 @@ from distill_cli.base.errors import ConfigError
 
 
 def device(name: str) -> torch.device:
-    """The device called `name`; auto takes a GPU where there is one.
+    """Return the device called `name`; auto takes a GPU where there is one.
 
     Raises:
         ConfigError: no such device on this machine.
@@ -44,7 +44,7 @@ def prepare(threads: int | None) -> None:
 
 @contextmanager
 def exact() -> Iterator[None]:
-    """Full fp32 arithmetic inside: what is measured must not depend on the batch or the device."""
+    """Compute in full fp32 inside: what is measured must not depend on the batch or the device."""
     _allow_tf32(False)
     try:
         yield
@@ -58,7 +58,7 @@ def _allow_tf32(allowed: bool) -> None:
 
 
 def dtype(precision: str, where: torch.device) -> torch.dtype:
-    """The type of activations under `precision`; auto is bf16 on GPUs that have it, else fp32."""
+    """Return the type of activations under `precision`; auto is bf16 on GPUs that have it, else fp32."""
     if precision == "auto":
         fast = where.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if fast else torch.float32
@@ -66,21 +66,22 @@ def dtype(precision: str, where: torch.device) -> torch.dtype:
 
 
 def unused_bf16(precision: str, where: torch.device) -> str:
-    """A note for the header where `auto` leaves the CPU's bf16 instructions unused; else an empty text."""
+    """Return a note for the header where `auto` leaves the CPU's bf16 instructions unused, else an empty text."""
     if precision != "auto" or where.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return ""
     has = torch.cpu.get_capabilities()
-    found = any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))  # the last one on ARM
-    return "this CPU has bf16 instructions: precision=bf16 is faster, with slightly other numbers" if found else ""
+    if not any(has.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16")):  # the last one on ARM
+        return ""
+    return "this CPU has bf16 instructions: precision=bf16 is faster, with slightly other numbers"
 
 
 def autocast(where: torch.device, kind: torch.dtype) -> AbstractContextManager[object]:
-    """A context in which the models compute in `kind`; weights stay fp32."""
+    """Return a context in which the models compute in `kind`; weights stay fp32."""
     return nullcontext() if kind == torch.float32 else torch.autocast(where.type, kind)
 
 
 def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from its parts: streams that share a part do not overlap."""
+    """Return a 63-bit seed from its parts: streams that share a part do not overlap."""
     return int.from_bytes(hashlib.sha256(repr(parts).encode()).digest()[:8], "big") >> 1
 
 
@@ -90,25 +91,22 @@ def seeded(*parts: int | str) -> Iterator[None]:
     before = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
-            _seed(seed_of(*parts))
+            reseed(*parts)
             yield
     finally:
         random.setstate(before[0])
         np.random.set_state(before[1])
 
 
-def seed_step(seed: int, step: int) -> None:
-    """Start every global stream anew for a step: what is drawn in it, dropout above all, depends on (seed, step) alone."""
-    _seed(seed_of("step", seed, step))
-
-
-def _seed(number: int) -> None:
+def reseed(*parts: int | str) -> None:
+    """Start the streams of torch, numpy and Python anew: what is drawn from now on depends on the parts alone."""
+    number = seed_of(*parts)
     torch.manual_seed(number)
     np.random.seed(number % 2**32)
     random.seed(number)
 
 
 def sample_order(size: int, seed: int, epoch: int) -> torch.Tensor:
-    """The order of samples in an epoch: a permutation that depends on (seed, epoch) alone."""
+    """Return the order of samples in an epoch: a permutation that depends on (seed, epoch) alone."""
     generator = torch.Generator().manual_seed(seed_of("order", seed, epoch))
     return torch.randperm(size, generator=generator)

@@ -1,15 +1,19 @@
-"""Ctrl-C, SIGTERM and a closed terminal: they stop the work at once, or where the work so far is complete."""
+"""How a process ends: a failure as one message and an exit code; a signal at once, or where the work is complete."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
+import sys
 import threading
-from collections.abc import Iterator
+import traceback
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from distill_cli.base.errors import Terminated
+from distill_cli.base import ui
+from distill_cli.base.errors import DistillError, Terminated, exit_code_of, translated
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -17,8 +21,31 @@ _asked: list[type[KeyboardInterrupt]] = []
 _deferring = [False]
 
 
-def listen() -> None:
-    """Answer both signals from now on: the first one inside `deferred` waits for `check`, any other stops at once."""
+def guarded(work: Callable[[], int]) -> int:
+    """Do the work, listening to signals; return its exit code, or the one of what stopped it."""
+    _listen()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that cannot show α shows a question mark
+    try:
+        with translated():
+            return work()
+    except DistillError as error:
+        ui.fail(str(error))
+        return error.exit_code
+    except KeyboardInterrupt as stopped:
+        ui.fail("terminated" if isinstance(stopped, Terminated) else "interrupted")
+        return exit_code_of(stopped)
+    except Exception:
+        if os.environ.get("DISTILL_DEBUG"):
+            raise
+        ui.fail("this is a bug in distill; the traceback:")
+        traceback.print_exc()
+        return 1
+
+
+def _listen() -> None:
+    """Answer signals from now on: the first one inside `deferred` waits for `check`, any other stops at once."""
     _asked.clear()
     if threading.current_thread() is threading.main_thread():
         for number in SIGNALS:
@@ -55,17 +82,15 @@ def check() -> None:
 
 
 def orderly() -> bool:
-    """Whether exactly one signal came: then the work stopped where it was complete. A second one stops it anywhere."""
+    """Return whether exactly one signal came: then the work stopped where it was complete. A second one stops it anywhere."""
     return len(_asked) == 1
 
 
 @contextmanager
 def ignored() -> Iterator[None]:
     """Ignore signals inside: for the last messages of a process that ends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS}
+    main = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in SIGNALS if main}
     try:
         yield
     finally:

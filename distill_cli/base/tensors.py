@@ -15,10 +15,10 @@ from distill_cli.base.errors import CheckpointError
 
 
 def read_tensors(path: Path) -> Any:
-    """The content of a .safetensors file, or of one that torch.save wrote; loading it runs no code in it.
+    """Return the content of a .safetensors file, or of one that torch.save wrote; no code in it runs.
 
     Raises:
-        CheckpointError: missing, empty, truncated, damaged, holding anything but tensors and plain values.
+        CheckpointError: it is missing, empty or damaged, or holds anything but tensors and plain values.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint or ckpt")
@@ -31,15 +31,13 @@ def read_tensors(path: Path) -> Any:
             _check_records(path)
         with warnings.catch_warnings(action="ignore"):  # about pickle protocols; what matters is raised
             return torch.load(path, map_location="cpu", weights_only=True)
-    except CheckpointError:
+    except (CheckpointError, MemoryError):
         raise
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path} is damaged, or holds code or objects other than tensors: it was not loaded",
             "save a plain state dict: torch.save(model.state_dict(), path)",
         ) from error
-    except MemoryError:
-        raise
     except Exception as error:  # damage shows as a dozen kinds of error, OSError and AssertionError among them
         first = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise CheckpointError(f"{path} is damaged or not a checkpoint: {first}") from error

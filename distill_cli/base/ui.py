@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from rich import box
 from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 from tqdm import tqdm
 
 from distill_cli.base import files
@@ -29,7 +30,7 @@ PLAIN_WIDTH = 120  # where stdout is not a terminal
 
 
 def show(content: RenderableType) -> None:
-    """Print to stdout, and keep the plain text in the log."""
+    """Print to stdout, and log the plain text."""
     plain = isinstance(content, str)
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     try:
@@ -43,62 +44,48 @@ def show(content: RenderableType) -> None:
 
 
 def say(text: str) -> None:
-    """One message on stderr, and in the log."""
+    """Print a message on stderr, and log it."""
     with contextlib.suppress(OSError):  # a terminal that is gone is no reason to stop
         tqdm.write(text, file=sys.stderr)
     log.info("%s", text)
 
 
 def stderr() -> Console:
-    """The console for what a person watches."""
+    """Return the console for what a person watches."""
     return Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """A message the user should not miss, on stderr and in the log."""
+    """Print a message that the user should not miss on stderr, and log it."""
     with contextlib.suppress(OSError):
-        stderr().print(f"[yellow]warning:[/] {escaped(text)}")
+        stderr().print(Text.assemble(("warning:", "yellow"), " ", text))
     log.warning("%s", text)
 
 
 def fail(text: str) -> None:
-    """The one message of a failure: its first line on stderr, and what to try under it."""
-    first, *rest = text.splitlines() or [""]
-    console = stderr()
+    """Print the one message of a failure on stderr, what to try indented under its first line."""
     with contextlib.suppress(OSError):  # the terminal may be what is gone
-        console.print(f"[bold red]error:[/] {escaped(first)}")
-        for line in rest:
-            console.print(f"  {escaped(line)}")
+        stderr().print(Text.assemble(("error:", "bold red"), " ", "\n  ".join(text.splitlines())))
 
 
 def bar(total: int, label: str, done: int = 0) -> tqdm[Any]:
-    """A progress bar on stderr, silent when that is not a terminal; `total` and `done` count samples."""
-    return tqdm(
-        total=total,
-        initial=done,
-        desc=label,
-        unit=" img",
-        unit_scale=True,
-        leave=False,
-        file=sys.stderr,
-        disable=not sys.stderr.isatty(),
-        dynamic_ncols=True,
-    )
+    """Return a progress bar on stderr, silent when that is not a terminal; `total` and `done` count samples."""
+    look: dict[str, Any] = {"unit": " img", "unit_scale": True, "leave": False, "dynamic_ncols": True, "disable": None}
+    return tqdm(total=total, initial=done, desc=label, **look)
 
 
 def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
-    """Iterate under a progress bar, silent when stderr is not a terminal."""
-    shown: Iterable[Item] = tqdm(items, desc=label, leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
-    return shown
+    """Return the items under a progress bar, silent when stderr is not a terminal."""
+    return tqdm(items, desc=label, leave=False, disable=None)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> Table:
-    """A plain table; the first column is text, the others are numbers unless `numbers` is false."""
+    """Return a plain table; the first column is text, the others are numbers unless `numbers` is false."""
     made = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for number, name in enumerate(columns):
         made.add_column(name, justify="right" if number and numbers else "left", no_wrap=not number, overflow="fold")
     for row in rows:
-        made.add_row(*(escaped(cell) for cell in row))
+        made.add_row(*map(Text, row))
     return made
 
 
@@ -125,8 +112,3 @@ def stop_log(handler: logging.Handler) -> None:
     log.removeHandler(handler)
     with contextlib.suppress(OSError):  # what it could not write was told already
         handler.close()
-
-
-def escaped(text: str) -> str:
-    """Text in which rich finds no markup."""
-    return text.replace("[", r"\[")

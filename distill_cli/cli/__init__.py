@@ -22,10 +22,10 @@ def main(argv: list[str] | None = None) -> int:
         return answer(words[1:])
     if words[0] in command_names() and {"-h", "--help"} & set(words[1:]):
         return shown(help_page(words[0]))
-    from distill_cli.base import endings
+    from distill_cli.base import stopping
     from distill_cli.cli.dispatch import dispatch
 
-    return endings.guarded(lambda: dispatch(words))
+    return stopping.guarded(lambda: dispatch(words))
 
 
 def shown(page: str) -> int:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from distill_cli import models
 from distill_cli.base import ui
@@ -76,7 +77,7 @@ def header(job: Job, teaching: str) -> Table:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     for label, text in rows:
-        table.add_row(label, ui.escaped(text))
+        table.add_row(label, Text(text))
     return table
 
 

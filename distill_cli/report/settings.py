@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from distill_cli.base.names import fingerprint
+from distill_cli.base.names import fingerprint, flat
 from distill_cli.report.records import Record, typed
 from distill_cli.runs import identity
 
@@ -18,7 +18,7 @@ def grouped(records: Sequence[Record]) -> list[list[Record]]:
     """Return the records, those together that differ by their seed alone."""
     groups: dict[str, list[Record]] = {}
     for record in records:
-        groups.setdefault(fingerprint(_flat(record.config)), []).append(record)
+        groups.setdefault(fingerprint(_binding(record)), []).append(record)
     return list(groups.values())
 
 
@@ -26,20 +26,19 @@ def telling(firsts: Sequence[Record]) -> list[dict[str, Any]]:
     """Return for each group, from its first record, the typed settings that differ between groups; all that were typed
     where there is one group. Where those do not tell two groups apart, also the configuration's keys that do.
     """
-    flat = [_flat(record.config) for record in firsts]
-    keys = list(
-        dict.fromkeys(key for record in firsts for key in typed(record.overrides) if not identity.within(key, IGNORED))
-    )
-    chosen = [{key: _value(record, values, key) for key in keys} for record, values in zip(firsts, flat, strict=True)]
+    binding = [_binding(record) for record in firsts]
+    keys = [key for record in firsts for key in typed(record.overrides) if not identity.within(key, IGNORED)]
+    pairs = list(zip(firsts, binding, strict=True))
+    chosen = [{key: _value(record, values, key) for key in keys} for record, values in pairs]
     if len(firsts) == 1:
         return chosen
-    told = [key for key in keys if _differ(chosen, key) and _parts_differ(flat, key)]
+    told = [key for key in chosen[0] if _differ(chosen, key) and _parts_differ(binding, key)]
     chosen = [{key: settings[key] for key in told} for settings in chosen]
     alike: dict[str, list[dict[str, Any]]] = {}
-    for settings, values in zip(chosen, flat, strict=True):
+    for settings, values in zip(chosen, binding, strict=True):
         alike.setdefault(line(settings), []).append(values)
     more = dict.fromkeys(key for group in alike.values() for v in group for key in v if _differ(group, key))
-    return [settings | {key: v.get(key, "") for key in more} for settings, v in zip(chosen, flat, strict=True)]
+    return [settings | {key: v.get(key, "") for key in more} for settings, v in zip(chosen, binding, strict=True)]
 
 
 def line(settings: Mapping[str, Any]) -> str:
@@ -56,16 +55,9 @@ def text(value: Any) -> str:
     return repr(value).removesuffix(".0") if isinstance(value, float) else json.dumps(value)
 
 
-def _flat(node: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+def _binding(record: Record) -> dict[str, Any]:
     """Return the configuration's values by dotted key, without what does not change a result."""
-    values: dict[str, Any] = {}
-    for name, value in node.items():
-        key = f"{where}{name}"
-        if isinstance(value, Mapping) and value:
-            values |= _flat(value, f"{key}.")
-        elif not identity.within(key, IGNORED):
-            values[key] = value
-    return values
+    return {key: value for key, value in flat(record.config) if not identity.within(key, IGNORED)}
 
 
 def _value(record: Record, values: Mapping[str, Any], key: str) -> Any:
@@ -80,7 +72,7 @@ def _differ(many: Sequence[Mapping[str, Any]], key: str) -> bool:
     return any(values.get(key, "") != many[0].get(key, "") for values in many)
 
 
-def _parts_differ(flat: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Return whether what `key` chose differs: what one run typed may be another's default. A recipe leaves no key of its own."""
-    parts = [{k: v for k, v in values.items() if identity.within(k, [key])} for values in flat]
+def _parts_differ(binding: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Return whether what `key` chose differs: what one run typed may be another's default. A recipe has no key of its own."""
+    parts = [{k: v for k, v in values.items() if identity.within(k, [key])} for values in binding]
     return not any(parts) or any(part != parts[0] for part in parts)

@@ -1,17 +1,15 @@
-"""A training's checkpoints: the newest and the one before it whole, the best one's weights alone; each file is verified
-byte by byte before it is used.
+"""A training's checkpoints: the newest two whole, the best one's weights alone; a file is verified before it is used.
 
-`manifest.json`, written last, lists size and SHA-256 of every file; a file that it does not list was not finished. Killed
-anywhere in a save, the checkpoint before it is still there and listed. A checkpoint names the epoch whose weights were the
-best when it was saved: `best.pt` holds them, or `best_before.pt` as long as `previous.pt` names an older epoch.
+`manifest.json`, written last, lists size and SHA-256 of every file; a file that it does not list was not finished. Whenever
+a save is killed, the checkpoint before it is there and listed. A checkpoint names the epoch whose weights were the best when
+it was saved: `best.pt` holds them, or `best_before.pt` as long as `previous.pt` names an older epoch.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,19 +42,18 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Whether to save after `step` steps, inside an epoch."""
-        if self.steps is not None and step % self.steps == 0:
-            return True
-        return self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds
+        """Return whether to save after `step` steps, inside an epoch."""
+        by_time = self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds
+        return by_time or (self.steps is not None and step % self.steps == 0)
 
     def save(self, snapshot: Mapping[str, Any], best: bool = False) -> None:
-        """Write the snapshot as the newest checkpoint; where its weights are the best, write those as well.
+        """Write the snapshot as the newest checkpoint, and with `best` its weights as the best ones.
 
         Args:
             snapshot: under "best" it may name the best epoch so far; with `best` that is its own.
 
         Raises:
-            StorageError: there is no room; the checkpoints written before are as they were.
+            StorageError: there is no room; the earlier checkpoints are intact.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = _place(snapshot)
@@ -75,19 +72,15 @@ class Checkpoints:
 
     def _write(self, name: str, content: Mapping[str, Any], facts: Facts, keep: str | None) -> None:
         """Write one file and list it; `keep` takes the one before, unless that is damaged."""
-
-        def write(sink: files.Sink) -> None:
-            torch.save(dict(content), sink)  # type: ignore[arg-type]
-
-        keep = keep if name in self._listed else None
-        written = files.write(self.folder / name, write, self.folder / keep if keep else None)
-        if keep:
-            self._listed[keep] = self._listed[name]
+        before = self._listed.get(name)
+        aside = self.folder / keep if keep and before else None
+        written = files.write(self.folder / name, lambda sink: torch.save(dict(content), sink), aside)  # type: ignore[arg-type]
+        if aside and before:
+            self._listed[aside.name] = before
         self._listed[name] = {**written, **facts}
 
     def latest(self) -> Snapshot | None:
-        """The newest checkpoint that is as it was written, with the best weights so far under "best_weights"; None when
-        none was ever written.
+        """Return the newest intact checkpoint, with the best weights so far under "best_weights"; None when none was written.
 
         Raises:
             CheckpointError: there are some, but all of them are damaged.
@@ -97,62 +90,55 @@ class Checkpoints:
         faults: list[str] = []
         unusable: list[str] = []  # among the best weights: that matters only where a checkpoint names those
         best = [snapshot for name in (BEST, BEFORE) if (snapshot := self._read(name, listed, unusable))]
+        weights = {snapshot["epoch"]: snapshot["student"] for snapshot in reversed(best)}  # best.pt counts first
         newest: Snapshot | None = None
         for name in (LAST, PREVIOUS):
             snapshot = self._read(name, listed, faults)
             if snapshot is None or newest is not None:
                 continue
-            if (weights := _best_weights(snapshot, best)) is None:
-                faults += [*unusable, f"{self.folder / name} can be used only with the weights of its best epoch"]
-                continue
-            newest = {**snapshot, WEIGHTS: weights}
+            epoch = _place(snapshot)["best"]
+            if WEIGHTS not in snapshot:  # an earlier version of distill saved them in it
+                if epoch is not None and epoch not in weights:
+                    faults += [*unusable, f"{self.folder / name} can be used only with the weights of its best epoch"]
+                    continue
+                snapshot[WEIGHTS] = weights.get(epoch, {})
+            newest = snapshot
             for fault in faults:
                 ui.warn(f"{fault}; going on from {name}, step {snapshot['step']}")
         if faults and newest is None:
-            raise CheckpointError(
-                "no checkpoint can be used:\n" + "\n".join(faults), f"delete {self.folder} to start again"
-            )
+            message = "no checkpoint can be used:\n" + "\n".join(faults)
+            raise CheckpointError(message, f"delete {self.folder} to start again")
         return newest
 
     def _read(self, name: str, listed: list[Facts] | None, faults: list[str]) -> Snapshot | None:
-        """A file's content, listed from now on; None where it is missing, or damaged, which is added to `faults`."""
+        """Return a file's content and list it; None where it is missing, or damaged, which is added to `faults`."""
         path = self.folder / name
         if not path.is_file():
             return None
         try:
             facts = _facts(path, listed)
             snapshot = _loaded(path)
-        except (CheckpointError, OSError) as error:
-            faults.append(error.message if isinstance(error, CheckpointError) else str(error))
-            return None
-        self._listed[name] = {**facts, **_place(snapshot)}
-        return snapshot
+        except CheckpointError as error:
+            faults.append(error.message)
+        except OSError as error:
+            faults.append(str(error))
+        else:
+            self._listed[name] = {**facts, **_place(snapshot)}
+            return snapshot
+        return None
 
     def remove(self) -> None:
-        """Forget them all: what was trained is finished and kept elsewhere."""
+        """Remove them all: what was trained is finished and kept elsewhere."""
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _place(snapshot: Mapping[str, Any]) -> Facts:
-    """Where a snapshot was taken, and the epoch that was the best until then, if any."""
+    """Return a snapshot's step and epoch, and the epoch that was the best until then, if any."""
     return {**{key: snapshot[key] for key in ("step", "epoch")}, "best": (snapshot.get("best") or {}).get("epoch")}
 
 
-def _best_weights(snapshot: Snapshot, best: Iterable[Snapshot]) -> dict[str, Any] | None:
-    """The weights of the epoch that a snapshot names as the best so far; none are needed where it names none.
-
-    A snapshot of an earlier version of distill holds them itself.
-    """
-    if WEIGHTS in snapshot:
-        return dict(snapshot[WEIGHTS])
-    if not snapshot.get("best"):
-        return {}
-    epoch = snapshot["best"]["epoch"]
-    return next((dict(one["student"]) for one in best if one["epoch"] == epoch), None)
-
-
 def read(path: Path) -> Snapshot:
-    """A checkpoint's content, its bytes verified: by the manifest beside it, or for a lone copy by its own CRC-32s.
+    """Return a checkpoint's content, its bytes verified by the manifest beside it, or a lone copy's by its own CRC-32s.
 
     Raises:
         CheckpointError: it is missing, damaged, or its save did not finish.
@@ -163,53 +149,33 @@ def read(path: Path) -> Snapshot:
 
 
 def _facts(path: Path, listed: list[Facts] | None) -> Facts:
-    """What the manifest lists of the file's content, under whichever name: a save that is cut short has moved names.
-    Without a manifest, what it should list.
+    """Return the file's SHA-256 and size, which a manifest must list, under whichever name: a save that is cut short has
+    moved names.
     """
-    own = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
-    if listed is None:
-        return own
-    known = next((facts for facts in listed if own.items() <= facts.items()), None)
-    if known is None:
-        raise CheckpointError(
-            f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})",
-            f"{PREVIOUS} lies beside it",
-        )
-    return known
+    facts = {"sha256": files.sha256(path), "bytes": path.stat().st_size}
+    if listed is not None and not any(facts.items() <= one.items() for one in listed):
+        message = f"{path} is damaged, or its save was cut short (its SHA-256 is not in {MANIFEST})"
+        raise CheckpointError(message, f"{PREVIOUS} lies beside it")
+    return facts
 
 
 def _loaded(path: Path) -> Snapshot:
     loaded = read_tensors(path)
     if not isinstance(loaded, dict) or not {"student", "step", "epoch"} <= loaded.keys():
-        raise CheckpointError(
-            f"{path} is not a checkpoint of a run", "for a teacher's weights use teacher.checkpoint=PATH"
-        )
+        hint = "for a teacher's weights use teacher.checkpoint=PATH"
+        raise CheckpointError(f"{path} is not a checkpoint of a run", hint)
     return loaded
 
 
 def _listed(folder: Path) -> list[Facts] | None:
-    """What a folder's manifest lists; None where there is none to go by."""
+    """Return what a folder's manifest lists; None where there is no usable one."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
         return [dict(facts) for facts in files.read_json(folder / MANIFEST)["files"].values()]
     except CheckpointError as error:
-        ui.warn(f"{error.message}; the checkpoints are held against their own checksums")
+        fault = error.message
     except (AttributeError, KeyError, TypeError, ValueError):
-        ui.warn(f"{folder / MANIFEST} is not one of ours; the checkpoints are held against their own checksums")
+        fault = f"{folder / MANIFEST} is not one of ours"
+    ui.warn(f"{fault}; the checkpoints are checked by their own checksums")
     return None
-
-
-@contextmanager
-def fitting(path: Path) -> Iterator[None]:
-    """Putting back a snapshot inside: one that is not of what is trained here is an error of the checkpoint.
-
-    Raises:
-        CheckpointError: it does not fit.
-    """
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
-        raise CheckpointError(
-            f"{path} does not fit what is trained here: {error!s:.300}", f"delete {path} to start again"
-        ) from error

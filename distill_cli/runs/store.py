@@ -2,18 +2,16 @@
 
 An entry is a folder `root/<fingerprint>/` with one or more .npy files of as many rows each and, written last, cache.json:
 what the numbers depend on, and each array's shape, type, size and SHA-256. It takes its name when it is finished; one that
-is not as it was written is made again. What the numbers mean is known to those who ask for them.
+is not intact is made again. What the numbers mean is the callers' business.
 """
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,12 +25,12 @@ from distill_cli.base.names import fingerprint, size
 FORMAT = 2
 CARD = "cache.json"
 MARGIN = 2**16  # bytes beside the arrays themselves
-KINDS = {"shape": list, "dtype": str, "bytes": int, "sha256": str}  # of what the card says of each array
+FACTS = {"shape", "dtype", "bytes", "sha256"}  # what the card says of each array
 
 
 @dataclass(frozen=True)
 class Array:
-    """What one array of an entry is to be: its shape, rows first, and its numbers' type as in the head of a .npy file."""
+    """An array of an entry: its shape, rows first, and its numbers' type as in the head of a .npy file."""
 
     shape: tuple[int, ...]
     dtype: str = "<f4"
@@ -44,28 +42,22 @@ class Array:
 
 @dataclass(frozen=True)
 class Words:
-    """How messages speak of an entry.
+    """How messages speak of an entry."""
 
-    Args:
-        doing: what is done to make it, as in "asking resnet18 about digits, val".
-        what: the numbers, as in "the teacher's answers".
-        way_out: what to do where there is no room for it.
-    """
-
-    doing: str
-    what: str
-    way_out: str
+    doing: str  # as in "asking resnet18 about digits, val"
+    what: str  # as in "the teacher's answers"
+    way_out: str  # what to do where there is no room
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry: its folder and what cache.json says; `card` is empty where that cannot be read."""
+    """An entry: its folder and what cache.json says; `card` is empty where that cannot be read."""
 
     folder: Path
     card: Mapping[str, Any]
 
     def damage(self) -> str | None:
-        """What is wrong with it, every byte read; None when it is as it was written."""
+        """Return what is wrong with it, every byte read; None when it is intact."""
         if not self.card:
             return f"{CARD} is missing or damaged"
         if fingerprint(self.card["ingredients"]) != self.folder.name:
@@ -90,19 +82,16 @@ class Entry:
 
 
 def entry(folder: Path) -> Entry:
-    """The entry in `folder`, whatever its state."""
+    """Return the entry in `folder`, whatever its state."""
     try:
         card = files.read_json(folder / CARD)
-        whole = all(isinstance(card[key], dict) for key in ("ingredients", "about", "arrays")) and card["arrays"]
-        whole = whole and all(
-            all(isinstance(facts[key], kind) for key, kind in KINDS.items())
-            and facts["shape"]
-            and all(type(side) is int for side in facts["shape"])
-            for facts in card["arrays"].values()
-        )
-    except (CheckpointError, OSError, KeyError, TypeError):
-        whole = False
-    return Entry(folder, card if whole else {})
+        sound = card["arrays"] and {"ingredients", "about"} <= card.keys()
+        for facts in card["arrays"].values():
+            sides = facts["shape"]
+            sound = sound and sides and facts.keys() >= FACTS and all(type(side) is int for side in sides)
+    except (CheckpointError, OSError, KeyError, TypeError, AttributeError):
+        sound = False
+    return Entry(folder, card if sound else {})
 
 
 def arrays(
@@ -113,14 +102,13 @@ def arrays(
     compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
     words: Words,
 ) -> dict[str, np.ndarray]:
-    """The arrays, by name, that depend on `ingredients` alone: read from `root`, or computed and kept there.
+    """Return the arrays that depend on `ingredients` alone, from `root` or computed and kept there.
+
+    They are mapped from their files: what is not read takes no memory.
 
     Args:
-        about: facts for people, not part of the fingerprint. wanted: what each array is; a name becomes a file's.
-        compute: gives the rows of all arrays in order, block by block.
-
-    Returns:
-        The arrays, mapped from their files: what of them is not read takes no memory.
+        about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's.
+        compute: yields the rows of all arrays in order, block by block.
 
     Raises:
         StorageError: there is no room for them.
@@ -155,24 +143,22 @@ def arrays(
             continue
         for name, array in wanted.items():
             assert mapped[name].shape == array.shape and mapped[name].dtype == np.dtype(array.dtype), (name, array)
-        _touch(folder)
+        with suppress(OSError):  # when it was last used is remembered where the disk allows it
+            os.utime(folder)
         return mapped
 
 
 def entries(root: Path) -> list[Entry]:
-    """All finished entries in `root`, the least recently used first."""
+    """Return all finished entries in `root`, the least recently used first."""
     folders = [path for path in root.iterdir() if path.is_dir() and path.name[0] != "."] if root.is_dir() else []
     return sorted((entry(folder) for folder in folders), key=lambda one: one.used)
 
 
 def unfinished(root: Path) -> Iterator[Path]:
-    """What builders that were killed left behind; what is being built now is not among it."""
+    """Yield the folders that killed builders left behind, each locked; not those that are being built now."""
     for aside in sorted(root.glob(".*.making")):
-        try:
-            with locks.exclusive(aside.with_suffix(".lock"), _give_up):
-                yield aside
-        except BusyError:
-            continue
+        with suppress(BusyError), locks.exclusive(aside.with_suffix(".lock"), _give_up):
+            yield aside
 
 
 def _give_up() -> None:
@@ -186,7 +172,7 @@ def _file(folder: Path, name: str) -> Path:
 def _write(
     place: Path, wanted: Mapping[str, Array], blocks: Iterable[Mapping[str, np.ndarray]]
 ) -> dict[str, dict[str, str | int]]:
-    """Write the arrays as .npy files, block by block; returns each file's sha256 and bytes."""
+    """Write the arrays as .npy files, block by block; return each file's sha256 and bytes."""
     rows, path = dict.fromkeys(wanted, 0), place
     try:
         with ExitStack() as stack:
@@ -194,7 +180,8 @@ def _write(
             for name, array in wanted.items():
                 path = _file(place, name)
                 sinks[name] = files.Sink(stack.enter_context(path.open("xb")))
-                sinks[name].write(_head(array))
+                head = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(sinks[name], head)
             for block in blocks:
                 for name, values in block.items():
                     path = _file(place, name)
@@ -208,19 +195,3 @@ def _write(
         raise files.explained(error, path, sum(array.bytes for array in wanted.values())) from error
     assert all(rows[name] == array.shape[0] for name, array in wanted.items()), (rows, wanted)
     return {name: sink.written for name, sink in sinks.items()}
-
-
-def _head(array: Array) -> bytes:
-    """The head of a .npy file."""
-    head = io.BytesIO()
-    facts = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
-    np.lib.format.write_array_header_1_0(head, facts)
-    return head.getvalue()
-
-
-def _touch(folder: Path) -> None:
-    """Remember when it was last used, where the disk lets us."""
-    try:
-        os.utime(folder, (time.time(), time.time()))
-    except OSError:
-        return

@@ -20,7 +20,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_cli.base import endings, files, locks
+from distill_cli.base import files, locks, stopping
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import overrides
 from distill_cli.config.load import load
@@ -91,7 +91,7 @@ def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapp
         start.task(load("train", words, start.config_name, start.config_dir))
         return 0
 
-    sys.exit(endings.guarded(work))
+    sys.exit(stopping.guarded(work))
 
 
 def _end_with_sweep() -> None:

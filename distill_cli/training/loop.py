@@ -105,7 +105,7 @@ def fit(
                 at = moment(epoch, state.step)
                 for group in state.optimizer.param_groups:
                     group["lr"] = at.lr
-                runtime.seed_step(pace.seed, state.step)
+                runtime.reseed("step", pace.seed, state.step)
                 in_batch = task.count(batch)
                 for part in batch.parts(recipe.accumulate):
                     with runtime.autocast(state.device, pace.dtype):

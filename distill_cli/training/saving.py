@@ -7,7 +7,8 @@ from contextlib import closing
 from typing import Any
 
 from distill_cli.base import stopping, ui
-from distill_cli.runs.checkpoints import Checkpoints, Snapshot, fitting
+from distill_cli.base.errors import CheckpointError
+from distill_cli.runs.checkpoints import Checkpoints, Snapshot
 from distill_cli.training.state import Row, State
 
 
@@ -22,8 +23,11 @@ def go_on(state: State, checkpoints: Checkpoints, restore: Callable[[Snapshot], 
     """
     if (snapshot := checkpoints.latest()) is None:
         return
-    with fitting(checkpoints.folder):
+    try:
         restore(snapshot)
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError) as error:
+        message = f"{checkpoints.folder} does not fit what is trained here: {error!s:.300}"
+        raise CheckpointError(message, f"delete {checkpoints.folder} to start again") from error
     ui.say(f"{label}going on after step {state.step}, {state.epoch} epoch(s) done")
 
 

@@ -195,14 +195,14 @@ def test_list_survives_a_card_whose_shape_is_none(kept: Kept, capsys: pytest.Cap
 
 def test_check_reads_everything_and_names_what_is_damaged(kept: Kept, capsys: pytest.CaptureFixture[str]) -> None:
     assert distill("cache", "check") == 0
-    assert capsys.readouterr().out.count("as it was written") == 6
+    assert capsys.readouterr().out.count("intact") == 6
     train, val, test = (kept.entry(split) for split in ("train", "val", "test"))
     flip(train / "logits.npy", -1)
     os.truncate(val / "logits.npy", 500)
     (test / "cache.json").write_text("{}")
     assert distill("cache", "check") == 4
     shown = capsys.readouterr()
-    assert shown.out.count("as it was written") == 3
+    assert shown.out.count("intact") == 3
     (said,) = (line for line in shown.err.splitlines() if "error:" in line)
     assert "3 of 6 damaged" in said
     assert all(entry.name in said for entry in (train, val, test))

@@ -89,7 +89,7 @@ def _check(entries: Sequence[Entry]) -> None:
     """
     damages = {entry.folder.name: entry.damage() for entry in ui.progress(entries, "checking")}
     for name, damage in damages.items():
-        ui.show(f"{name}  {damage or 'as it was written'}")
+        ui.show(f"{name}  {damage or 'intact'}")
     if damaged := [name for name, damage in damages.items() if damage]:
         raise CheckpointError(
             f"{len(damaged)} of {len(damages)} damaged: {', '.join(damaged)}",
