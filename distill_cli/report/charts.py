@@ -53,31 +53,24 @@ def curves(
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
         axes.grid(axis="y")
-        _bands(axes, stages)
+        end = stages[-1][2]
+        axes.set_xlim(0, 1.01 * end)
+        for number, (name, first, last) in enumerate(stages):
+            if number % 2 == 0:
+                axes.axvspan(first, last, color=COLOURS["faint"], linewidth=0, zorder=0)
+            if (last - first) / end > 0.02 * len(name):  # or it would run into the next one
+                _write(axes, name, (first, 1), (4, 3), xycoords=("data", "axes fraction"))
         axes.margins(y=0.1)
         axes.set_ylim(*limits)
         if mark:
-            _mark(axes, *mark)
+            x, y, text = mark
+            axes.plot(x, y, "o", color=COLOURS["student"], markerfacecolor=COLOURS["paper"], markersize=7)
+            late = x > end / 2
+            look = {"color": COLOURS["student"], "fontsize": 11, "ha": "right" if late else "left"}
+            _write(axes, text, (x, y), (3 if late else -3, -19), **look)
 
     finding += " The scale is logarithmic." if logarithmic else ""
     return drawn(draw, title, finding, (width, 0.54 * width), top=16, lines=[line for line in lines if line.label])
-
-
-def _bands(axes: Axes, stages: Sequence[Stage]) -> None:
-    end = stages[-1][2]
-    axes.set_xlim(0, 1.01 * end)
-    for number, (name, first, last) in enumerate(stages):
-        if number % 2 == 0:
-            axes.axvspan(first, last, color=COLOURS["faint"], linewidth=0, zorder=0)
-        if (last - first) / end > 0.02 * len(name):  # or it would run into the next one
-            _write(axes, name, (first, 1), (4, 3), xycoords=("data", "axes fraction"))
-
-
-def _mark(axes: Axes, x: float, y: float, text: str) -> None:
-    axes.plot(x, y, "o", color=COLOURS["student"], markerfacecolor=COLOURS["paper"], markersize=7)
-    late = x > sum(axes.get_xlim()) / 2
-    look = {"color": COLOURS["student"], "fontsize": 11, "ha": "right" if late else "left"}
-    _write(axes, text, (x, y), (3 if late else -3, -19), **look)
 
 
 def _write(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:

@@ -49,14 +49,10 @@ STYLE: dict[Any, Any] = {
     **{f"{axis}tick.{key}": 0 for axis in "xy" for key in ("major.size", "minor.size")},
     **{f"{axis}tick.labelcolor": COLOURS["muted"] for axis in "xy"},
 }
-NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
 class Line(NamedTuple):
-    """A line of a chart, in the colour of a role (teacher, student, labels) or of ink.
-
-    One without a label has no key. `dash` is solid, dashed, dotted, or "" for the role's usual one.
-    """
+    """A line of a chart, in the colour of a role or of ink and with its `dash` or the role's; without a label it has no key."""
 
     colour: str
     label: str
@@ -71,11 +67,7 @@ class Line(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A drawn chart.
-
-    `title` is unique on a page. `finding` is what the picture shows, for readers who cannot see it too. `width` is in
-    units of font sizes. `lines` are those whose keys stand over the picture.
-    """
+    """A drawn chart: a title unique on its page, the finding in words, the width in points, the lines that have a key."""
 
     title: str
     finding: str
@@ -101,14 +93,12 @@ def drawn(
     bottom: float = 36,
     lines: Sequence[Line] = (),
 ) -> Picture:
-    """Return the picture that `draw` draws on empty axes; the other arguments are those of a Picture.
+    """Return the picture that `draw` draws on empty axes of this size, with so much room for texts at three sides.
 
-    Args:
-        size: width and height in units of font sizes; on its page the picture is as wide as its place.
-        left: and top and bottom are the room for texts there. matplotlib could measure it, but draws everything twice for that.
+    matplotlib could measure that room, but draws everything twice for it.
     """
-    (width, height), right = size, 12
-    place = (left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height)
+    width, height = size
+    place = (left / width, bottom / height, 1 - (left + 12) / width, 1 - (bottom + top) / height)
     with matplotlib.rc_context(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing")  # the reader's browser has a font for it
         matplotlib.rcdefaults()  # a user's own matplotlibrc changes no report
@@ -118,7 +108,8 @@ def drawn(
         axes.patch.set_visible(False)
         draw(axes)
         text = io.StringIO()
-        renderer = _Renderer(width, height, text, metadata=NO_METADATA)
+        nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+        renderer = _Renderer(width, height, text, metadata=nothing)
         figure.draw(renderer)
         renderer.finalize()
     _, svg, body = text.getvalue().partition("<svg ")

@@ -21,8 +21,7 @@ FEW = 3  # seeds below which a spread says little
 MOST = 40  # rows that are printed
 MANY = 5  # comparisons from which one may well look like something by chance
 
-
-# Where a summary says what an entry is told by: split, whose, metric.
+# What an entry is judged by, and where a summary has it: split, whose, metric.
 MEASURED = {
     "val": ("val", "student", "accuracy"),
     "test": ("test", "student", "accuracy"),
@@ -63,7 +62,7 @@ class Entry:
 
     @property
     def verdict(self) -> str:
-        """That of the difference, "" without a baseline."""
+        """The difference's, "" without a baseline."""
         return self.difference.verdict if self.difference else ""
 
     @property
@@ -90,9 +89,8 @@ def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
     newest = {record.seed: record for record in sorted(group, key=lambda record: record.started)}
     records = [newest[seed] for seed in sorted(newest)]
     paired = [record.summary for record in records if "baseline" in record.summary["test"]]
-    if len(paired) < 2:
-        difference = over_samples(paired[0].get("difference") if paired else None)
-    else:
+    difference = over_samples(paired[0].get("difference") if paired else None)
+    if len(paired) > 1:
         students, baselines = ([s["test"][who]["accuracy"] for s in paired] for who in ("student", "baseline"))
         difference = over_seeds(students, baselines)
     stats: dict[str, Any] = {name: _stat(records, *keys) for name, keys in MEASURED.items()}
@@ -129,26 +127,20 @@ def remarks(entries: Sequence[Entry]) -> list[str]:
     if any(len(entry.seeds) < FEW for entry in entries):
         lines.append("Fewer than three seeds say little about the spread: -m seed=0,1,2 runs three.")
     compared = sum(entry.difference is not None for entry in entries)
+    chance = "where distillation changes nothing, about one in twenty still shows as helps or hurts, by chance"
     if compared >= MANY:
-        lines.append(
-            f"{compared} configurations are compared on the same test set: where distillation changes nothing, about "
-            "one in twenty still shows as helps or hurts, by chance."
-        )
+        lines.append(f"{compared} configurations are compared on the same test set: {chance}.")
+    how = "baseline=true trains the same student on labels only, and compares"
     if compared < total:
-        lines.append(
-            f"What did distillation buy{among(total - compared)}? baseline=true trains the same student on labels only, "
-            "and compares."
-        )
+        lines.append(f"What did distillation buy{among(total - compared)}? {how}.")
     return lines
 
 
 def csv_text(entries: Sequence[Entry]) -> str:
     """Return the leaderboard as CSV with a header, every digit kept; what an entry does not have is empty."""
-    text = io.StringIO()
-    rows = [_row(rank, entry) for rank, entry in enumerate(entries, 1)]
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
+    text, rows = io.StringIO(), [_row(rank, entry) for rank, entry in enumerate(entries, 1)]
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerows([rows[0].keys(), *(row.values() for row in rows)])
     return text.getvalue()
 
 

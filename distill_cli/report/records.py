@@ -15,16 +15,16 @@ import yaml
 
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
+from distill_cli.base.names import flat
 from distill_cli.runs import identity
 
+HINT = "give the folder of a run or a sweep, or one above"
 MOST = 300  # epochs that are read; of more, every second, third, ...
 
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
-    *(("val", "student", key) for key in ("accuracy", "nll")),
-    *(("test", who, "accuracy") for who in ("teacher", "student", "student_last")),
-    *(("params", who) for who in ("teacher", "student")),
-    ("compression",),
+    *("val.student.accuracy", "val.student.nll", "params.teacher", "params.student", "compression", "seed"),
+    *(f"test.{who}.accuracy" for who in ("teacher", "student", "student_last")),
 )
 
 
@@ -63,13 +63,10 @@ def finished(paths: Sequence[Path]) -> list[Record]:
         except CheckpointError as error:
             ui.warn(f"{error.message}; this run is left out")
     if not records:
-        number = len(unfinished(paths))
-        there = f" ({number} not finished)" if number else ""
-        go_on = "distill resume RUN goes on with one; " if number else ""
-        raise CheckpointError(
-            f"{', '.join(map(str, paths))}: no finished run lies there{there}",
-            f"{go_on}give the folder of a run or a sweep, or one above, as in distill report outputs/train",
-        )
+        message, hint = f"{', '.join(map(str, paths))}: no finished run lies there", HINT
+        if number := len(unfinished(paths)):
+            message, hint = f"{message} ({number} not finished)", f"distill resume RUN goes on with one; {hint}"
+        raise CheckpointError(message, f"{hint}, as in distill report outputs/train")
     return records
 
 
@@ -140,10 +137,9 @@ def _folders(paths: Sequence[Path], done: bool) -> Iterator[Path]:
     seen = set()
     for path in paths:
         if not path.is_dir():
-            what = "is a file" if path.exists() else "there is no such folder"
-            raise CheckpointError(f"{path}: {what}", "give the folder of a run or a sweep, or one above")
+            raise CheckpointError(f"{path}: {'is a file' if path.exists() else 'there is no such folder'}", HINT)
         for place, inner, names in os.walk(path):  # which follows no links
-            # A chain's links are counted as the run that they lie in.
+            # The links of a chain belong to the run that they lie in.
             parts = {"checkpoints", "chain"} if identity.FILE in names else {"checkpoints"}
             inner[:] = sorted(name for name in inner if name[0] != "." and name not in parts)
             folder = Path(place)
@@ -153,14 +149,11 @@ def _folders(paths: Sequence[Path], done: bool) -> Iterator[Path]:
 
 
 def _check(path: Path, summary: Mapping[str, Any]) -> None:
-    for keys in NEEDED:
-        value: Any = summary
-        for key in keys:
-            value = value.get(key) if isinstance(value, Mapping) else None
+    values = dict(flat(summary))
+    for key in NEEDED:
+        value = values.get(key)
         if not isinstance(value, int | float) or not math.isfinite(value):
-            raise CheckpointError(f"{path} is damaged: it does not say {'.'.join(keys)}")
-    if not isinstance(summary.get("seed"), int):
-        raise CheckpointError(f"{path} is damaged: it does not say seed")
+            raise CheckpointError(f"{path} is damaged: it does not say {key}")
 
 
 def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) -> dict[str, str]:
@@ -173,14 +166,9 @@ def _names(folder: Path, config: Mapping[str, Any], texts: Mapping[str, str]) ->
         return str(name or str(node.get("_target_", "?")).rpartition(".")[2])
 
     card = _quietly(folder / "model.json")
-    teacher = _quietly(folder / card.get("teacher", {}).get("path", "teacher") / "model.json")
-    return {
-        **chosen,
-        "dataset": guess("dataset"),
-        "model": guess("student"),
-        **card.get("names", {}),
-        "teacher": teacher.get("names", {}).get("model") or guess("teacher"),
-    }
+    teacher = _quietly(folder / card.get("teacher", {}).get("path", "teacher") / "model.json").get("names", {})
+    names = {**chosen, "dataset": guess("dataset"), "model": guess("student"), **card.get("names", {})}
+    return {**names, "teacher": teacher.get("model") or guess("teacher")}
 
 
 def _choices(folder: Path) -> dict[str, str]:

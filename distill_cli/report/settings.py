@@ -27,9 +27,9 @@ def telling(firsts: Sequence[Record]) -> list[dict[str, Any]]:
     where there is one group. Where those do not tell two groups apart, also the configuration's keys that do.
     """
     binding = [_binding(record) for record in firsts]
-    keys = [key for record in firsts for key in typed(record.overrides) if not identity.within(key, IGNORED)]
+    keys = dict.fromkeys(key for record in firsts for key in typed(record.overrides))
     pairs = list(zip(firsts, binding, strict=True))
-    chosen = [{key: _value(record, values, key) for key in keys} for record, values in pairs]
+    chosen = [{k: _value(*pair, k) for k in keys if not identity.within(k, IGNORED)} for pair in pairs]
     if len(firsts) == 1:
         return chosen
     told = [key for key in chosen[0] if _differ(chosen, key) and _parts_differ(binding, key)]

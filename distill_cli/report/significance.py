@@ -24,8 +24,7 @@ class Stat:
 class Difference:
     """Test accuracy of the student minus that of the same student on labels only, with its 95 % interval.
 
-    `over` says what varies in it: "seeds" (`n` of them, paired, and p of a t-test), or with one seed "test samples"
-    (`n` of them, and no p).
+    It is over `n` "seeds", paired, with p of a t-test, or with one seed over `n` "test samples", without p.
     """
 
     mean: float

@@ -47,7 +47,7 @@ def verdict(difference: Difference) -> str:
 
 def times(ratio: float, more: str, less: str) -> tuple[str, str]:
     """Return a ratio as a number and its words: 15.1 as 15.1× and `more`, 0.5 as 2× and `less`."""
-    return (f"{ratio:,.3g}×", more) if ratio >= 1 else (f"{1 / ratio:,.3g}×", less)
+    return (f"{digits(ratio)}×", more) if ratio >= 1 else (f"{digits(1 / ratio)}×", less)
 
 
 def digits(value: float) -> str:

@@ -254,11 +254,12 @@ def test_of_a_seed_that_was_run_twice_the_newest_counts(tmp_path: Path) -> None:
 
 FREE = [
     {"seed": 1}, {"device": "cpu"}, {"threads": 2}, {"output_dir": "elsewhere"}, {"baseline": False}, {"report": False},
-    {"optimize": "val.nll"}, {"optimize": {"direction": "minimize"}}, {"logger": {"csv": {"path": "x"}}},
+    {"logger": {"csv": {"path": "x"}}},
 ]  # fmt: skip
 BINDING = [
     {"batch_size": 32}, {"T": 4.0}, {"student__widths": [8, 32]}, {"teacher__fit__seed": 1}, {"dataset__split_seed": 1},
-    {"schedule__refine__epochs": 2}, {"teacher__checkpoint": "a.pt"}, {"dataset__root": "b"}, {"student__depth": 2},
+    {"optimize": "val.nll"}, {"schedule__refine__epochs": 2}, {"teacher__checkpoint": "a.pt"},
+    {"dataset__root": "b"}, {"student__depth": 2},
 ]  # fmt: skip
 
 
