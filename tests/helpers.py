@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from torch import Tensor
 from distill_cli.cli import main
 from distill_cli.config.records import read as record
 from distill_cli.config.schema import Optimizer
-from distill_cli.data import Batch, Data, Part, Split
+from distill_cli.data import Batch, Data, Part, PictureSpec, Split
 from distill_cli.data.augmentation import Augmentation
-from distill_cli.data.pictures import Pixels, shaped
-from distill_cli.data.source import source_of
+from distill_cli.data.inputs import Inputs
+from distill_cli.data.source import Held, Source
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output, Tap
 from distill_cli.objectives import Loss
@@ -61,7 +62,30 @@ def picture_split(
     std: float = 1.0,
 ) -> Split:
     """Pictures in memory, or a data set that reads them, as a split under one mean and deviation for all channels."""
-    return Split(source_of(pictures), labels, Pixels(shaped([mean]), shaped([std]), augmentation), workers)
+    source = Held(pictures) if isinstance(pictures, Tensor) else Items(pictures)
+    return Split(source, labels, PictureSpec(1, (8, 8), (mean,), (std,)), workers, augmentation)
+
+
+@dataclass(frozen=True)
+class Items(Source):
+    """Samples that are read one by one, as `dataset[i]`; it may have `take` and `digest`, as a source has."""
+
+    dataset: Any
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def read(self, rows: Sequence[int]) -> Inputs:
+        samples = [self.dataset[row] for row in rows]
+        if isinstance(samples[0], Tensor):
+            return torch.stack(samples)
+        return {name: torch.stack([sample[name] for sample in samples]) for name in samples[0]}
+
+    def take(self, rows: np.ndarray) -> Items:
+        return Items(self.dataset.take(rows))
+
+    def digest(self) -> str:
+        return str(self.dataset.digest())
 
 
 def pictures_in(part: Split | Part) -> Tensor:

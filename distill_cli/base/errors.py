@@ -28,8 +28,6 @@ class DistillError(Exception):
     exit_code = 1
 
     def __init__(self, message: str, hint: str = "") -> None:
-        if message.startswith("Caught "):  # a data-loading worker's error comes wrapped in its traceback
-            message = message.rstrip().rpartition(f"{type(self).__name__}: ")[2]
         super().__init__(message, hint)
         self.message, self.hint = message, hint
 
@@ -114,8 +112,6 @@ def translated() -> Iterator[None]:
         if "more than 1 value per channel" in text:
             what = "batch_size: batch normalisation needs at least two samples in every part of a batch"
             raise ConfigError(what) from error
-        if "DataLoader worker" in text:
-            raise WorkerError(f"a data-loading worker died: {first}", "try workers=0") from error
         if "out of memory" in text or "can't allocate memory" in text:
             hint = "try a smaller batch_size, or optimizer.accumulate=2"
             raise OutOfMemory(f"out of memory: {first}", hint) from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base import runtime
+from distill_cli.data.inputs import Inputs
 
 GOLDEN = -7046029254386353131  # 2^64 / golden ratio, as a signed number: the increment of splitmix64
 MIXERS = ((30, -4658895280553007687), (27, -7723592293110705685))  # splitmix64's shifts and factors
@@ -34,11 +36,18 @@ class Augmentation:
     rotation: float = 0.0
     seed: int = 0
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that it depends on, beside the picture and the view."""
+        return asdict(self)
+
     def __bool__(self) -> bool:
         return bool(self.flip or self.crop or self.rotation)
 
-    def __call__(self, pixels: Tensor, index: Tensor, view: int) -> Tensor:
+    def __call__(self, raw: Inputs, index: Tensor, view: int) -> Tensor:
         """(N, C, H, W) uint8 and positions in the split (N,) -> the same pictures in this view; float when rotated."""
+        assert isinstance(raw, Tensor)
+        pixels = raw
         if self.flip:
             mirrored = draws(self.seed, index, view, "flip") < DRAWN // 2
             pixels = torch.where(mirrored.view(-1, 1, 1, 1), pixels.flip(-1), pixels)

@@ -1,8 +1,7 @@
-"""What was read from a folder's picture files, kept under the outputs for the next run; how it is read is not known here."""
+"""What was read from a folder's picture files, kept under the outputs for the next run; how it is read is elsewhere."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -13,6 +12,7 @@ import numpy as np
 from distill_cli.base import files, ui
 from distill_cli.base.errors import StorageError
 from distill_cli.data import picture_files
+from distill_cli.data.source import sha256
 from distill_cli.runs import store
 
 ARRAY = "pictures"
@@ -39,9 +39,6 @@ class Decoded:
         """What `read` gives of the files at `paths`, block by block, as one array of the `wanted` shape.
 
         Where it cannot be kept it is read without, and a line says why.
-
-        Args:
-            part: which of the folder's parts this is, for people.
         """
 
         def blocks() -> Iterator[dict[str, np.ndarray]]:
@@ -50,34 +47,28 @@ class Decoded:
                     yield {ARRAY: block}
                     bar.update(len(block))
 
-        def unkept() -> np.ndarray:
-            return np.concatenate([block[ARRAY] for block in blocks()])
+        if self.root is not None and len(paths) >= WORTH:
+            ingredients = {
+                "folder": str(self.folder),
+                "files": sha256(map(_facts, paths)),
+                "shape": list(wanted.shape),
+                "dtype": wanted.dtype,
+                "code": [files.sha256(Path(picture_files.__file__)), f"pillow {version('pillow')}"],
+            }
+            about = {"teacher": "", "dataset": self.folder.name, "split": part, "folder": str(self.folder)}
+            about["precision"] = np.dtype(wanted.dtype).name
+            words = store.Words(f"reading {self.folder.name}, {part}", "the pictures", "leave them where they are")
+            try:
+                return store.arrays(self.root, ingredients, about, {ARRAY: wanted}, blocks, words)[ARRAY]
+            except (StorageError, OSError) as error:
+                ui.say(f"cache: {str(error).splitlines()[0]}; {self.folder.name}, {part}, is read without being kept")
+        return np.concatenate([block[ARRAY] for block in blocks()])
 
-        if self.root is None or len(paths) < WORTH:
-            return unkept()
-        ingredients = {
-            "folder": str(self.folder),
-            "files": self._listing(paths),
-            "shape": list(wanted.shape),
-            "dtype": wanted.dtype,
-            "code": [files.sha256(Path(picture_files.__file__)), f"pillow {version('pillow')}"],
-        }
-        about = {"teacher": "", "dataset": self.folder.name, "split": part, "folder": str(self.folder)}
-        about["precision"] = np.dtype(wanted.dtype).name
-        words = store.Words(f"reading {self.folder.name}, {part}", "the pictures", "leave them where they are")
-        try:
-            return store.arrays(self.root, ingredients, about, {ARRAY: wanted}, blocks, words)[ARRAY]
-        except (StorageError, OSError) as error:
-            ui.say(f"cache: {str(error).splitlines()[0]}; {self.folder.name}, {part}, is read without being kept")
-            return unkept()
 
-    def _listing(self, paths: Sequence[Path]) -> str:
-        """SHA-256 of every file's name, size and times. The time of its last change in any way, `ctime`, cannot be set,
-        so another file under the old one's name and time is not taken for it.
-        """
-        content = hashlib.sha256()
-        for path in paths:
-            stat = path.stat()
-            facts = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
-            content.update(f"{facts}\n".encode(errors="surrogateescape"))
-        return content.hexdigest()
+def _facts(path: Path) -> bytes:
+    """A file's name, size and times. The time of its last change in any way, `ctime`, cannot be set, so another file
+    under the old one's name and time is not taken for it.
+    """
+    stat = path.stat()
+    facts = (str(path), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+    return f"{facts}\n".encode(errors="surrogateescape")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
-from distill_cli.data import Data, Part, assemble, resized
+from distill_cli.data import Data, Part, assemble
+from distill_cli.data.assembling import stratified
+from distill_cli.data.resizing import resized
 
 DIGITS_TEST = 0.2  # a fixed fifth of the digits is the test set, whatever the split seed
 
@@ -22,13 +23,12 @@ def digits(
     """scikit-learn's bundled digits: 1,797 grey pictures of 8x8 with values 0 to 16, shown at `size` pixels."""
     bunch = load_digits()
     images = torch.from_numpy(np.rint(bunch.images * (255 / 16)).astype(np.uint8))[:, None]
-    images = resized(images, size)
-    rest, test = train_test_split(np.arange(len(images)), test_size=DIGITS_TEST, stratify=bunch.target, random_state=0)
-    whole = Part(images, bunch.target)
+    test, rest = stratified(bunch.target, DIGITS_TEST, seed=0)
+    whole = Part(resized(images, size), bunch.target)
     return assemble(
-        whole.take(np.sort(rest)),
+        whole.take(rest),
         None,
-        whole.take(np.sort(test)),
+        whole.take(test),
         [str(d) for d in range(10)],
         val_fraction=val_fraction,
         split_seed=split_seed,

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from distill_cli.base.errors import DataError
-from distill_cli.data import Data, Part, assemble, within
+from distill_cli.data import Data, Part, assemble
+from distill_cli.data.assembling import within
 from distill_cli.data.decoded import Decoded
-from distill_cli.data.loading import Loader
+from distill_cli.data.loading import Loader, blocks
 from distill_cli.data.picture_files import Pictures, header
 from distill_cli.runs.store import Array
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
 LARGEST_AUTO_SIZE = 224
-READ_AT_ONCE = 256
 
 
 def image_folder(
@@ -57,20 +57,18 @@ def image_folder(
         )
     classes = sorted(_class_folders(found["train"]))
     files = {name: _files(path, classes) for name, path in found.items()}
-    everything = [path for name in files for path in files[name][0]]
+    everything = [path for paths, _ in files.values() for path in paths]
     kept = Decoded(store, folder)
     headers = kept.array("headers", everything, Array((len(everything), 2), "<i4"), lambda: _headers(everything))
     channels, pixels = _shape(headers, len(files["train"][0]), size)
     held = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
     parts = {}
     for name, (paths, labels) in files.items():
-        pictures = Pictures(tuple(paths), channels, pixels)
+        parts[name] = Part(pictures := Pictures(tuple(paths), channels, pixels), labels)
         if name in held:
             shape = Array((len(paths), channels, pixels, pixels), "|u1")
             read = partial(_pixels, pictures, workers)
             parts[name] = Part(torch.from_numpy(kept.array(name, paths, shape, read)), labels)
-        else:
-            parts[name] = Part(pictures, labels)
     test_from = "test" if "test" in parts else "val"
     own_val = parts.get("val") if test_from == "test" else None
     return assemble(
@@ -103,18 +101,15 @@ def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray
             f"class {name!r} is in {only}/ only: {missing}/ has no folder for it", "the parts need the same classes"
         )
     paths: list[Path] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        pictures = sorted(
-            p
-            for p in (folder / name).rglob("*")
-            if p.suffix.lower() in SUFFIXES and p.is_file() and not p.name.startswith(".")
-        )
+    counts = []
+    for name in classes:
+        below = (p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+        pictures = sorted(path for path in below if path.is_file())
         if not pictures:
             raise DataError(f"{folder / name} holds no pictures", f"known endings: {' '.join(sorted(SUFFIXES))}")
         paths += pictures
-        labels += [label] * len(pictures)
-    return paths, np.asarray(labels)
+        counts.append(len(pictures))
+    return paths, np.repeat(np.arange(len(classes)), counts)
 
 
 def _shape(headers: np.ndarray, num_train: int, size: int | str) -> tuple[int, int]:
@@ -128,13 +123,12 @@ def _shape(headers: np.ndarray, num_train: int, size: int | str) -> tuple[int, i
 
 def _headers(paths: Sequence[Path]) -> Iterator[np.ndarray]:
     """(grey, shorter side) of each picture, as (n, 2) int32, block by block."""
-    for start in range(0, len(paths), READ_AT_ONCE):
-        yield np.array([header(path) for path in paths[start : start + READ_AT_ONCE]], dtype="<i4")
+    for rows in blocks(np.arange(len(paths))):
+        yield np.array([header(paths[row]) for row in rows], dtype="<i4")
 
 
 def _pixels(pictures: Pictures, workers: int) -> Iterator[np.ndarray]:
     """All the pictures, as (n, channels, pixels, pixels) uint8, block by block."""
-    blocks = [part.tolist() for part in torch.arange(len(pictures)).split(READ_AT_ONCE)]
-    for block in Loader(pictures, blocks, workers):
+    for block in Loader(pictures, blocks(np.arange(len(pictures))), workers):
         assert isinstance(block, Tensor)
         yield block.numpy()

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TypeGuard
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
@@ -29,33 +28,14 @@ def pinned(inputs: Inputs) -> Inputs:
 
 def count(inputs: Inputs) -> int:
     """How many samples there are."""
-    return len(inputs) if isinstance(inputs, Tensor) else len(next(iter(inputs.values())))
+    return len(inputs if isinstance(inputs, Tensor) else next(iter(inputs.values())))
 
 
-def joined(batches: Sequence[Inputs]) -> Inputs:
-    """Several batches as one, in order."""
-    first = batches[0]
-    if isinstance(first, Tensor):
-        return torch.cat([batch for batch in batches if isinstance(batch, Tensor)])
-    return {name: torch.cat([batch[name] for batch in batches if not isinstance(batch, Tensor)]) for name in first}
-
-
-def stacked(samples: Sequence[Inputs]) -> Inputs:
-    """Single samples, whose tensors have no dimension that counts them, as one batch."""
-    return joined([_each(sample, lambda tensor: tensor[None]) for sample in samples])
-
-
-def content(inputs: Inputs) -> list[memoryview]:
+def content(inputs: Inputs) -> list[bytes | memoryview]:
     """The bytes of all tensors, to be hashed: one tensor's are its values alone; of several, names come between them."""
     if isinstance(inputs, Tensor):
         return [np.ascontiguousarray(inputs.cpu().numpy()).data]
-    pieces = [[memoryview(name.encode()), *content(inputs[name])] for name in sorted(inputs)]
-    return [piece for named in pieces for piece in named]
-
-
-def are_inputs(value: object) -> TypeGuard[Inputs]:
-    """Whether `value` is a tensor, or tensors by name."""
-    return isinstance(value, Tensor | Mapping)
+    return [piece for name in sorted(inputs) for piece in (name.encode(), *content(inputs[name]))]
 
 
 def _each(inputs: Inputs, change: Callable[[Tensor], Tensor]) -> Inputs:

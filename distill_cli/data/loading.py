@@ -1,37 +1,49 @@
 """A source read batch by batch, here or by worker processes; how a worker can fail, and that none is left, is kept here.
 
-Processes and not threads: decoders release the interpreter, but all that stands around them does not. Pictures a second by
+Processes and not threads: decoders release the interpreter, but what stands around them does not. Pictures a second by
 threads as a share of those by processes, on 16 idle cores: JPEGs of 64 pixels 1.1, 0.75 and 0.27 with 1, 2 and 4 workers,
 of 224 pixels 1.1, 1.1 and 0.78; a data set written in Python 1.2, 0.6 and 0.4.
 """
 
 from __future__ import annotations
 
+import atexit
 import math
-import os
+import multiprocessing
 import signal
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from multiprocessing.connection import wait
-from multiprocessing.sharedctypes import RawArray
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import RawValue
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from distill_cli.base.errors import DataError, DistillError, WorkerError
+from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source
-from distill_cli.data.workers import GRACE, HINT, Running, carry_on, started
 
-POLL = 1.0  # seconds between two looks at the workers while a batch is awaited
-TIMEOUT = 300.0  # seconds after which the worker that was to read the awaited batch counts as hung
+AHEAD = 2  # batches that a worker reads before they are asked for
+BLOCK = 256  # samples that are read at a time where no batch size says
+GRACE = 1.0  # seconds that the end of a process may take to show
+POLL = 1.0  # seconds between two looks at a worker whose batch is awaited
+TIMEOUT = 300.0  # seconds after which that worker counts as hung
 IDLE = -1
+STOPS = (signal.SIGTERM, signal.SIGINT)
+HINT = "try workers=0"
 HINTS = {  # by exit code
     -signal.SIGKILL: f"often the machine is out of memory: {HINT}",
     -signal.SIGBUS: f"often shared memory (/dev/shm) is full: {HINT}",
 }
+
+
+def blocks(rows: Any) -> list[list[int]]:
+    """Rows (n,) in blocks that are read at a time."""
+    return [rows[start : start + BLOCK].tolist() for start in range(0, len(rows), BLOCK)]
 
 
 @dataclass(frozen=True)
@@ -39,7 +51,7 @@ class Loader:
     """The batches of a source's samples at the given rows, read by `workers` processes or, with 0 of them, here.
 
     Iterating raises:
-        DataError: a picture cannot be read. WorkerError: a worker was killed, hung, or raised what is no error of ours.
+        DataError: a sample cannot be read. WorkerError: a worker was killed, hung, or raised what is no error of ours.
     """
 
     source: Source
@@ -47,102 +59,74 @@ class Loader:
     workers: int = 0
     pin_memory: bool = False
 
-    def __len__(self) -> int:
-        return len(self.batches)
-
     def __iter__(self) -> Iterator[Inputs]:
-        num_workers = self.workers if self.batches else 0
-        at, pids = (RawArray("q", [IDLE] * max(num_workers, 1)) for _ in range(2))
-        reading = Reading(self.source, at, pids)
-        # A generator of its own: otherwise each loader would draw its seed from, and so move, the global one.
-        loader = DataLoader(
-            reading,
-            batch_size=None,
-            sampler=self.batches,
-            num_workers=num_workers,
-            pin_memory=self.pin_memory,
-            generator=torch.Generator(),
-            timeout=POLL if num_workers else 0,
-            worker_init_fn=carry_on,
-        )
-        if not num_workers:
-            yield from loader
-            return
-        with started(loader) as running:
-            while (batch := reading.awaited(running)) is not None:
-                yield batch
+        for batch in self._by_workers() if self.workers else self._here():
+            yield of_inputs.pinned(batch) if self.pin_memory else batch
+
+    def _here(self) -> Iterator[Inputs]:
+        at = RawValue("q", IDLE)
+        for rows in self.batches:
+            yield _read(self.source, rows, at)
+
+    def _by_workers(self) -> Iterator[Inputs]:
+        """Batch i is read by worker i modulo their number: each has its own, in order."""
+        number, workers = min(self.workers, len(self.batches)), list[Worker]()
+        try:
+            try:
+                with _signals_held_back():
+                    for first in range(number):
+                        workers.append(_started(self.source, self.batches[first::number]))
+            except (OSError, RuntimeError) as error:
+                raise WorkerError(f"the data-loading workers cannot be started: {error}", HINT) from error
+            for batch in range(len(self.batches)):
+                yield workers[batch % number].next()
+        finally:
+            _kill([worker.process for worker in workers])
 
 
 @dataclass(frozen=True)
-class Reading(Dataset[Inputs | DistillError]):
-    """Whole batches as a worker reads them; shared are `at`, which sample each worker is reading, and `pids`, which
-    process it is.
-    """
+class Worker:
+    """A process that reads batches of a source, the pipe they come by, and the row it is reading now, or IDLE."""
 
     source: Source
+    process: BaseProcess
+    pipe: Connection
     at: Any
-    pids: Any
 
-    def __getitem__(self, indices: list[int]) -> Inputs | DistillError:
-        """The batch, or in a worker the error met: raised there, it would come with its traceback for a message."""
-        worker = get_worker_info()
-        if worker is None:
-            return self._batch(indices, 0)
-        self.pids[worker.id] = os.getpid()
-        try:
-            return self._batch(indices, worker.id)
-        except Exception as error:
-            ours = error if isinstance(error, DistillError) else self._failed(worker.id, error)
-            ours.add_note("in a data-loading worker:\n" + "".join(traceback.format_exception(error)))
-            return ours
-
-    def _batch(self, indices: list[int], worker: int) -> Inputs:
-        try:
-            return self.source.read(Noted(indices, self.at, worker))
-        except OSError as error:
-            raise DataError(f"cannot read {self._name(self.at[worker])}: {error}") from error
-
-    def awaited(self, running: Running) -> Inputs | None:
-        """The next of the workers' batches, None after the last."""
+    def next(self) -> Inputs:
+        """The worker's next batch."""
         for _ in range(math.ceil(TIMEOUT / POLL)):  # counted, not timed: a run may be suspended with all its workers
-            batch, failure = running.next()
-            if failure is None:
-                return batch
-            if not str(failure).startswith("DataLoader timed out"):
-                raise failure if not isinstance(failure, Exception) or _ours(failure) else self._lost(running, failure)
-        busy = [worker for worker, index in enumerate(self.at) if index != IDLE]
-        raise WorkerError(f"a data-loading worker hung for {TIMEOUT:g} s{self._where(busy)}", HINT)
+            if ready := wait([self.pipe, self.process.sentinel], POLL):
+                break
+        else:
+            raise WorkerError(f"a data-loading worker hung for {TIMEOUT:g} s{_where(self.source, self.at)}", HINT)
+        try:
+            if self.pipe not in ready:
+                raise EOFError
+            answer: Inputs | DistillError = self.pipe.recv()
+            self.pipe.send(None)
+        except (EOFError, OSError) as error:
+            raise self._lost(error) from None
+        if isinstance(answer, DistillError):
+            raise answer
+        return answer
 
-    def _failed(self, worker: int, error: Exception) -> WorkerError:
-        return WorkerError(f"a data-loading worker failed{self._where([worker])}: {in_a_line(error)}", HINT)
-
-    def _lost(self, running: Running, error: Exception) -> WorkerError:
-        """What became of a worker, whose end may show in a broken connection before it shows in the worker."""
-        ended = wait([worker.sentinel for worker in running.workers], GRACE)
-        for worker in running.workers:
-            if worker.sentinel in ended:
-                worker.join()
-                code = worker.exitcode or 0
-                how = f"died: {signal.strsignal(-code)}" if code < 0 else f"exited with code {code}"
-                read = [number for number, pid in enumerate(self.pids) if pid == worker.pid]
-                return WorkerError(f"a data-loading worker {how}{self._where(read)}", HINTS.get(code, HINT))
-        return WorkerError(f"the data-loading workers failed: {in_a_line(error)}", HINT)
-
-    def _where(self, workers: Sequence[int]) -> str:
-        names = [self._name(self.at[worker]) for worker in workers if self.at[worker] != IDLE]
-        return f" while reading {' or '.join(names)}" if names else ""
-
-    def _name(self, index: int) -> str:
-        return self.source.name_of(index) if index != IDLE else "its samples"
+    def _lost(self, error: Exception) -> WorkerError:
+        """What became of the worker, whose end may show in its pipe before it shows in the process."""
+        self.process.join(GRACE)
+        code = self.process.exitcode
+        if code is None:
+            return _failed(self.source, self.at, error)
+        how = f"died: {signal.strsignal(-code)}" if code < 0 else f"exited with code {code}"
+        return WorkerError(f"a data-loading worker {how}{_where(self.source, self.at)}", HINTS.get(code, HINT))
 
 
 @dataclass(frozen=True)
 class Noted(Sequence[int]):
-    """Rows that a source goes through; the one that it is at stands in `at[worker]`."""
+    """Rows that a source goes through; the one that it is at stands in `at`."""
 
     rows: Sequence[int]
     at: Any
-    worker: int
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -152,15 +136,83 @@ class Noted(Sequence[int]):
 
     def __iter__(self) -> Iterator[int]:
         for row in self.rows:
-            self.at[self.worker] = row
+            self.at.value = row
             yield row
-        self.at[self.worker] = IDLE
+        self.at.value = IDLE
 
 
-def _ours(error: Exception) -> bool:
-    """Whether an error says all there is to say, and is no sign of a worker that was lost."""
-    return isinstance(error, DistillError | MemoryError) or "out of memory" in str(error)
+def _started(source: Source, batches: Sequence[list[int]]) -> Worker:
+    at = RawValue("q", IDLE)
+    ours, theirs = multiprocessing.Pipe()
+    process = multiprocessing.Process(target=_work, args=(source, batches, at, theirs, ours), daemon=True)
+    process.start()
+    theirs.close()  # so that the end of the process ends the pipe
+    return Worker(source, process, ours, at)
 
 
-def in_a_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+def _work(source: Source, batches: Sequence[list[int]], at: Any, pipe: Connection, ours: Connection) -> None:
+    """Read the batches, until killed: the main process takes their tensors from this one's memory.
+
+    Ctrl-C and SIGTERM go to all processes of a terminal or a job: what they mean for a worker, the main one decides.
+    """
+    for stop in STOPS:
+        signal.signal(stop, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
+    torch.set_num_threads(1)
+    ours.close()
+    with suppress(EOFError, ConnectionError):  # the main process is gone
+        for number, rows in enumerate(batches):
+            if number >= AHEAD:
+                pipe.recv()
+            try:
+                pipe.send(_read(source, rows, at))
+            except ConnectionError:
+                raise
+            except Exception as error:
+                told = error if isinstance(error, DistillError) else _failed(source, at, error)
+                told.add_note("in a data-loading worker:\n" + "".join(traceback.format_exception(error)))
+                pipe.send(told)
+        while True:
+            pipe.recv()
+
+
+def _read(source: Source, rows: Sequence[int], at: Any) -> Inputs:
+    try:
+        return source.read(Noted(rows, at))
+    except OSError as error:
+        name = "its samples" if at.value == IDLE else source.name_of(at.value)
+        raise DataError(f"cannot read {name}: {error}") from error
+
+
+def _failed(source: Source, at: Any, error: Exception) -> WorkerError:
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return WorkerError(f"a data-loading worker failed{_where(source, at)}: {what}", HINT)
+
+
+def _where(source: Source, at: Any) -> str:
+    return "" if at.value == IDLE else f" while reading {source.name_of(at.value)}"
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Processes started inside begin with SIGTERM and SIGINT blocked, until they have said what to do about them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _kill(processes: Sequence[BaseProcess]) -> None:
+    for process in processes:
+        process.kill()
+    for process in processes:
+        process.join(GRACE)
+
+
+@atexit.register
+def kill_daemons() -> None:
+    """At exit multiprocessing sends its daemons SIGTERM and waits for them: those of an iterator that is still open
+    would not hear it.
+    """
+    _kill([child for child in multiprocessing.active_children() if child.daemon])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from distill_cli.base.errors import DataError
+from distill_cli.data.source import Source, sha256
 
 DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
 GREY_MODES = {"1", "L", "LA", "I", "F", *DEEP_GREY_MODES}
@@ -20,13 +21,12 @@ UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  #
 
 
 @dataclass(frozen=True)
-class Pictures:
+class Pictures(Source):
     """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels)."""
 
     paths: tuple[Path, ...]
     channels: int
     pixels: int
-    held = None
 
     def __len__(self) -> int:
         return len(self.paths)
@@ -40,12 +40,8 @@ class Pictures:
         Raises:
             DataError: it cannot be read.
         """
-        path = self.paths[row]
-        try:
-            with opened(path) as file:
-                picture = _eight_bit(file, "L" if self.channels == 1 else "RGB")
-        except UNREADABLE as error:
-            raise DataError(f"cannot read {path}: {error}") from error
+        with _opened(self.paths[row]) as file:
+            picture = _eight_bit(file, "L" if self.channels == 1 else "RGB")
         if picture.size != (self.pixels, self.pixels):
             picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
         array = np.array(picture)
@@ -59,11 +55,9 @@ class Pictures:
 
     def digest(self) -> str:
         """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""
-        content = hashlib.sha256(f"{self.channels} {self.pixels}".encode())
-        for path in self.paths:
-            stat = path.stat()
-            content.update(f"{path.parent.name}/{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
-        return content.hexdigest()
+        stats = ((path, path.stat()) for path in self.paths)
+        lines = (f"{p.parent.name}/{p.name} {stat.st_size} {stat.st_mtime_ns}\n".encode() for p, stat in stats)
+        return sha256([f"{self.channels} {self.pixels}".encode(), *lines])
 
 
 def header(path: Path) -> tuple[bool, int]:
@@ -72,18 +66,16 @@ def header(path: Path) -> tuple[bool, int]:
     Raises:
         DataError: it cannot be read.
     """
-    with opened(path) as picture:
+    with _opened(path) as picture:
         return picture.mode in GREY_MODES, min(picture.size)
 
 
-def opened(path: Path) -> Image.Image:
-    """A picture of which only the header is read yet.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """A picture of which only the header is read yet, and what goes wrong with it said of its file."""
     try:
-        return Image.open(path)
+        with Image.open(path) as picture:
+            yield picture
     except UNREADABLE as error:
         raise DataError(f"cannot read {path}: {error}") from error
 

@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
+import base64
+import functools
+import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.spec import Front, Spec
-from distill_cli.data.thumbnail import data_url
 
 LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
-AT_ONCE = 128  # pictures of up to LARGE pixels that a model answers together; of larger ones fewer
-LARGE = 256 * 256
+LARGE = 256 * 256  # pixels, above which fewer pictures are answered together
 VECTOR = 16  # floats that the widest of today's CPU vectors hold
+THUMBNAIL = 96  # pixels, its longest side
 
 
 @dataclass(frozen=True)
-class PictureSpec:
+class PictureSpec(Spec):
     """Pictures as a model gets to see them: channels, (height, width) in pixels, normalisation of values in [0, 1]."""
 
     channels: int
@@ -57,16 +59,13 @@ class PictureSpec:
         in its last digit.
         """
         height, width = self.size
-        return max(1, min(AT_ONCE, AT_ONCE * LARGE // (height * width)))
+        return max(1, min(super().at_once, super().at_once * LARGE // (height * width)))
 
     def words(self) -> str:
         return f"{self.channels}x{self.size[0]}x{self.size[1]}"
 
-    def blank(self, number: int, device: torch.device | None = None) -> Tensor:
-        return torch.zeros(number, self.channels, *self.size, device=device)
-
-    def noise(self, number: int, seed: int) -> Tensor:
-        return torch.rand(number, self.channels, *self.size, generator=torch.Generator().manual_seed(seed))
+    def example(self, number: int, device: torch.device | None = None) -> Tensor:
+        return torch.rand(number, self.channels, *self.size, generator=torch.Generator().manual_seed(0)).to(device)
 
     def arguments(self) -> dict[str, Any]:
         return {"in_channels": self.channels, "input_size": self.size}
@@ -76,80 +75,43 @@ class PictureSpec:
     ) -> PictureFront:
         return PictureFront(self, net, mean, std, role)
 
-    def transform(self, given: Spec) -> Pixels:
-        """Grey pictures take the mean over the channels where this spec has three."""
-        assert isinstance(given, PictureSpec)
-        mean, std = (shaped(spread(values, given.channels)) for values in (self.mean, self.std))
-        return Pixels(mean, std)
-
-    def check(self, given: Spec) -> None:
-        if isinstance(given, PictureSpec) and given.size == self.size and given.channels in (1, self.channels):
-            return
-        raise CheckpointError(
-            f"the checkpoint takes pictures of {self.words()}, these are {given.words()}",
-            f"try dataset.size={self.size[0]}",
-        )
-
-    def check_node(self, node: Mapping[str, Any]) -> None:
-        side = node.get("size")
-        if isinstance(side, int) and (side, side) != self.size:
-            height, width = self.size
-            raise CheckpointError(f"the checkpoint takes pictures of {height}x{width}, dataset.size={side}")
-
-
-@dataclass(frozen=True)
-class Pixels:
-    """uint8 pictures (N, C, H, W) augmented, then scaled to [0, 1] and normalised by `mean` and `std`, (1, C, 1, 1)."""
-
-    mean: Tensor
-    std: Tensor
-    augmentation: Augmentation | None = None
-
-    @property
-    def draws(self) -> Mapping[str, Any]:
-        return asdict(self.augmentation) if self.augmentation else {}
-
-    def to(self, device: torch.device) -> Pixels:
-        return replace(self, mean=self.mean.to(device), std=self.std.to(device))
-
-    def augmented(self, settings: Mapping[str, Any], seed: int) -> Pixels:
-        return replace(self, augmentation=Augmentation(**settings, seed=seed) or None)
-
-    def __call__(self, raw: Inputs, index: Tensor, view: int | None) -> Tensor:
+    def inputs(self, raw: Inputs) -> Tensor:
+        """(N, C, H, W) uint8, or float of the same range, as float; grey pictures take the mean over the channels."""
         assert isinstance(raw, Tensor)
-        if view is not None and self.augmentation is not None:
-            raw = self.augmentation(raw, index, view)
-        scale, shift = self._scaling
+        scale, shift = _scaling(self.mean, self.std, raw.shape[1], raw.device)
         return raw.float().mul_(scale).sub_(shift)
+
+    def changes(self, settings: Mapping[str, Any], seed: int) -> Augmentation | None:
+        return Augmentation(**settings, seed=seed) or None
 
     def shown(self, raw: Inputs) -> dict[str, str]:
         assert isinstance(raw, Tensor)
         return {"picture": data_url(raw[0])}
 
-    @cached_property
-    def _scaling(self) -> tuple[Tensor, Tensor]:
-        return 1 / (255 * self.std), self.mean / self.std
+    def check(self, other: Spec | Mapping[str, Any]) -> None:
+        if isinstance(other, Mapping):
+            side = other.get("size")
+            if isinstance(side, int) and (side, side) != self.size:
+                height, width = self.size
+                raise CheckpointError(f"the checkpoint takes pictures of {height}x{width}, dataset.size={side}")
+        elif not (isinstance(other, PictureSpec) and other.size == self.size and other.channels in (1, self.channels)):
+            raise CheckpointError(
+                f"the checkpoint takes pictures of {self.words()}, these are {other.words()}",
+                f"try dataset.size={self.size[0]}",
+            )
 
 
 class PictureFront(Front):
     """Expands grey pictures to a network's channels and applies the normalisation that it was trained under.
 
-    Args:
-        spec: what the data's batches look like. net: takes (N, channels, H, W).
-        mean, std: the normalisation the network was trained under, where it is not the data's.
-        role: what the model is called in messages.
-
-    Raises:
-        ConfigError: as `Spec.front`.
+    Args: as `Spec.front`; spec: what the data's batches look like.
     """
 
+    scale: Tensor | None
+    shift: Tensor | None
+
     def __init__(
-        self,
-        spec: PictureSpec,
-        net: nn.Module,
-        mean: Sequence[float] | None,
-        std: Sequence[float] | None,
-        role: str,
+        self, spec: PictureSpec, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str
     ) -> None:
         super().__init__()
         first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
@@ -161,13 +123,10 @@ class PictureFront(Front):
                 f"{role}: takes {self.channels} channel(s), but the pictures have {spec.channels}",
                 f"drop {role}.in_channels",
             )
-        self.scale: Tensor | None
-        self.shift: Tensor | None
         scale = shift = None
         if mean is not None and std is not None and (tuple(mean), tuple(std)) != (spec.mean, spec.std):
-            theirs, own = shaped(spec.mean), shaped(mean)
-            spread_of_data, spread_of_own = shaped(spec.std), shaped(std)
-            scale, shift = spread_of_data / spread_of_own, (theirs - own) / spread_of_own
+            scale = _shaped(spec.std) / _shaped(std)
+            shift = (_shaped(spec.mean) - _shaped(mean)) / _shaped(std)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.layout = torch.contiguous_format
@@ -187,15 +146,13 @@ class PictureFront(Front):
         """
         if any(_overruns(module) for module in net.modules()):
             return
-        self._lay_out(net, torch.channels_last)
+        self.layout = torch.channels_last
         try:
+            net.to(memory_format=self.layout)
             works()
         except ConfigError:
-            self._lay_out(net, torch.contiguous_format)
-
-    def _lay_out(self, net: nn.Module, layout: torch.memory_format) -> None:
-        self.layout = layout
-        net.to(memory_format=layout)
+            self.layout = torch.contiguous_format
+            net.to(memory_format=self.layout)
 
 
 def _overruns(module: nn.Module) -> bool:
@@ -214,6 +171,27 @@ def spread(values: Sequence[float], channels: int) -> tuple[float, ...]:
     return (sum(float(v) for v in values) / len(values),) * channels
 
 
-def shaped(values: Sequence[float]) -> Tensor:
+def data_url(pixels: Tensor) -> str:
+    """uint8 pixels (C, H, W) as a data URL that holds a PNG of at most 96 pixels a side: in colour with three channels,
+    else the first channel in grey.
+    """
+    shown = pixels.permute(1, 2, 0) if len(pixels) == 3 else pixels[0]
+    image = Image.fromarray(shown.cpu().contiguous().numpy())
+    image.thumbnail((THUMBNAIL, THUMBNAIL))  # makes smaller only
+    png = io.BytesIO()
+    image.save(png, "PNG", optimize=True)
+    return f"data:image/png;base64,{base64.b64encode(png.getvalue()).decode()}"
+
+
+@functools.cache
+def _scaling(
+    mean: tuple[float, ...], std: tuple[float, ...], channels: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """By what pixels of 0 to 255 are multiplied, and what is then taken away."""
+    center, spread_of = _shaped(spread(mean, channels)), _shaped(spread(std, channels))
+    return (1 / (255 * spread_of)).to(device), (center / spread_of).to(device)
+
+
+def _shaped(values: Sequence[float]) -> Tensor:
     """One value a channel as (1, C, 1, 1) float32."""
     return torch.tensor(values, dtype=torch.float32).view(1, -1, 1, 1)

@@ -14,12 +14,11 @@ from distill_cli.data.source import Source
 
 
 @dataclass(frozen=True)
-class Resized:
+class Resized(Source):
     """Pictures of another source, each resized when it is read."""
 
     source: Source
     size: int | str
-    held = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -35,17 +34,11 @@ class Resized:
     def digest(self) -> str:
         return f"{self.source.digest()} {self.size}"
 
-    def name_of(self, row: int) -> str:
-        return self.source.name_of(row)
-
 
 def resized(images: Tensor, size: int | str) -> Tensor:
     """uint8 pictures (N, C, H, W) at `size` pixels square by antialiased bilinear interpolation; "auto" leaves them."""
     if size == "auto" or tuple(images.shape[2:]) == (size, size):
         return images
-    return torch.cat(
-        [
-            F.interpolate(part.float(), (int(size), int(size)), mode="bilinear", antialias=True).round().byte()
-            for part in images.split(1024)
-        ]
-    )
+    square = (int(size), int(size))
+    parts = (F.interpolate(part.float(), square, mode="bilinear", antialias=True) for part in images.split(1024))
+    return torch.cat([part.round().byte() for part in parts])

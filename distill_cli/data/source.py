@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -14,17 +14,17 @@ from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 
 
-@runtime_checkable
 class Source(Protocol):
-    """Raw samples, found by their row from 0.
+    """Raw samples, found by their row from 0. A class inherits what it does not say.
 
     What is `held` in memory moves to the training device and is indexed there; of other sources each batch is read when
-    it is needed, by several threads at once where workers are asked for.
+    it is needed, by several processes at once where workers are asked for.
     """
 
     @property
     def held(self) -> Inputs | None:
         """All samples, where they are in memory; else None."""
+        return None
 
     def __len__(self) -> int: ...
 
@@ -46,10 +46,11 @@ class Source(Protocol):
 
     def name_of(self, row: int) -> str:
         """What to call a sample in a message."""
+        return f"sample {row}"
 
 
 @dataclass(frozen=True)
-class Held:
+class Held(Source):
     """Samples in memory."""
 
     values: Inputs
@@ -62,50 +63,18 @@ class Held:
         return of_inputs.count(self.values)
 
     def read(self, rows: Sequence[int]) -> Inputs:
-        return of_inputs.take(self.values, torch.as_tensor(np.asarray(rows, dtype=np.int64)))
+        return of_inputs.take(self.values, torch.tensor(list(rows), dtype=torch.int64))
 
     def take(self, rows: np.ndarray) -> Held:
-        return Held(self.read(rows.tolist()))
+        return Held(of_inputs.take(self.values, torch.from_numpy(rows)))
 
     def digest(self) -> str:
-        content = hashlib.sha256()
-        for piece in of_inputs.content(self.values):
-            content.update(piece)
-        return content.hexdigest()
-
-    def name_of(self, row: int) -> str:
-        return f"sample {row}"
+        return sha256(of_inputs.content(self.values))
 
 
-@dataclass(frozen=True)
-class Items:
-    """A data set that gives sample `i` as `dataset[i]`, as torch's do; it has `take` and `digest` as a source has.
-
-    Its samples are tensors, or mappings of tensors, of one shape. `name_of` may be missing.
-    """
-
-    dataset: Any
-    held = None
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def read(self, rows: Sequence[int]) -> Inputs:
-        return of_inputs.stacked([self.dataset[row] for row in rows])
-
-    def take(self, rows: np.ndarray) -> Items:
-        return Items(self.dataset.take(rows))
-
-    def digest(self) -> str:
-        return str(self.dataset.digest())
-
-    def name_of(self, row: int) -> str:
-        named: str = getattr(self.dataset, "name_of", "sample {}".format)(row)
-        return named
-
-
-def source_of(samples: Any) -> Source:
-    """The source that `samples` is, or that holds them: a tensor, tensors by name, or a data set read one by one."""
-    if of_inputs.are_inputs(samples):
-        return Held(samples)
-    return samples if isinstance(samples, Source) else Items(samples)
+def sha256(pieces: Iterable[bytes | memoryview]) -> str:
+    """SHA-256 of some bytes, in order."""
+    content = hashlib.sha256()
+    for piece in pieces:
+        content.update(piece)
+    return content.hexdigest()

@@ -1,9 +1,9 @@
-"""What a kind of data must say of itself so that nothing outside data/ knows it: its spec, front and transform."""
+"""What a kind of data says of itself, so that nothing outside data/ knows it: its spec, front and random changes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -25,54 +25,33 @@ class Front(nn.Module):
         """
 
 
-@runtime_checkable
-class Transform(Protocol):
-    """Makes raw samples, as a source stores them, into inputs as a model takes them."""
+class Changes(Protocol):
+    """Random changes of raw samples. The same (sample, view) gives the same numbers in any batch."""
 
     @property
-    def draws(self) -> Mapping[str, Any]:
-        """The settings of what is drawn at random for every view; empty where all views are alike."""
+    def settings(self) -> Mapping[str, Any]:
+        """All that the changes depend on, beside the sample and the view."""
 
-    def to(self, device: torch.device) -> Self:
-        """The same for raw samples on `device`."""
-
-    def augmented(self, settings: Mapping[str, Any], seed: int) -> Self:
-        """The same with the random changes that `dataset.augmentation` asks for, if it asks for any."""
-
-    def __call__(self, raw: Inputs, index: Tensor, view: int | None) -> Inputs:
-        """Inputs of the samples at `index` (N,) int64 in the split, in a view; None: without random changes.
-
-        The same (sample, view) gives the same numbers in any batch.
-        """
-
-    def shown(self, raw: Inputs) -> dict[str, str]:
-        """One raw sample, (1, ...), as a page shows it: `picture`, a data URL."""
+    def __call__(self, raw: Inputs, index: Tensor, view: int) -> Inputs:
+        """The samples at `index` (N,) int64 in the split, in a view."""
 
 
-@runtime_checkable
 class Spec(Protocol):
-    """What a model gets to see: the shape of one sample and how its values are scaled."""
+    """What a model gets to see of a sample, and how raw samples become that. A class inherits what it does not say."""
 
-    @property
-    def kind(self) -> str:
-        """What samples are called, in the plural."""
-
-    @property
-    def unit(self) -> str:
-        """What speed counts where a sample is one row, in the plural."""
+    kind: str  # what samples are called, in the plural
+    unit: str  # what speed counts where a sample is one row, in the plural
 
     @property
     def at_once(self) -> int:
         """How many samples a model answers together where nobody says."""
+        return 128
 
     def words(self) -> str:
         """The shape of a sample, for people."""
 
-    def blank(self, number: int, device: torch.device | None = None) -> Inputs:
-        """`number` samples with nothing in them."""
-
-    def noise(self, number: int, seed: int) -> Inputs:
-        """`number` samples with random values that look like data."""
+    def example(self, number: int, device: torch.device | None = None) -> Inputs:
+        """`number` samples of random values, always the same ones."""
 
     def arguments(self) -> dict[str, Any]:
         """What the class of a model may take from the data, by the argument's name."""
@@ -86,22 +65,23 @@ class Spec(Protocol):
         Raises:
             ConfigError: the network cannot take these inputs, or has another number of means.
         """
+        return Front()
 
-    def transform(self, given: Spec) -> Transform:
-        """What makes raw samples of data whose own spec is `given` into inputs of this one."""
+    def inputs(self, raw: Inputs) -> Inputs:
+        """Raw samples, as a source stores them, as a model takes them."""
 
-    def check(self, given: Spec) -> None:
-        """Refuse data that a model of this spec cannot take.
+    def changes(self, settings: Mapping[str, Any], seed: int) -> Changes | None:
+        """The random changes that `dataset.augmentation` asks for, if it asks for any."""
+        return None
+
+    def shown(self, raw: Inputs) -> dict[str, str]:
+        """One raw sample, (1, ...), as a page shows it: `picture`, a data URL."""
+
+    def check(self, other: Spec | Mapping[str, Any]) -> None:
+        """Refuse data that a model of this spec cannot take: their spec or, before they are read, their `dataset` node.
 
         Raises:
-            CheckpointError: samples of `given` have another shape.
-        """
-
-    def check_node(self, node: Mapping[str, Any]) -> None:
-        """Refuse, before data are read, a `dataset` node that asks for samples of another shape.
-
-        Raises:
-            CheckpointError: it does.
+            CheckpointError: their samples have another shape.
         """
 
     def as_card(self) -> dict[str, Any]:

@@ -10,11 +10,49 @@ import torch
 from torch import Tensor
 
 from distill_cli.data import inputs as of_inputs
-from distill_cli.data.batch import Batch, batch_sizes
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.loading import Loader
 from distill_cli.data.source import Held, Source
-from distill_cli.data.spec import Transform
+from distill_cli.data.spec import Changes, Spec
+
+
+@dataclass(frozen=True)
+class Batch:
+    """N samples of a split.
+
+    Args:
+        inputs: what the model takes, such as pictures (N, C, H, W) float, normalised.
+        targets: what it should answer; for classification the class of each sample, (N,) int64.
+        index: the samples' positions in the split, (N,) int64.
+        view: which of its random variants each sample is shown in; 0 where there is only one.
+    """
+
+    inputs: Inputs
+    targets: Tensor
+    index: Tensor
+    view: int = 0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def parts(self, number: int) -> Iterator[Batch]:
+        """The batch in at most `number` nearly equal parts, in order."""
+        if number == 1:
+            yield self
+            return
+        for rows in torch.arange(len(self), device=self.index.device).tensor_split(number):
+            if len(rows):
+                yield Batch(of_inputs.take(self.inputs, rows), self.targets[rows], self.index[rows], self.view)
+
+
+def batch_sizes(samples: int, batch_size: int) -> list[int]:
+    """The sizes of an epoch's batches: the last one may be smaller, but a lone last sample joins the batch before it,
+    because batch normalisation cannot be trained on one.
+    """
+    full, rest = divmod(samples, batch_size)
+    if rest == 1 and full and batch_size > 1:
+        return [batch_size] * (full - 1) + [batch_size + 1]
+    return [batch_size] * full + [rest] * bool(rest)
 
 
 @dataclass(frozen=True)
@@ -22,19 +60,18 @@ class Split:
     """Samples of one use: training, validation or test.
 
     Args:
-        source: where raw samples come from. targets: (N, ...), as in `Batch`.
-        transform: makes raw samples into what a model takes.
-        workers: how many read at once where the source does not hold its samples in memory.
-        views: how many views of each sample training shows in turn; 0: a new one in every epoch.
-        at_once: how many samples a model answers together where nobody says.
+        source: where raw samples come from. targets: (N, ...), as in `Batch`. spec: what a model gets to see of them.
+        workers: how many processes read where the source does not hold its samples in memory.
+        changes: what is drawn at random for every view of a sample. views: how many views of each sample training shows
+            in turn; 0: a new one in every epoch.
     """
 
     source: Source
     targets: Tensor
-    transform: Transform
+    spec: Spec
     workers: int = 0
+    changes: Changes | None = None
     views: int = 0
-    at_once: int = 128
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -43,12 +80,12 @@ class Split:
         """The same split with what is held in memory on `device`, where its batches are then made."""
         held = self.source.held
         source = self.source if held is None else Held(of_inputs.to(held, device))
-        return replace(self, source=source, targets=self.targets.to(device), transform=self.transform.to(device))
+        return replace(self, source=source, targets=self.targets.to(device))
 
     @property
     def draws(self) -> Mapping[str, Any]:
-        """The settings of what is drawn at random for every view; empty where there is one view only."""
-        return self.transform.draws
+        """The settings of what is drawn at random for every view; empty where all views are alike."""
+        return self.changes.settings if self.changes else {}
 
     def view_of(self, epoch: int) -> int:
         """The view that epoch 1, 2, ... shows: one of `views` in turn, or with 0 of them a new one every time."""
@@ -68,15 +105,17 @@ class Split:
         order = torch.arange(len(self)) if order is None else order
         sizes = batch_sizes(len(order), batch_size)
         for index, raw in self._raw(order[sum(sizes[:skip]) :], sizes[skip:]):
-            yield Batch(self.transform(raw, index, view), self.targets[index], index, view or 0)
+            if self.changes is not None and view is not None:
+                raw = self.changes(raw, index, view)
+            yield Batch(self.spec.inputs(raw), self.targets[index], index, view or 0)
 
     def shown(self, row: int) -> dict[str, str]:
-        """A sample as a page shows it, see `Transform.shown`.
+        """A sample as a page shows it, see `Spec.shown`.
 
         Raises:
             DataError: it cannot be read.
         """
-        return self.transform.shown(self.source.read([row]))
+        return self.spec.shown(self.source.read([row]))
 
     def _raw(self, order: Tensor, sizes: list[int]) -> Iterator[tuple[Tensor, Inputs]]:
         """For each batch its index and its raw samples, on the split's device."""
@@ -85,8 +124,7 @@ class Split:
         if held is not None:
             for index in indices:
                 yield index, of_inputs.take(held, index)
-        else:
-            wanted = [index.tolist() for index in order.split(sizes)]
-            loader = Loader(self.source, wanted, self.workers, pin_memory=device.type == "cuda")
-            for index, raw in zip(indices, loader, strict=True):
-                yield index, of_inputs.to(raw, device, non_blocking=True)
+            return
+        wanted = [index.tolist() for index in order.split(sizes)]
+        for index, raw in zip(indices, Loader(self.source, wanted, self.workers, device.type == "cuda"), strict=True):
+            yield index, of_inputs.to(raw, device, non_blocking=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import string
 from collections.abc import Sequence
@@ -17,8 +18,12 @@ from torchvision import datasets
 
 from distill_cli.base.errors import DataError
 from distill_cli.base.locks import exclusive
-from distill_cli.data import Data, Part, Resized, assemble, resized, within
+from distill_cli.data import Data, Part, assemble
+from distill_cli.data.assembling import within
+from distill_cli.data.resizing import Resized, resized
 from distill_cli.data.source import Held
+
+FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python", "SVHN": ""}  # the others': NAME/raw
 
 
 def torchvision(
@@ -67,13 +72,13 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
     Raises:
         DataError: it is not there and could not be downloaded, or its files are damaged.
     """
-    kind = getattr(datasets, name)
     which: dict[str, Any] = {"split": "train" if train else "test"} if name == "SVHN" else {"train": train}
     if name == "EMNIST":
         which["split"] = "letters"
+    kind = functools.partial(getattr(datasets, name), root, **which)
     try:
         try:
-            return kind(root, download=False, **which)
+            return kind(download=False)
         except RuntimeError as error:
             if "not found" not in str(error):  # there, but not what it should be
                 raise ValueError(str(error)) from error
@@ -81,13 +86,11 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
             raise RuntimeError("dataset.download is false")
         root.mkdir(parents=True, exist_ok=True)
         with exclusive(root / f".{name}.lock"), contextlib.redirect_stdout(io.StringIO()):
-            return kind(root, download=True, **which)
+            return kind(download=True)
     except (RuntimeError, URLError, ConnectionError, TimeoutError) as error:
-        looked = root.absolute() / {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python", "SVHN": ""}.get(
-            name, f"{name}/raw"
-        )
         raise DataError(
-            f"{name} is not in {looked}, and it could not be downloaded: {' '.join(str(error).split())}",
+            f"{name} is not in {root.absolute() / FOLDERS.get(name, f'{name}/raw')}, and it could not be downloaded: "
+            + " ".join(str(error).split()),
             "copy its files there from a machine with a network, or point dataset.root at a folder that has them",
         ) from error
     except (ValueError, TypeError, EOFError, AssertionError, KeyError, IndexError) as error:

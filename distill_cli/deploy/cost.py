@@ -43,7 +43,7 @@ def measure(model: Classifier, spec: Spec, device: torch.device, budget: float =
         budget: seconds that it may take, which the six passes at batch 1 of a very slow model may exceed.
     """
     started = time.perf_counter()
-    one = of_inputs.to(spec.noise(1, seed=0), device)
+    one = spec.example(1, device)
 
     def left() -> float:
         return budget - (time.perf_counter() - started)

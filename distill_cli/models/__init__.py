@@ -90,7 +90,7 @@ def build(
 
 
 def probe(model: nn.Module, spec: Spec, role: str) -> Tensor:
-    """The model's answer to two blank samples; its weights, buffers and mode stay as they were.
+    """The model's answer to two random samples; its weights, buffers and mode stay as they were.
 
     Raises:
         ConfigError: it cannot take them, or answers no tensor.
@@ -98,7 +98,7 @@ def probe(model: nn.Module, spec: Spec, role: str) -> Tensor:
     try:
         with evaluating(model), torch.no_grad():
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            answer = model(spec.blank(2, device))
+            answer = model(spec.example(2, device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigError(
             f"{role}: cannot take {spec.kind} of {spec.words()}: {error}", "try another dataset.size"

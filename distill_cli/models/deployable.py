@@ -15,7 +15,6 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.schema import Dataset, Open
 from distill_cli.data import Data, Spec, read_spec
-from distill_cli.data.spec import Transform
 from distill_cli.models import Classifier, weights
 from distill_cli.runs import checkpoints
 
@@ -36,11 +35,6 @@ class Deployable:
     network: Classifier
     spec: Spec
     path: Path | None = None
-
-    @property
-    def prepare(self) -> Transform:
-        """Makes raw samples into the network's inputs, without random changes."""
-        return self.spec.transform(self.spec)
 
     @classmethod
     def read(cls, path: Path, trust: Sequence[str] = (), spec: Spec | None = None) -> Deployable:

@@ -64,7 +64,7 @@ def shapes(model: Classifier, spec: Spec) -> Shapes:
     """
     paths = [path for path, _ in model.net.named_modules() if path]
     with evaluating(model), torch.no_grad(), Tap(model.net, paths) as tap:
-        outputs = tap(model, spec.blank(1, next(model.parameters()).device)).features
+        outputs = tap(model, spec.example(1, next(model.parameters()).device)).features
     return {path: tuple(output.shape) for path, output in outputs.items() if isinstance(output, Tensor)}
 
 

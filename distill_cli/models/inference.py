@@ -25,7 +25,7 @@ def outputs(
     fp32, and the model's mode is put back.
 
     Args:
-        batch_size: None: `split.at_once`. view: see `Split.batches`. dtype: in which the model computes.
+        batch_size: None: `split.spec.at_once`. view: see `Split.batches`. dtype: in which the model computes.
         layers: paths of the modules whose features are wanted.
 
     Raises:
@@ -33,7 +33,7 @@ def outputs(
     """
     # A network that draws random numbers draws the same ones whenever it is measured.
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
-        for batch in split.batches(batch_size or split.at_once, view=view):
+        for batch in split.batches(batch_size or split.spec.at_once, view=view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             # Tensors made in inference mode take no part in a backward pass; their copies do.

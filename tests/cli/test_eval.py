@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 
 from distill_cli import models
 from distill_cli.data import Data, PictureSpec, Split
-from distill_cli.data.thumbnail import data_url
+from distill_cli.data.pictures import data_url
 from distill_cli.deploy import cost
 from distill_cli.models import Classifier
 from distill_cli.tasks.classification import ClassificationMeter
@@ -65,7 +65,7 @@ def answers(samples: int, classes: int, sharpness: float = 3.0) -> tuple[dict[st
 
 def describe(logits: dict[str, Tensor], split: Split, classes: list[str], at_once: int = 150) -> dict[str, Any]:
     """What is told of these answers, which come in batches."""
-    data = Data(split, split, split, tuple(classes), PictureSpec(1, (8, 8), (0.5,), (0.5,)), "", "")
+    data = Data(split, split, split, tuple(classes), "", "")
     details = ClassificationDetails(data)
     for index in torch.arange(len(split)).split(at_once):
         rows = Rows(logits["student"][index], split.targets[index], index)

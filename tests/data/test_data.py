@@ -17,9 +17,10 @@ from sklearn.datasets import load_digits
 from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.config.records import read as record
 from distill_cli.config.schema import Dataset
-from distill_cli.data import Batch, Data, Part, PictureSpec, Resized, Split, assemble, load
+from distill_cli.data import Batch, Data, Part, PictureSpec, Split, assemble, load
 from distill_cli.data.digits import digits
 from distill_cli.data.folder import image_folder
+from distill_cli.data.resizing import Resized
 from distill_cli.data.source import Held
 from distill_cli.data.vision import torchvision
 

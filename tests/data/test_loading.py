@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, make_pictures, picture_split
+from helpers import ROOT, Items, make_pictures, picture_split
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -28,7 +28,6 @@ from distill_cli.data.augmentation import Augmentation
 from distill_cli.data.folder import image_folder
 from distill_cli.data.loading import Loader
 from distill_cli.data.picture_files import Pictures
-from distill_cli.data.source import Items
 
 SOON = 10.0  # seconds within which a failure must be told
 

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from distill_cli.base.names import fingerprint
 from distill_cli.data import Data, Split
 from distill_cli.data.source import Held
-from distill_cli.data.spec import Front
+from distill_cli.data.spec import Spec
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows
@@ -37,7 +37,7 @@ TAGS, WORDS, LONGEST, UNKNOWN = 50, 200, 9, -100
 
 
 @dataclass(frozen=True)
-class Sequences:
+class Sequences(Spec):
     longest: int
     kind, unit, at_once = "sequences", "sequences", 16
 
@@ -51,41 +51,18 @@ class Sequences:
     def words(self):
         return f"up to {self.longest} words"
 
-    def blank(self, number, device=None):
+    def example(self, number, device=None):
         ids = torch.zeros(number, self.longest, dtype=torch.int64, device=device)
         return {"ids": ids, "known": torch.ones_like(ids, dtype=torch.bool)}
-
-    def noise(self, number, seed):
-        return self.blank(number)
 
     def arguments(self):
         return {"num_words": WORDS}
 
-    def front(self, net, mean, std, role):
-        return Front()
+    def check(self, other):
+        assert isinstance(other, Mapping) or other == self
 
-    def transform(self, given):
-        return Shortened()
-
-    def check(self, given):
-        assert given == self
-
-    def check_node(self, node):
-        pass
-
-
-class Shortened:
-    """A batch as long as its longest sequence."""
-
-    draws: Mapping = {}
-
-    def to(self, device):
-        return self
-
-    def augmented(self, settings, seed):
-        return self
-
-    def __call__(self, raw, index, view):
+    def inputs(self, raw):
+        """A batch as long as its longest sequence."""
         longest = int(raw["known"].sum(1).max())
         return {name: values[:, :longest] for name, values in raw.items()}
 
@@ -136,12 +113,12 @@ def sequences(seed: int = 0) -> Data:
         lengths = torch.randint(2, LONGEST + 1, (number,), generator=draw)
         known = torch.arange(LONGEST) < lengths[:, None]
         tagged = known & (torch.rand(number, LONGEST, generator=draw) < 0.8)
-        return Split(Held({"ids": ids, "known": known}), torch.where(tagged, tag_of[ids], UNKNOWN), Shortened())
+        return Split(Held({"ids": ids, "known": known}), torch.where(tagged, tag_of[ids], UNKNOWN), Sequences(LONGEST))
 
     parts = {name: split(number) for name, number in (("train", 90), ("val", 30), ("test", 30))}
     digest = fingerprint([part.source.digest() for part in parts.values()])
-    return Data(**parts, classes=tuple(f"tag {n}" for n in range(TAGS)), input=Sequences(LONGEST), digest=digest,
-                note="made up", task="madeup.Tagging")
+    return Data(**parts, classes=tuple(f"tag {n}" for n in range(TAGS)), digest=digest, note="made up",
+                task="madeup.Tagging")
 '''
 
 WORDS = ["dataset=sequences", "teacher=tagger", "teacher.width=32", "student=tagger", "teacher.fit.epochs=3", "baseline=true",

@@ -23,7 +23,8 @@ from distill_cli.config import building, places
 from distill_cli.config.load import load as load_settings
 from distill_cli.config.records import read as record
 from distill_cli.config.schema import Dataset
-from distill_cli.data import Batch, Data, load, within
+from distill_cli.data import Batch, Data, load
+from distill_cli.data.assembling import within
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.pipeline import distillation

@@ -99,7 +99,7 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     if problems:
         raise CheckpointError("the checkpoint's card is damaged:\n" + "\n".join(problems))
     if stored:
-        spec.check_node(dataset.plain)
+        spec.check(dataset.plain)
     data = load(dataset, settings.workers, settings.trust if stored else None)
     ours, theirs = card["classes"], list(data.classes)
     if len(ours) != len(theirs):

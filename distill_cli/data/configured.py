@@ -1,0 +1,67 @@
+"""The data set that settings describe, and its training data made harder on purpose: fewer samples, wrong labels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.base.names import fingerprint
+from distill_cli.config import building, schema
+from distill_cli.data.assembling import stratified
+from distill_cli.data.dataset import Data
+
+
+def load(dataset: schema.Dataset, workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
+    """The data set that settings describe, its training samples changed at random as they say.
+
+    Args:
+        trust: as in `building.build`. store: a folder in which what is slow to read may be kept for other runs.
+
+    Raises:
+        ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
+    """
+    try:
+        data = building.build(dataset.node, Data, "dataset", trust=trust, workers=workers, store=store)
+    except OSError as error:
+        raise DataError(f"the data cannot be read: {error}") from error
+    data = _hardened(data, dataset)
+    changes = data.input.changes(dataset.plain.get("augmentation") or {}, dataset.view_seed)
+    return replace(data, train=replace(data.train, changes=changes, views=dataset.views if changes else 0))
+
+
+def _hardened(data: Data, dataset: schema.Dataset) -> Data:
+    """The data with as many training samples, and as many wrong labels among them, as the settings say.
+
+    A wrong label is that of another class, any with equal chance.
+    """
+    train, limit, noise, seed = data.train, dataset.limit, dataset.label_noise, dataset.split_seed
+    classes, notes = len(data.classes), [data.note]
+    if limit is not None and limit < len(train):
+        notes.append(f"train limited to {limit:,} of {len(train):,}")
+        rows = _chosen(train.targets.numpy(), limit, classes, seed)
+        train = replace(train, source=train.source.take(rows), targets=train.targets[torch.from_numpy(rows)])
+    if noise:
+        notes.append(f"{noise:.0%} of train labelled wrongly on purpose")
+        random, labels = np.random.default_rng([seed, 1]), train.targets.numpy().copy()
+        wrong = random.permutation(len(labels))[: round(noise * len(labels))]
+        labels[wrong] = (labels[wrong] + random.integers(1, classes, len(wrong))) % classes
+        train = replace(train, targets=torch.from_numpy(labels))
+    if train is data.train:
+        return data
+    digest = fingerprint([data.digest, len(train), noise, seed])
+    return replace(data, train=train, digest=digest, note="; ".join(notes))
+
+
+def _chosen(labels: np.ndarray, number: int, classes: int, seed: int) -> np.ndarray:
+    """A stratified, seeded choice of `number` rows, in the order of the data."""
+    if number < classes:
+        raise ConfigError(f"dataset.limit: {number} samples are fewer than the {classes} classes")
+    if len(labels) - number >= classes:
+        return stratified(labels, len(labels) - number, seed)[1]
+    # too few are left out for each class to be among them
+    return np.sort(np.random.default_rng(seed).permutation(len(labels))[:number])
