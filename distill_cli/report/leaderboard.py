@@ -36,8 +36,8 @@ MEASURED = {
 class Entry:
     """Runs with the same settings but for the seed.
 
-    `settings` tells it from the other entries. `records` holds one run for each seed, in their order. Accuracies and
-    fidelity are those of MEASURED, the student's at the epoch that was best on validation; what no run measured is None.
+    `settings` tell it from the other entries. `records` hold a run for each seed, in their order. Statistics are those of
+    MEASURED, the student's at the epoch that was best on validation; what no run measured is None.
     """
 
     settings: dict[str, Any]
@@ -53,7 +53,7 @@ class Entry:
 
     @property
     def label(self) -> str:
-        """The settings in one line, as they would be typed."""
+        """The settings in one line, as typed."""
         return settings.line(self.settings)
 
     @property
@@ -105,7 +105,7 @@ def _stat(records: Sequence[Record], split: str, who: str, metric: str) -> Stat 
 
 
 def _notes(runs: list[int], seeds: int, paired: int) -> list[str]:
-    """Return what to know about the seeds of the runs of an entry."""
+    """Return the caveats of an entry, from the seeds of its runs, how many seeds there are, and how many with a baseline."""
     notes = [f"{seeds} seed{'s: fewer than three' if seeds > 1 else ''}"] if seeds < FEW else []
     if 0 < paired < seeds:
         notes.append(f"{paired} of {seeds} seeds with a baseline")
@@ -114,7 +114,7 @@ def _notes(runs: list[int], seeds: int, paired: int) -> list[str]:
 
 
 def remarks(entries: Sequence[Entry]) -> list[str]:
-    """Return what to know before believing the leaderboard, a sentence each."""
+    """Return the caveats of the leaderboard, a sentence each."""
     total = len(entries)
 
     def among(number: int) -> str:
@@ -173,7 +173,7 @@ def _columns(name: str, stat: Stat | None) -> dict[str, float | None]:
 
 
 def show(entries: Sequence[Entry]) -> None:
-    """Print the leaderboard, the best of a long one, and what to know before believing it."""
+    """Print the leaderboard, or the best of a long one, and its caveats."""
     ui.show(table(entries[:MOST]))
     if len(entries) > MOST:
         ui.show(f"{len(entries) - MOST} more are in leaderboard.csv")

@@ -132,11 +132,9 @@ def arrays(
         facts = {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in wanted.items()}
         files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
 
-    def usable(place: Path) -> bool:
-        return place.is_dir() and entry(place).damage() is None
-
+    waiting = f"cache: another run is {words.doing}; waiting for it"
     while True:
-        locks.once(folder, make, lambda: ui.say(f"cache: another run is {words.doing}; waiting for it"), usable)
+        locks.once(folder, make, lambda: ui.say(waiting), usable=lambda place: entry(place).damage() is None)
         try:
             mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in wanted}
         except FileNotFoundError:  # pruned in between

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from distill_cli.base import files, locks, names
+from distill_cli.base import files, locks, names, ui
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import values
 
@@ -390,3 +390,13 @@ def test_slugs_of_names_in_other_scripts_stay_apart(one: str, other: str) -> Non
     assert names.slug(one)
     assert names.slug(one) != names.slug(other)
     assert names.overrides_slug([f"student.name={one}"]) != names.overrides_slug([f"student.name={other}"])
+
+
+def test_messages_and_tables_are_printed_letter_by_letter(capsys: pytest.CaptureFixture[str]) -> None:
+    awkward = "[red]x[/] C:\\[data] :smile: [3,1] \\"
+    ui.warn(awkward)
+    ui.fail(f"{awkward}\ntry {awkward}")
+    ui.show(ui.table("", ["name"], [[awkward]]))
+    said = capsys.readouterr()
+    assert said.err == f"warning: {awkward}\nerror: {awkward}\n  try {awkward}\n"
+    assert awkward in said.out

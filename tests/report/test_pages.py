@@ -22,6 +22,7 @@ from distill_cli.report.leaderboard import leaderboard
 from distill_cli.report.records import Record
 from distill_cli.report.run_page import run_page
 from distill_cli.report.sweep_page import sweep_page
+from distill_cli.report.words import times
 
 LIMIT = 3_000_000
 HOSTILE = ["<script>alert(1)</script>", '"><img src=x onerror=alert(1)>', "$\\frac{1}$", "日本 & Co"]
@@ -343,6 +344,12 @@ def test_a_sweeps_page_holds_the_leaderboard_and_what_it_says(tmp_path: Path) ->
         assert words in outline.text, words
     links = [attributes["href"] for name, attributes in outline.elements if name == "a"]
     assert [link for link in links if link and link[0] != "#"] == ["a%20b/T%3D1.0_alpha%3D0.5_seed%3D1/report.html"]
+
+
+def test_a_ratio_is_written_out_at_any_size() -> None:
+    ratios = (11_000_000 / 9_098, 12.54, 0.5, 1 / 2500)
+    assert [times(ratio, "more", "less") for ratio in ratios] == [
+        ("1,209×", "more"), ("12.5×", "more"), ("2×", "less"), ("2,500×", "less")]  # fmt: skip
 
 
 def test_one_setting_alone_needs_no_comparison(tmp_path: Path) -> None:
