@@ -1,4 +1,4 @@
-"""The keys of settings as help shows them: a line each with its default, what it does, and what it may be."""
+"""The keys of settings as help shows them: a line for each, with its default, what it does and which values it takes."""
 
 from __future__ import annotations
 

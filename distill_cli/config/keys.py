@@ -1,4 +1,4 @@
-"""Every key that can be typed, as Hydra composes it, with the values it can have if these are few; for Tab, so no help.
+"""Every key that can be typed, as Hydra composes it, with its values where these are few: what Tab offers, without help.
 
 Keys are written as they are typed, teacher.fit.epochs, each with a list of its values: empty where any will do.
 """

@@ -1,4 +1,4 @@
-"""Trackers that a run is also sent to: what each is told of a run, and what it has to be able to do.
+"""Trackers that a run is also sent to: what each learns of a run, and the methods that it must have.
 
 metrics.jsonl and summary.json stay the source of truth. following.py has the run's side; follower.py is the process that a
 tracker works in.
@@ -45,7 +45,7 @@ class About:
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in flat(self.config)}
 
     def metrics(self, row: Mapping[str, Any]) -> dict[str, float]:
-        """A row's numbers, as in `val/accuracy`; `stage` is how many stages came before the row's."""
+        """A row's numbers, as in `val/accuracy`; `stage` is the number of its stage, from 0."""
         return {"stage": list(self.config["schedule"]).index(row["stage"]), **numbers(row)}
 
 
@@ -90,12 +90,12 @@ class Logger(abc.ABC):
         """Begin, or go on with what an earlier try of the same run began; returns where the run can be looked at.
 
         Args:
-            after: the optimizer step of the last epoch that an earlier try told it of, else 0.
+            after: the optimizer step of the last epoch that an earlier try sent, else 0.
         """
 
     @abc.abstractmethod
     def epoch(self, row: Mapping[str, Any]) -> None:
-        """An epoch is done; `row` is its row of metrics.jsonl. Each epoch is told of once, whatever the tries."""
+        """An epoch is done; `row` is its row of metrics.jsonl. Each epoch comes once, however many tries the run takes."""
 
     @abc.abstractmethod
     def finish(self, summary: Mapping[str, Any], report: Path | None) -> None:

@@ -81,7 +81,7 @@ def _listen(orders: BinaryIO, ends: queue.SimpleQueue[str]) -> None:
 
 
 class Work:
-    """A tracker, started to follow a run. What it was told of is kept in the run's folder, for each place it sends to.
+    """A tracker, started to follow a run. The run's folder keeps which step each place that it sends to has.
 
     Args:
         job: as `Following` gives it.

@@ -1,4 +1,4 @@
-"""What a command can be told on the line as it stands: groups, the keys under the choices typed there, and their values."""
+"""What can be typed on a line as it stands: groups, the keys under the choices typed there, and their values."""
 
 from __future__ import annotations
 
