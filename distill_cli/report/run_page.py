@@ -48,6 +48,7 @@ def run_page(record: Record) -> str:
         learned=training.learned(record, rows),
         taught=training.taught(record, rows),
         evaluation=evaluation,
+        cost=evaluation["cost"] if evaluation else None,  # report=false measures none
         answers=_answers(evaluation, record.summary["test"]) if evaluation else None,
         about=about,
         command=shlex.join(["distill", "train", *recipe, *about["overrides"]]),
