@@ -159,7 +159,7 @@ def value_of(parsed: Sequence[Override], key: str) -> Any:
     Raises:
         ConfigError: it is to be swept.
     """
-    found = [override for override in parsed if override.key_or_group == key]
-    if any(override.is_sweep_override() for override in found):
+    of_key = [override for override in parsed if override.key_or_group == key]
+    if any(override.is_sweep_override() for override in of_key):
         raise ConfigError(f"{key}: takes one value, it cannot be swept")
-    return found[-1].value() if found else None
+    return of_key[-1].value() if of_key else None

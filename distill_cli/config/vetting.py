@@ -25,14 +25,14 @@ OF_LOGGERS = {"project", "experiment"}
 
 
 def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = False) -> list[str]:
-    """The settings that were kept, vetted, and those typed now, which take the place of kept ones of the same key.
+    """The settings of a folder, vetted, and those typed now, which replace settings of the same key.
 
     Args:
-        known: what run.json or sweep.json says: "name" of the root YAML, and "overrides".
-        typed: among them trust=[...], packages whose classes the kept ones may name.
+        known: what run.json or sweep.json says: "name" of the root YAML, and "overrides". typed: among them trust=[...],
+        packages whose classes the stored settings may name.
 
     Raises:
-        CheckpointError: a kept one could make something run that is not ours or trusted.
+        CheckpointError: a stored one could make something run that is not ours or trusted.
     """
     trust = [word for word in typed if word.startswith("trust=")]
     packages = _listed(overrides.value_of(overrides.parse(trust, multirun=False), "trust") or [])
@@ -40,11 +40,11 @@ def merged(known: Mapping[str, Any], typed: Sequence[str], multirun: bool = Fals
     anew = {(o.key_or_group, o.package) for o in overrides.parse(texts, multirun)}
     if not PLAIN.fullmatch(known["name"]):
         raise CheckpointError(f"it was started with --config-name {known['name']!r}, which is not a name")
-    kept = [o for o in overrides.parse(known["overrides"], multirun) if (o.key_or_group, o.package) not in anew]
+    stored = [o for o in overrides.parse(known["overrides"], multirun) if (o.key_or_group, o.package) not in anew]
     groups = {group.name for folder in (places.conf_dir(), *places.user_conf_dirs()) for group in folder.iterdir()}
-    for override in kept:
+    for override in stored:
         _vet(override, groups | set(places.SHARED_FOLDERS), [str(name) for name in packages])
-    return [*(override.input_line or "" for override in kept), *texts]
+    return [*(override.input_line or "" for override in stored), *texts]
 
 
 def _vet(override: Override, groups: set[str], trust: Sequence[str]) -> None:
@@ -104,7 +104,5 @@ def same_directory(directory: str, output_dir: str, typed: Sequence[str]) -> Non
     if any(text.startswith("output_dir=") for text in typed) or Path(output_dir).is_absolute():
         return
     if Path(directory) != Path.cwd():
-        raise ConfigError(
-            f"this was started in {directory}, and its results and data are found from there",
-            f"cd {directory}, or give output_dir={Path(directory) / output_dir}",
-        )
+        message = f"this was started in {directory}, and its results and data are found from there"
+        raise ConfigError(message, f"cd {directory}, or give output_dir={Path(directory) / output_dir}")

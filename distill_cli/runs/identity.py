@@ -42,11 +42,11 @@ def read_as(path: Path, shape: Mapping[str, type]) -> dict[str, Any]:
     Raises:
         CheckpointError: it says nothing, or is damaged.
     """
-    known = files.read_json(path)
-    wrong = [key for key, kind in shape.items() if not isinstance(known.get(key), kind)]
-    if wrong or not all(isinstance(text, str) for text in known["overrides"]):
+    content = files.read_json(path)
+    wrong = [key for key, kind in shape.items() if not isinstance(content.get(key), kind)]
+    if wrong or not all(isinstance(text, str) for text in content["overrides"]):
         raise CheckpointError(f"{path} is damaged: {', '.join(wrong) or 'overrides'} missing or malformed")
-    return known
+    return content
 
 
 def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hint: str) -> None:
@@ -61,8 +61,8 @@ def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hin
 
 def changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Every key that differs and changes what comes out, as a line old -> new."""
-    found = [found for found in differences(kept, now) if not within(found[0], FREE)]
-    return [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in found]
+    differing = [one for one in differences(kept, now) if not within(one[0], FREE)]
+    return [f"  {key}: {_shown(old)} -> {_shown(new)}" for key, old, new in differing]
 
 
 def differences(old: Any, new: Any, where: str = "") -> Iterator[tuple[str, Any, Any]]:

@@ -66,22 +66,17 @@ class Run:
         about = {"config": config, "overrides": typed}
         if not (self.folder / identity.FILE).exists():
             if (self.folder / STATUS).exists():
-                raise CheckpointError(
-                    f"{self.folder} holds a run without {identity.FILE}: it cannot be resumed",
-                    "choose another run_dir, or drop it for a fresh one",
-                )
+                message = f"{self.folder} holds a run without {identity.FILE}: it cannot be resumed"
+                raise CheckpointError(message, "choose another run_dir, or drop it for a fresh one")
             self._introduce(about)
             return
         self.known = identity.read(self.folder)
         if not self.started:
             self._introduce(about)  # stopped before anything of it was saved: there is nothing to contradict
             return
-        identity.require_same(
-            self.known["config"],
-            config,
-            f"{self.folder} holds a run of another configuration",
-            f"{self.resume_line} goes on with it as it was; drop run_dir for a new run",
-        )
+        hint = f"{self.resume_line} goes on with it as it was; drop run_dir for a new run"
+        what = f"{self.folder} holds a run of another configuration"
+        identity.require_same(self.known["config"], config, what, hint)
 
     def _introduce(self, about: Mapping[str, Any]) -> None:
         started = {"name": self.settings.config, "directory": str(Path.cwd())}
@@ -102,7 +97,7 @@ class Run:
 
     @property
     def resume_line(self) -> str:
-        """What to type to go on with it."""
+        """What to type to resume it."""
         return f"distill resume {shlex.quote(str(self.folder))}"
 
     def begin(self) -> None:
@@ -125,12 +120,8 @@ class Run:
             CheckpointError: something has changed since.
         """
         if self.started and self.known["prints"]:
-            identity.require_same(
-                self.known["prints"],
-                prints,
-                f"{self.folder} was started on something else",
-                "put it back as it was, or drop run_dir for a new run",
-            )
+            hint = "put it back as it was, or drop run_dir for a new run"
+            identity.require_same(self.known["prints"], prints, f"{self.folder} was started on something else", hint)
             for key, old, new in identity.differences(self.known["machine"], machine):
                 ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
         else:
@@ -147,11 +138,11 @@ class Run:
         if not (self.folder / SUMMARY).exists():
             return None
         try:
-            found = files.read_json(self.folder / SUMMARY)
+            summary = files.read_json(self.folder / SUMMARY)
             for name in ("model.json", "student.safetensors"):
                 if not (self.folder / name).is_file():
                     raise CheckpointError(f"{self.folder / name} is missing")
-            return found
+            return summary
         except CheckpointError as error:
             if not any((self.folder / "checkpoints").glob("*.pt")):
                 raise

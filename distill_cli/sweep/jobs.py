@@ -136,12 +136,12 @@ def settle(folder: Path, process: BaseProcess) -> None:
         return
     name = signal.Signals(-code).name
     why = f"killed by {name}" + (" (kill -9, or the machine ran out of memory)" if name == "SIGKILL" else "")
-    known: dict[str, Any] = {}
+    status: dict[str, Any] = {}
     with contextlib.suppress(CheckpointError):
-        known = files.read_json(folder / STATUS)
-    if known.get("status", "running") == "running":
+        status = files.read_json(folder / STATUS)
+    if status.get("status", "running") == "running":
         ended = {"status": "failed", "reason": why, "exit_code": 128 - code, "updated": time.time()}
-        files.write_json(folder / STATUS, {**known, **ended})
+        files.write_json(folder / STATUS, {**status, **ended})
 
 
 @dataclass(frozen=True)
@@ -165,24 +165,19 @@ def state(folder: Path, since: float, over: bool = False) -> State:
         since: when the sweep was started: what was not begun after that is waiting, unless it is finished.
         over: whether the sweep is, so that nothing can be running.
     """
-    known: dict[str, Any] = {"status": "running", "reason": None, "started": 0.0, "updated": 0.0}
+    status: dict[str, Any] = {"status": "running", "reason": None, "started": 0.0, "updated": 0.0}
     with contextlib.suppress(CheckpointError, OSError):
-        known |= files.read_json(folder / STATUS)
-    if known["status"] == "finished" and (folder / SUMMARY).exists():
-        return State("finished", seconds=known["updated"] - known["started"])
-    if not _touched(folder / CONSOLE, since):
+        status |= files.read_json(folder / STATUS)
+    if status["status"] == "finished" and (folder / SUMMARY).exists():
+        return State("finished", seconds=status["updated"] - status["started"])
+    begun = False
+    with contextlib.suppress(OSError):
+        begun = (folder / CONSOLE).stat().st_mtime > since - 0.1  # the clock of files ticks more coarsely
+    if not begun:
         return State("waiting")
-    if known["status"] == "running" or known["updated"] < since:  # not yet, or never, begun
+    if status["status"] == "running" or status["updated"] < since:  # not yet, or never, begun
         return State("failed", last_words(folder) or "it ended without a word") if over else State("running")
-    stopped = known["status"] == "interrupted"
-    return State("stopped" if stopped else "failed", str(known["reason"]))
-
-
-def _touched(path: Path, since: float) -> bool:
-    try:
-        return path.stat().st_mtime > since - 0.1  # the clock of files ticks more coarsely
-    except OSError:
-        return False
+    return State("stopped" if status["status"] == "interrupted" else "failed", str(status["reason"]))
 
 
 def last_words(folder: Path) -> str:

@@ -50,19 +50,18 @@ def multirun(
     Raises:
         ConfigError: what was chosen is not installed.
     """
-    cfg = engine.compose_config(
-        config_name, [*overrides, "hydra.mode=MULTIRUN"], run_mode=RunMode.MULTIRUN, with_log_configuration=False
-    )
+    words = [*overrides, "hydra.mode=MULTIRUN"]
+    cfg = engine.compose_config(config_name, words, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
     callbacks = Callbacks(cfg)
     callbacks.on_multirun_start(config=cfg, config_name=config_name)
-    with _plugged(plugins) as known:
+    with _plugged(plugins) as registry:
         for kind in ("sweeper", "launcher"):
-            if cfg.hydra[kind]._target_ not in known.class_name_to_class:
+            if cfg.hydra[kind]._target_ not in registry.class_name_to_class:
                 name = cfg.hydra.runtime.choices[f"hydra/{kind}"]
                 raise ConfigError(f"hydra/{kind}={name}: it is not installed", "pip install 'distill-cli[sweep]'")
         context = HydraContext(config_loader=engine.config_loader, callbacks=callbacks)
         try:
-            sweeper = known.instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
+            sweeper = registry.instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
         except HydraException as error:  # what the constructor of a plugin of ours has to say
             if isinstance(error.__cause__, DistillError):
                 raise error.__cause__ from None
@@ -77,15 +76,15 @@ def _plugged(plugins: Sequence[type]) -> Iterator[Plugins]:
     """Inside, Hydra knows our plugins: no other program in this environment is made to load them, and no launcher that
     sends Hydra's state to another machine takes them along.
     """
-    known, place = Plugins.instance(), "hydra_plugins.distill"
+    registry, place = Plugins.instance(), "hydra_plugins.distill"
     ours = {plugin.__name__: type(plugin.__name__, (plugin,), {"__module__": place}) for plugin in [grid(), *plugins]}
     sys.modules.setdefault("hydra_plugins", types.ModuleType("hydra_plugins"))
     sys.modules[place] = types.ModuleType(place)
     vars(sys.modules[place]).update(ours)
-    before = dict(known.class_name_to_class)
-    known.class_name_to_class |= {f"{place}.{name}": plugin for name, plugin in ours.items()}
+    before = dict(registry.class_name_to_class)
+    registry.class_name_to_class |= {f"{place}.{name}": plugin for name, plugin in ours.items()}
     try:
-        yield known
+        yield registry
     finally:
-        known.class_name_to_class = before
+        registry.class_name_to_class = before
         del sys.modules[place]

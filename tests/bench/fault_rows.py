@@ -45,7 +45,11 @@ from distill_cli.models.zoo import torchvision
 from distill_cli.runs import checkpoints
 from distill_cli.training.state import begin
 
-for module in ("distillation", "dispatch", "commands.train", "commands.resume", "commands.eval"):
+for module in (
+    "pipeline.distillation",
+    "cli.dispatch",
+    *(f"cli.commands.{name}" for name in ("train", "resume", "eval")),
+):
     importlib.import_module(f"distill_cli.{module}")  # so that no forked process has to
 
 ROOM = 2**18  # bytes that a process may say
