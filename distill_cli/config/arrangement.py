@@ -13,10 +13,8 @@ from distill_cli.config.schema import FIRST, Teacher, Train
 
 
 def inherited(first: Mapping[str, Any], member: Mapping[str, Any], place: int) -> dict[str, Any]:
-    """The whole node of a further teacher, the `place`-th after the first.
-
-    It takes from the first whatever of `fit`, `joint` and the like it does not say itself; its `fit.seed` is counted on, so
-    that two of one architecture differ.
+    """The whole node of a further teacher, the `place`-th after the first: what it does not say of the shared keys and `fit`
+    it takes from the first; its `fit.seed` is counted on, so that two of one architecture differ.
     """
     ours = [key for key in keys(Teacher) if not key.rules.get("passed") and key.name != "fit"]
     defaults = {key.name: first[key.name] if key.rules.get("shared") else key.default for key in ours}
@@ -54,7 +52,7 @@ def before(settings: Train) -> str | None:
 
 
 def linked(settings: Train, run: Path) -> Train:
-    """What the run of one link does: its student learns from the model of the link before it, the first from the teacher.
+    """What one link's run does: its student learns from the model of the link before it, the first from the teacher.
 
     Args:
         settings: of a link, or of the chain, whose own student is the last. run: the folder of the run the chain ends in.

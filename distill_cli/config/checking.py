@@ -34,9 +34,9 @@ def checked(shape: type[Checked], values: Mapping[str, Any], **about: Any) -> Ch
     told = {problem for problem in problems if not problem.startswith("schedule.")}
     problems = [p for p in problems if p in told or re.sub(r"^schedule\.[^.]+\.", "", p) not in told]
     if isinstance(settings, Train):
-        arranged = not problems
+        sound = not problems
         problems += _train_problems(settings)
-        if arranged:
+        if sound:
             settings = cast("Checked", _arranged(settings, problems))
     if problems:
         raise ConfigError("\n".join(problems))

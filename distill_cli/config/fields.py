@@ -45,7 +45,7 @@ class Key(NamedTuple):
 
 def _keys(shape: type) -> tuple[Key, ...]:
     """The keys of a record in the order they are shown in: its own, then those that it has from its base."""
-    hints, found = typing.get_type_hints(shape, localns={"Composed": object}), []
+    hints, every = typing.get_type_hints(shape, localns={"Composed": object}), []
     fields = {one.name: one for one in dataclasses.fields(shape)}
     for name in {**shape.__annotations__, **fields}:
         one = fields[name]
@@ -54,8 +54,8 @@ def _keys(shape: type) -> tuple[Key, ...]:
             kind = typing.get_args(hints[name])[0] if optional else hints[name]
             default = one.default if one.default_factory is dataclasses.MISSING else one.default_factory()
             simple = one.metadata.keys().isdisjoint(("node", "nodes", "form"))
-            found.append(Key(name, hints[name], kind, optional, simple, one.metadata, default))
-    return tuple(found)
+            every.append(Key(name, hints[name], kind, optional, simple, one.metadata, default))
+    return tuple(every)
 
 
 keys: Callable[[type], tuple[Key, ...]] = functools.cache(_keys)

@@ -52,12 +52,12 @@ def user_conf_dirs() -> list[Path]:
 
 def group_files(group: str) -> dict[str, Path]:
     """The YAML files a group offers, by name; the user's win over shipped ones."""
-    found: dict[str, Path] = {}
+    files: dict[str, Path] = {}
     for folder in [*user_conf_dirs(), conf_dir()]:
         for name in (group, SHARED_FOLDERS.get(group, group)):
             for file in sorted((folder / name).glob("*.yaml")):
-                found.setdefault(file.stem, file)
-    return found
+                files.setdefault(file.stem, file)
+    return files
 
 
 def group_names() -> list[str]:

@@ -144,10 +144,8 @@ class Logger(Open):
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A composed and checked configuration.
-
-    `plain` are its resolved plain values; `choices` the name chosen in each group; `typed` the overrides as typed, `config` the
-    root file's name, `folder` where a run of it would lie; `source` what was composed.
+    """A composed and checked configuration: its resolved `plain` values, the name chosen in each group, the overrides as
+    typed, the root file's name, the folder a run of it would have, and what was composed.
     """
 
     plain: Mapping[str, Any]
@@ -235,11 +233,10 @@ COMMANDS = {
 
 def free(shape: type = Train, where: str = "") -> list[str]:
     """The dotted keys that a resumed run may change; those below them too."""
-    found = [f"{where}{one.name}" for one in keys(shape) if one.rules.get("free")]
+    dotted = [f"{where}{one.name}" for one in keys(shape) if one.rules.get("free")]
     for one in keys(shape):
-        if "node" in one.rules:
-            found += free(one.rules["node"], f"{where}{one.name}.")
-    return found
+        dotted += free(one.rules["node"], f"{where}{one.name}.") if "node" in one.rules else []
+    return dotted
 
 
 def stage_objectives(stage: Stage, objectives: Sequence[str]) -> tuple[str, ...]:

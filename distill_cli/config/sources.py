@@ -12,14 +12,14 @@ def files_of(module: str, home: Path) -> list[Path]:
 
     What lies elsewhere, installed packages among it, is left out.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [module]
     while waiting:
         for name, file in _files(home, waiting.pop().split(".")):
-            if file not in found:
-                found.add(file)
+            if file not in files:
+                files.add(file)
                 waiting += _imports(file, name)
-    return sorted(found)
+    return sorted(files)
 
 
 def _files(home: Path, parts: list[str]) -> Iterator[tuple[list[str], Path]]:

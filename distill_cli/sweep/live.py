@@ -65,9 +65,9 @@ class View:
     @property
     def best(self) -> tuple[float, str] | None:
         """The best score so far and whose it is, the first of equal ones."""
-        known = [(value, label) for label, value in self.scores.items() if value is not None]
+        scores = [(value, label) for label, value in self.scores.items() if value is not None]
         sign = 1 if schema.direction(self.metric) == "maximize" else -1
-        return max(known, key=lambda one: sign * one[0], default=None)
+        return max(scores, key=lambda one: sign * one[0], default=None)
 
     def line(self) -> str:
         """How the sweep stands, in one line."""
@@ -133,14 +133,11 @@ def shown(view: View) -> Iterator[None]:
 
 def epochs_of(folder: Path) -> tuple[int, int]:
     """A run's epochs: how many are done, and how many there will be (0 while that is not known)."""
-    try:
-        schedule = identity.read(folder)["config"]["schedule"]
-        total = sum(stage["epochs"] for stage in schedule.values())
-    except (CheckpointError, OSError, KeyError):
-        return 0, 0
-    with contextlib.suppress(OSError):
-        return (folder / "metrics.jsonl").read_bytes().count(b"\n"), total
-    return 0, total
+    done = total = 0
+    with contextlib.suppress(CheckpointError, OSError, KeyError):
+        total = sum(stage["epochs"] for stage in identity.read(folder)["config"]["schedule"].values())
+        done = (folder / "metrics.jsonl").read_bytes().count(b"\n")
+    return done, total
 
 
 def words(seconds: float) -> str:
