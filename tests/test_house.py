@@ -62,6 +62,17 @@ def test_every_module_says_first_what_it_is(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "distill_cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_no_file_and_no_function_is_too_long_unless_it_says_why(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    tree = ast.parse(text)
+    assert text.count("\n") <= 250 or "Longer than" in (ast.get_docstring(tree) or "")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = (node.end_lineno or 0) - node.lineno + 1
+            assert lines <= 60 or "Longer than" in (ast.get_docstring(node) or ""), f"{node.name} has {lines} lines"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "distill_cli").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
 def test_hydra_is_imported_where_configurations_and_sweeps_are_made(path: Path) -> None:
     imported = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

@@ -22,7 +22,7 @@ from distill_cli.models import Classifier, evaluating, num_parameters
 LARGEST_BATCH = 256
 WARM_UP, MOST_LATENCIES = 10, 200  # passes at batch 1, where they are quick
 PASSES = 3  # of the batch that is chosen: one to see that it fits, one timed, one watched
-SECONDS = 2.0
+SECONDS = 0.8  # for each model
 
 
 def of_models(models: Mapping[str, Classifier], spec: Spec, device: torch.device) -> dict[str, Any]:
