@@ -65,5 +65,5 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     try:
         deployable.load_into(model.net, folder)
     except CheckpointError as error:
-        raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
+        raise CheckpointError(error.message, f"delete {folder}: the next run makes it again") from error
     return model

@@ -1,7 +1,7 @@
 """A chain of runs: a model between teacher and student learns from the one before it and teaches the next.
 
 Each link is a run of its own in `chain/<link>/` below the folder of the run that the chain ends in: the same settings and
-`link=<link>`. It can be gone on with alone; gone on with as a whole, finished links are left as they are.
+`link=<link>`. A link can be resumed alone; a chain that is resumed leaves its finished links alone.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
     if link is not None:
         if run.folder.name != link or run.folder.parent.name != "chain":
             raise ConfigError(
-                f"link={link}: a link is a run below the chain's own, and {run.folder} is none",
-                "distill resume RUN/chain/NAME goes on with one; without link= the whole chain is run",
+                f"link={link}: a link is a run below the chain's own, and {run.folder} is not one",
+                "distill resume RUN/chain/NAME resumes one; without link= the whole chain is run",
             )
         return _link(settings, run, run.folder.parent.parent)
     job.check(settings)  # of every link at once, before the first is trained

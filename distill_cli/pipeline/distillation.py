@@ -142,7 +142,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 
 
 def close(summary: Mapping[str, Any], folder: Path, report: bool) -> None:
-    """Write the report where it is wanted and missing; the closing table, what distillation bought, and where all is."""
+    """Show the closing table, what distillation bought and where the files are; write the report if it is wanted and missing."""
     if warning := words.doubt(summary):
         ui.warn(warning)
     ui.show("")

@@ -102,7 +102,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         facts = files.read_json(folder / "teacher.json")
         kept = deployable.load_into(model.net, folder)["sha256"]
     except CheckpointError as error:
-        raise CheckpointError(error.message, f"delete {folder} to have it made again") from error
+        raise CheckpointError(error.message, f"delete {folder}: the next run makes it again") from error
     if not made:
         ui.say(f"teacher: reusing {folder}")
     if warning := task.suspicious(facts["val"]):

@@ -96,8 +96,9 @@ def fit_recipe(fit: schema.Fit) -> Recipe:
 
 
 def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
-    """Put back what its `state_dict` gave. Fused kernels write where a tensor of the parameter's shape would be, so it is
-    seen to that there is one.
+    """Put back what its `state_dict` gave.
+
+    A fused kernel writes as far as the parameter's shape reaches, so a tensor of another shape is refused.
 
     Raises:
         ValueError: it is of another optimizer, or of other parameters.
