@@ -220,6 +220,20 @@ def test_a_live_teacher_answers_to_the_pixels_the_student_is_shown(pictures: Pat
     assert views == {0, 1, 2, 3}
 
 
+@pytest.mark.parametrize("words", [["teacher.cache=off"], ["teacher.joint=true"], ["teacher.cache=on"]], ids=" ".join)
+def test_a_teacher_lets_go_of_its_hooks_and_features_when_the_run_is_over(words: list[str], pictures: Path) -> None:
+    one = taught("objective=[hint,kd]", "teacher=resnet8x4", "teacher.widths=[4,4,4,8]", *words)
+    (model,) = one.job.teachers.values()
+
+    def hooks() -> int:
+        return sum(len(module._forward_hooks) for module in model.modules())
+
+    with one.teacher:
+        assert all(said.features for _, said in lessons(one, epochs=1))
+        assert hooks() == (0 if "on" in words[0] else 1)  # what is kept needs no hook
+    assert hooks() == 0
+
+
 # --- which it is, and why
 
 
