@@ -235,3 +235,19 @@ def fit(
 ) -> Iterator[dict[str, Any] | None]:
     """The training loop on classification."""
     return loop.fit(state, stages, losses, how, data, tasks.of(data), pace, teacher)
+
+
+def flip(path: Path, position: int, by: int = 1) -> None:
+    """Change one byte of a file; `by` says which of its bits."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= by
+    path.write_bytes(content)
+
+
+def visible(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
+
+
+def leftovers(folder: Path) -> list[str]:
+    """What a builder may leave behind besides its lock."""
+    return [path.name for path in folder.iterdir() if path.name[0] == "." and path.suffix != ".lock"]

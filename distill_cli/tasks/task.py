@@ -90,10 +90,10 @@ class Task(ABC):
         mask = self.mask(targets)
         return None if mask is None else mask.flatten(1).sum(1)
 
-    def count(self, batch: Batch) -> int:
-        """How many rows a batch has."""
-        counts = self.counts(batch.targets)
-        return len(batch) if counts is None else int(counts.sum())
+    def num_rows(self, targets: Tensor) -> int:
+        """How many rows N samples have together."""
+        counts = self.counts(targets)
+        return len(targets) if counts is None else int(counts.sum())
 
     def speed(self, samples: int, rows: int, seconds: float) -> dict[str, float]:
         """Samples a second, and rows a second in the task's unit where they are not the same."""

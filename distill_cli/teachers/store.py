@@ -105,9 +105,8 @@ class Asked:
         """
         split: Split = getattr(self.data, name)
         dtype = self.dtype if name == "train" else torch.float32
-        counts = tasks.of(self.data).counts(split.targets.cpu())
-        rows = len(split) if counts is None else int(counts.sum())
-        wanted = {LOGITS: Array((rows, len(self.data.classes)))}
+        task, targets = tasks.of(self.data), split.targets.cpu()
+        wanted = {LOGITS: Array((task.num_rows(targets), len(self.data.classes)))}
         if layers:
             sizes = shapes(self.model, self.data.input)
             wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
@@ -123,6 +122,7 @@ class Asked:
         else:
             arrays = self._kept(name, view, dtype, wanted, compute)
         tensors = {part: torch.from_numpy(values).view(wanted[part].shape) for part, values in arrays.items()}
+        counts = task.counts(targets)
         starts = None if counts is None else torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         logits = tensors.pop(LOGITS)
         return Answers(logits, {part.removeprefix(LAYER): values for part, values in tensors.items()}, starts)
@@ -184,8 +184,7 @@ def network_of(teacher: Teacher, model: Classifier) -> dict[str, Any]:
 
 def needed(model: Classifier, data: Data, layers: Sequence[str], views: int, num_teachers: int) -> tuple[int, int]:
     """Bytes that the answers on train take: all of them, and of those the features."""
-    counts = tasks.of(data).counts(data.train.targets.cpu())
-    rows = len(data.train) if counts is None else int(counts.sum())
+    rows = tasks.of(data).num_rows(data.train.targets.cpu())
     sizes = shapes(model, data.input) if layers else {}
     features = 4 * len(data.train) * views * sum(math.prod(sizes[path]) for path in layers)
     return 4 * rows * len(data.classes) * views * num_teachers + features, features

@@ -106,7 +106,7 @@ def fit(
                 for group in state.optimizer.param_groups:
                     group["lr"] = at.lr
                 runtime.reseed("step", pace.seed, state.step)
-                in_batch = task.count(batch)
+                in_batch = task.num_rows(batch.targets)
                 for part in batch.parts(recipe.accumulate):
                     with runtime.autocast(state.device, pace.dtype):
                         output = state.student(part.inputs)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import distill
+from helpers import distill, flip, leftovers, visible
 
 from distill_cli.runs import store
 
@@ -50,22 +50,6 @@ class Maker:
 @pytest.fixture
 def ask(tmp_path: Path) -> Maker:
     return Maker(tmp_path / "cache")
-
-
-def flip(path: Path, position: int, by: int = 1) -> None:
-    """Change one byte of a file; `by` says which of its bits."""
-    content = bytearray(path.read_bytes())
-    content[position] ^= by
-    path.write_bytes(content)
-
-
-def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
-def leftovers(folder: Path) -> list[str]:
-    """What a builder may leave behind besides its lock."""
-    return [path.name for path in folder.iterdir() if path.name[0] == "." and path.suffix != ".lock"]
 
 
 # --- made once

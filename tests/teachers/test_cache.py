@@ -14,29 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import QUICK, distill, only_run, read_json, rows, run_folders, without_times
+from helpers import QUICK, distill, flip, leftovers, only_run, read_json, rows, run_folders, visible, without_times
 
 from distill_cli.base import files, locks
 from distill_cli.cli.commands import cache as command
 from distill_cli.runs import store
 
 DAY = 24 * 60 * 60
-
-
-def flip(path: Path, position: int, by: int = 1) -> None:
-    """Change one byte of a file; `by` says which of its bits."""
-    content = bytearray(path.read_bytes())
-    content[position] ^= by
-    path.write_bytes(content)
-
-
-def visible(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.name[0] != ".")
-
-
-def leftovers(folder: Path) -> list[str]:
-    """What a builder may leave behind besides its lock."""
-    return [path.name for path in folder.iterdir() if path.name[0] == "." and path.suffix != ".lock"]
 
 
 # --- whole runs: SMALL takes about a second, and leaves three arrays: train, val and test
