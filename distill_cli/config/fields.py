@@ -45,7 +45,7 @@ class Key(NamedTuple):
 
 def _keys(shape: type) -> tuple[Key, ...]:
     """The keys of a record in the order they are shown in: its own, then those that it has from its base."""
-    hints, every = typing.get_type_hints(shape, localns={"Composed": object}), []
+    hints, every = typing.get_type_hints(shape), []
     fields = {one.name: one for one in dataclasses.fields(shape)}
     for name in {**shape.__annotations__, **fields}:
         one = fields[name]

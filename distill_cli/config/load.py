@@ -15,39 +15,31 @@ from distill_cli.config import compose, yamls
 from distill_cli.config.checking import checked
 from distill_cli.config.places import group_files
 from distill_cli.config.records import read
-from distill_cli.config.schema import COMMANDS, Objective, Settings
+from distill_cli.config.schema import COMMANDS, Objective, Settings, Source
 from distill_cli.config.yamls import plain
 
 
 @dataclass(frozen=True)
-class Composed:
+class Composed(Source):
     """A job's configuration as composed, its interpolations as they are written, and Hydra's own node beside it."""
 
     job: DictConfig
     hydra: DictConfig
 
     def files(self, typed: Sequence[str]) -> dict[str, str]:
-        """What Hydra would leave in the .hydra/ of a run with these overrides: texts by file."""
         kept = {"config": self.job, "hydra": OmegaConf.create({"hydra": self.hydra}), "overrides": list(typed)}
         return {f"{name}.yaml": OmegaConf.to_yaml(content) for name, content in kept.items()}
 
     def having(self, values: Mapping[str, Any]) -> Composed:
-        """The same with other values at its top."""
         job = self.job.copy()
         with open_dict(job):
             job.update(values)
         return Composed(job, self.hydra)
 
     def written(self, key: str) -> str:
-        """What stands at a key at the top, before it is resolved."""
         return str(OmegaConf.to_container(self.job[key], resolve=False))
 
     def objective(self, name: str) -> dict[str, Objective]:
-        """What the file of an objective would choose, whether it is chosen or not.
-
-        Raises:
-            ConfigError, OmegaConfBaseException: its file cannot be read or resolved.
-        """
         chosen = self.job.objective
         node = {name: chosen[name]} if name in chosen else yamls.load(group_files("objective")[name])
         nodes = plain(OmegaConf.create({**self.job, "objective": node}))["objective"]

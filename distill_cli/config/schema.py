@@ -2,6 +2,7 @@
 
 The records are what commands are given, frozen; checking.py reads them from a composed configuration. Models, datasets, objectives,
 optimizers and loggers are open: beside our keys their nodes have those of the class that is built from them.
+Longer than other modules: every key stands here, and nowhere else.
 """
 
 from __future__ import annotations
@@ -9,12 +10,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from distill_cli.config.fields import key, keys, of_class
-
-if TYPE_CHECKING:
-    from distill_cli.config.load import Composed
 
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
@@ -142,6 +140,22 @@ class Logger(Open):
     """A tracker that the run is also sent to."""
 
 
+class Source(Protocol):
+    """A configuration as it was composed, before its interpolations were resolved."""
+
+    def files(self, typed: Sequence[str]) -> dict[str, str]:
+        """What Hydra would leave in the .hydra/ of a run with these overrides: texts by file."""
+
+    def having(self, values: Mapping[str, Any]) -> Source:
+        """The same with other values at its top."""
+
+    def written(self, key: str) -> str:
+        """What stands at a key at the top, before it is resolved."""
+
+    def objective(self, name: str) -> dict[str, Objective]:
+        """What the file of an objective would choose, whether it is chosen or not; a ConfigError where it cannot be read."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """A composed and checked configuration: its resolved `plain` values, the name chosen in each group, the overrides as
@@ -153,7 +167,7 @@ class Settings:
     typed: tuple[str, ...]
     config: str
     folder: Path
-    source: Composed
+    source: Source
     device: str = key("auto", "auto | cpu | cuda | cuda:0 | mps", filled=True, free=True)
     workers: int = key(0, "processes that read images from disk", ge=0, le=4096, free=True)
     threads: int | None = key(None, "CPU threads; null: torch's own choice", ge=1, le=4096, free=True)

@@ -7,11 +7,13 @@ rows is the task's affair; what is computed of them is not in here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Protocol
+from typing import Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from distill_cli.runs.store import Array
 
 
 def wide(values: Tensor) -> Tensor:
@@ -87,8 +89,24 @@ class Signal(Protocol):
         ...
 
 
+class Kept(Signal, Protocol):
+    """A signal that can be kept on disk: as arrays by name, in each of which a row is a row of the signal."""
+
+    @staticmethod
+    def arrays(rows: int, classes: int) -> dict[str, Array]:
+        """What of `rows` rows is kept."""
+
+    @staticmethod
+    def pack(rows: Rows) -> dict[str, Tensor]:
+        """The numbers of those arrays for a teacher's answers on some rows."""
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Self:
+        """The signal that some rows of those arrays hold."""
+
+
 class Dense:
-    """A signal whose logits (M, C) are at hand."""
+    """A signal whose logits (M, C) are at hand; they are kept as they are, in fp32."""
 
     def __init__(self, logits: Tensor, features: Mapping[str, Tensor] | None = None) -> None:
         self._logits, self.features = logits, features or {}
@@ -104,3 +122,15 @@ class Dense:
 
     def part(self, chunk: slice) -> Dense:
         return Dense(self.logits(chunk), self.features)
+
+    @staticmethod
+    def arrays(rows: int, classes: int) -> dict[str, Array]:
+        return {"logits": Array((rows, classes))}
+
+    @staticmethod
+    def pack(rows: Rows) -> dict[str, Tensor]:
+        return {"logits": rows.logits()}
+
+    @classmethod
+    def unpack(cls, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Self:
+        return cls(arrays["logits"], features)

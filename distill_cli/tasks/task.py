@@ -15,7 +15,7 @@ from distill_cli.config import building
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
-from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.tasks.rows import Dense, Kept, Rows, Signal
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 
@@ -52,6 +52,7 @@ class Task(ABC):
     Class attributes:
         unit: what a row is called in the plural, in which speed is counted.
         best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
+        keeps: what the cache holds of a teacher's answers.
 
     Args:
         data: whose task it is.
@@ -59,6 +60,7 @@ class Task(ABC):
 
     unit: ClassVar[str]
     best: ClassVar[tuple[str, ...]]
+    keeps: ClassVar[type[Kept]] = Dense
 
     def __init__(self, data: Data) -> None:
         self.data = data

@@ -17,7 +17,7 @@ from distill_cli.data import Batch
 from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Tap
 from distill_cli.objectives.logits import kd
-from distill_cli.tasks.rows import Dense, Rows
+from distill_cli.tasks.rows import Dense, Rows, Signal
 from distill_cli.tasks.task import Ask, Task
 from distill_cli.teachers.store import Asked
 from distill_cli.teachers.way import Way
@@ -111,7 +111,7 @@ class Frozen(_Still):
         self.tap = self.open.enter_context(Tap(self.model.net, way.layers if live else ()))
         self.forward = torch.compile(self.model) if asked.run.compile and live else self.model
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+    def __call__(self, batch: Batch, T: float, rows: Rows) -> Signal:
         if self._views:
             return self._views[batch.view].on(batch.index)
         with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):

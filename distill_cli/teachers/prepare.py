@@ -114,7 +114,7 @@ def _measured(asked: Asked, task: Task, name: str) -> dict[str, float]:
     """The metrics of the teacher's kept answers on a split."""
     split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
     targets, index = task.asked(split.targets.cpu(), torch.arange(len(split)))
-    meter.update(Rows(answers.logits, targets, index))
+    meter.update(Rows(answers.whole().logits(), targets, index))
     return meter.compute()
 
 

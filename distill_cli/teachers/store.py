@@ -27,10 +27,10 @@ from distill_cli.models.features import shapes
 from distill_cli.runs import store
 from distill_cli.runs.store import Array, Words
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.rows import Dense
+from distill_cli.tasks.rows import Kept, Signal
 
 LIBRARIES = ("torch", "torchvision", "timm")
-LOGITS, LAYER = "logits", "layer."  # the array of an entry that holds the rows; before a path: one that holds features
+LAYER = "layer."  # before a path: the array of an entry that holds a layer's features; the others hold rows
 
 
 @dataclass(frozen=True)
@@ -38,29 +38,38 @@ class Answers:
     """A teacher's answers on a split.
 
     Attributes:
-        logits: of all rows, (M, C). features: by module path, of all samples, (N, ...).
+        kind: what the rows hold. rows: of all rows, by array, (M, ...). features: by module path, of all samples, (N, ...).
         starts: where each sample's rows begin, (N + 1,) int64; None: each sample has one row.
     """
 
-    logits: Tensor
+    kind: type[Kept]
+    rows: Mapping[str, Tensor]
     features: Mapping[str, Tensor]
     starts: Tensor | None = None
 
     @property
     def nbytes(self) -> int:
-        return sum(values.nbytes for values in (self.logits, *self.features.values()))
+        return sum(values.nbytes for values in (*self.rows.values(), *self.features.values()))
 
     def to(self, device: torch.device) -> Answers:
         """The same answers on `device`."""
-        features = {path: values.to(device) for path, values in self.features.items()}
-        return Answers(self.logits.to(device), features, self.starts)
+        rows, features = (
+            {name: values.to(device) for name, values in part.items()} for part in (self.rows, self.features)
+        )
+        return Answers(self.kind, rows, features, self.starts)
 
-    def on(self, index: Tensor) -> Dense:
+    def on(self, index: Tensor) -> Signal:
         """The signal on the rows of the samples at `index` (n,) int64, on the device of `index`."""
-        place = index.to(self.logits.device)
-        rows = place if self.starts is None else _rows_of(place.cpu(), self.starts).to(place.device)
-        features = {path: values[place].to(index.device) for path, values in self.features.items()}
-        return Dense(self.logits[rows].to(index.device), features)
+
+        def at(place: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
+            return {name: values[place.to(values.device)].to(index.device) for name, values in arrays.items()}
+
+        rows = index if self.starts is None else _rows_of(index.cpu(), self.starts)
+        return self.kind.unpack(at(rows, self.rows), at(index, self.features))
+
+    def whole(self) -> Signal:
+        """The signal on all rows."""
+        return self.kind.unpack(self.rows, self.features)
 
 
 def _rows_of(index: Tensor, starts: Tensor) -> Tensor:
@@ -106,7 +115,7 @@ class Asked:
         split: Split = getattr(self.data, name)
         dtype = self.dtype if name == "train" else torch.float32
         task, targets = tasks.of(self.data), split.targets.cpu()
-        wanted = {LOGITS: Array((task.num_rows(targets), len(self.data.classes)))}
+        wanted = task.keeps.arrays(task.num_rows(targets), len(self.data.classes))
         if layers:
             sizes = shapes(self.model, self.data.input)
             wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
@@ -124,8 +133,8 @@ class Asked:
         tensors = {part: torch.from_numpy(values).view(wanted[part].shape) for part, values in arrays.items()}
         counts = task.counts(targets)
         starts = None if counts is None else torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
-        logits = tensors.pop(LOGITS)
-        return Answers(logits, {part.removeprefix(LAYER): values for part, values in tensors.items()}, starts)
+        features = {path: tensors.pop(LAYER + path) for path in layers}
+        return Answers(task.keeps, tensors, features, starts)
 
     def _pass(
         self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], bar: Any
@@ -134,9 +143,9 @@ class Asked:
         task = tasks.of(self.data)
         for batch, output in inference.outputs(self.model, split, view=view, dtype=dtype, layers=layers):
             bar.update(len(batch))
-            rows = task.rows(output, batch)
-            features = {LAYER + path: values.cpu().numpy() for path, values in output.features.items()}
-            yield {LOGITS: rows.logits().cpu().numpy(), **features}
+            features = {LAYER + path: values for path, values in output.features.items()}
+            parts = {**task.keeps.pack(task.rows(output, batch)), **features}
+            yield {part: values.cpu().numpy() for part, values in parts.items()}
 
     def _kept(
         self, name: str, view: int, dtype: torch.dtype, wanted: Mapping[str, Array], compute: Any
@@ -144,7 +153,7 @@ class Asked:
         """The arrays from the cache, made now if they are not there."""
         split, dataset = getattr(self.data, name), self.run.dataset.name
         seen = {**split.draws, "view": view} if split.draws else None
-        layers = [part.removeprefix(LAYER) for part in wanted if part != LOGITS]
+        layers = [part.removeprefix(LAYER) for part in wanted if part.startswith(LAYER)]
         about = {
             "teacher": self.teacher.name,
             "dataset": dataset,
@@ -184,10 +193,12 @@ def network_of(teacher: Teacher, model: Classifier) -> dict[str, Any]:
 
 def needed(model: Classifier, data: Data, layers: Sequence[str], views: int, num_teachers: int) -> tuple[int, int]:
     """Bytes that the answers on train take: all of them, and of those the features."""
-    rows = tasks.of(data).num_rows(data.train.targets.cpu())
+    task = tasks.of(data)
+    arrays = task.keeps.arrays(task.num_rows(data.train.targets.cpu()), len(data.classes))
+    rows = sum(array.bytes for array in arrays.values())
     sizes = shapes(model, data.input) if layers else {}
     features = 4 * len(data.train) * views * sum(math.prod(sizes[path]) for path in layers)
-    return 4 * rows * len(data.classes) * views * num_teachers + features, features
+    return rows * views * num_teachers + features, features
 
 
 @functools.cache

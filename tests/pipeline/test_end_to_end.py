@@ -28,10 +28,13 @@ from helpers import (
 from safetensors import safe_open
 from safetensors.torch import load_file
 from sklearn.metrics import accuracy_score, f1_score
+from torch import nn
 
 from distill_cli.base import files
 from distill_cli.config import places
 from distill_cli.runs.run import Run
+
+COMPILE = torch.compile
 
 
 def table(path: Path) -> dict[str, np.ndarray[Any, Any]]:
@@ -405,3 +408,23 @@ def test_optimize_chooses_the_best_epoch_of_a_run_and_of_its_baseline(tmp_path: 
     # It changes what comes out, so a run that is gone on with keeps it.
     (tmp_path / "val.ece" / "summary.json").unlink()
     assert distill("train", *words, "optimize=val.nll", "run_dir=val.ece") == 4
+
+
+def test_a_compiled_student_with_layers_listened_to_learns_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def compiled(model: nn.Module) -> Any:
+        asked.append(model)
+        return COMPILE(
+            model, backend="aot_eager"
+        )  # the graph is taken as ever; only its kernels are not made by a C++ compiler
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    for name in ("false", "true"):
+        assert distill("train", *QUICK, "objective=hint", f"compile={name}", f"run_dir={tmp_path / name}") == 0
+    assert len({id(model) for model in asked}) == 1  # the student, and the teacher answers from what is kept
+    plain, fast = (rows(tmp_path / name) for name in ("false", "true"))
+    for one, other in zip(plain, fast, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
