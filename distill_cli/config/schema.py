@@ -17,8 +17,8 @@ from distill_cli.config.fields import key, keys, of_class
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
 # What a run can be judged by on validation, and where to: test is for the end.
-DIRECTIONS = {"accuracy": "maximize", "f1": "maximize", "agreement": "maximize", "nll": "minimize", "ece": "minimize",
-              "kl": "minimize"}  # fmt: skip
+DIRECTIONS = {**dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "agreement"), "maximize"),
+              **dict.fromkeys(("nll", "ece", "kl"), "minimize")}  # fmt: skip
 JUDGED = "val.accuracy"  # what a search looks for where `optimize` does not say
 
 

@@ -81,6 +81,8 @@ def assemble(
         raise DataError(f"train holds {len(train)} samples, fewer than the {len(classes)} classes")
     if val is None:
         train, val = _cut(train, val_fraction, split_seed, classes)
+        if lone := [name for label, name in enumerate(classes) if label not in val.targets]:
+            note += f"; validation lacks the classes of one sample ({', '.join(lone[:5])})"
     spec = _spec(train, mean, std, workers)
     parts = {"train": train, "val": val, "test": test}
     digest = fingerprint([[part.digest() for part in parts.values()], list(classes), spec.mean, spec.std])
@@ -102,9 +104,25 @@ def within(memory: float, sizes: Mapping[str, int]) -> set[str]:
 
 
 def stratified(labels: np.ndarray, number: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of `number` samples, or of that share, drawn with each class's share, and the other rows; both in order."""
-    rest, chosen = train_test_split(np.arange(len(labels)), test_size=number, stratify=labels, random_state=seed)
-    return np.sort(chosen), np.sort(rest)
+    """Rows of `number` samples, or of that share, drawn with each class's share, and the other rows; both in order.
+
+    Each class that has two samples is on both sides; a class's only sample is among the other rows.
+    """
+    _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    several = np.flatnonzero(counts[place] > 1)
+    rest, chosen = train_test_split(several, test_size=number, stratify=labels[several], random_state=seed)
+    _complete(chosen, rest, labels)
+    _complete(rest, chosen, labels)
+    return np.sort(chosen), np.sort([*rest, *np.flatnonzero(counts[place] == 1)])
+
+
+def _complete(rows: np.ndarray, others: np.ndarray, labels: np.ndarray) -> None:
+    """Give `rows` a sample of each class that only `others` has, in exchange for one of its most frequent class."""
+    for name in np.setdiff1d(labels[others], labels[rows]):
+        names, counts = np.unique(labels[rows], return_counts=True)
+        ours = np.flatnonzero(labels[rows] == names[counts.argmax()])[0]
+        theirs = np.flatnonzero(labels[others] == name)[0]
+        rows[ours], others[theirs] = others[theirs], rows[ours]
 
 
 def _check(name: str, part: Part, classes: int) -> None:
@@ -127,13 +145,11 @@ def _check(name: str, part: Part, classes: int) -> None:
 
 
 def _cut(train: Part, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Part, Part]:
-    """Train without a stratified, seeded validation part, and that part."""
+    """Train without a stratified, seeded validation part, and that part, in which each class is that has two samples."""
     counts = np.bincount(train.targets, minlength=len(classes))
-    if counts.min() < 2:
-        rare = int(counts.argmin())
+    if counts.min() == 0:
         raise DataError(
-            f"class {classes[rare]!r} has {counts[rare]} training sample(s): validation cannot be cut from train",
-            "add samples, or give the data set a val/ of its own",
+            f"class {classes[int(counts.argmin())]!r} has no training samples", "add some, or leave the class out"
         )
     size = max(round(fraction * len(train)), len(classes))
     if len(train) - size < len(classes):

@@ -68,5 +68,6 @@ def _facts(job: Job, state: State) -> dict[str, Any]:
         "compression": sizes["teacher"] / sizes["student"],
         "unit": job.task.unit,
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
+        "chosen_by": tasks.chosen_by(job.pace.best),
         **{key: sum(values) / len(values) for key, values in rates.items()},
     }

@@ -125,7 +125,7 @@ def epoch_line(row: Mapping[str, Any], epochs: int, task: Task) -> str:
     terms = " ".join(f"{name} {value:.3f}" for name, value in loss.items() if name != "total")
     return (
         f"{row['stage']:<8} {row['epoch']:>3}/{epochs}  T {row['T']:.2f}  α {row['alpha']:.2f}  lr {row['lr']:.1e}  "
-        f"loss {loss['total']:.3f} ({terms})  {task.judged(row['val'])}  "
+        f"loss {loss['total']:.3f} ({terms})  {task.judged(row)}  "
         f"{task.told_speed(row)}{'  *' if row['best'] else ''}"
     )
 
@@ -138,10 +138,11 @@ def debug_line(row: Mapping[str, Any]) -> str:
 
 def results(summary: Mapping[str, Any]) -> Table:
     """The closing table: who reaches what on test, at T = 1."""
-    best = summary["best"]
+    best, by = summary["best"], summary.get("chosen_by", "val.accuracy").removeprefix("val.")
+    told = "" if by == "accuracy" else f" by {by}"
     labels = {
         "teacher": "teacher",
-        "student": f"student, best on validation (epoch {best['epoch']})",
+        "student": f"student, best on validation{told} (epoch {best['epoch']})",
         "student_last": "student, last epoch",
         "baseline": "same student, labels only",
     }

@@ -16,7 +16,7 @@ from distill_cli.data import Data
 from distill_cli.models.features import Output
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows, Signal
-from distill_cli.tasks.scores import calibration_error, macro_f1
+from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1
 from distill_cli.tasks.task import Meter, Task
 
 CELLS = 2**20  # numbers that a meter works on at a time, in double precision
@@ -37,14 +37,14 @@ class Classification(Task):
             raise ConfigError(f"{role}: should give logits of shape (N, {classes}), gave {('N', *shape[1:])}")
 
     def suspicious(self, metrics: Mapping[str, float]) -> str:
-        """A teacher that knows no more than always naming the most frequent class has its classes mixed up, as a rule."""
-        counts = torch.bincount(self.data.val.targets, minlength=len(self.data.classes))
-        chance = float(counts.max() / counts.sum())
-        if metrics["accuracy"] > 1.1 * chance:
+        """A teacher that tells the classes apart no better than always naming one has them mixed up, as a rule."""
+        chance = 1 / len(self.data.val.targets.unique())
+        reached = metrics.get("balanced_accuracy", 1.0)  # teachers of earlier versions do not say
+        if reached > 1.1 * chance:
             return ""
         return (
-            f"the teacher's validation accuracy is {metrics['accuracy']:.1%}, no better than chance ({chance:.1%}): "
-            "check its classes' order, its normalisation (teacher.mean, teacher.std) and its checkpoint"
+            f"the teacher's mean accuracy over the classes of validation is {reached:.1%}, no better than chance "
+            f"({chance:.1%}): check its classes' order, its normalisation (teacher.mean, teacher.std) and its checkpoint"
         )
 
     def meter(self) -> ClassificationMeter:
@@ -62,8 +62,9 @@ class Classification(Task):
 class ClassificationMeter:
     """Metrics at T = 1, from a few numbers a row.
 
-    accuracy; f1: macro over the classes that occur; nll: mean negative log-likelihood in nats; ece: expected calibration
-    error; kl: mean KL(teacher || student) in nats; agreement: share of rows on which both decide for the same class.
+    accuracy; balanced_accuracy: mean recall over the classes that occur; f1: macro over the classes that occur; nll: mean
+    negative log-likelihood in nats; ece: expected calibration error; kl: mean KL(teacher || student) in nats; agreement:
+    share of rows on which both decide for the same class.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -120,6 +121,7 @@ class ClassificationMeter:
         target, decided = self.column("target"), self.column("decided")
         metrics: dict[str, Any] = {
             "accuracy": (decided == target).double().mean(),
+            "balanced_accuracy": balanced_accuracy(target, decided, self.num_classes),
             "f1": macro_f1(target, decided, self.num_classes),
             "nll": -self.column("log_p").mean(),
             "ece": calibration_error(self.column("confidence"), self.column("right")),

@@ -20,6 +20,15 @@ def per_class(target: Tensor, decided: Tensor, num_classes: int) -> dict[str, li
     return {**{name: values.tolist() for name, values in scores.items()}, "support": true.astype(int).tolist()}
 
 
+def balanced_accuracy(target: Tensor, decided: Tensor, num_classes: int) -> float:
+    """The mean recall over the classes that occur among targets (M,): 1 / their number for whoever names one class always.
+
+    Brodersen et al., 2010, doi 10.1109/ICPR.2010.764.
+    """
+    true, _, hits = _counts(target, decided, num_classes)
+    return float(np.mean(_ratio(hits, true)[true > 0]))
+
+
 def macro_f1(target: Tensor, decided: Tensor, num_classes: int) -> float:
     """The mean F1 over the classes that occur among targets (M,) or decisions (M,)."""
     true, said, hits = _counts(target, decided, num_classes)

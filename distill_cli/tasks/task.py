@@ -22,6 +22,11 @@ SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 Ask = Callable[[Batch], Signal]  # what a teacher says of a batch of one split
 
 
+def chosen_by(best: Sequence[str]) -> str:
+    """What chooses the best epoch, as `optimize` names it: of `Task.best` the first metric."""
+    return f"val.{best[0].lstrip('-')}"
+
+
 class Watcher(Protocol):
     """Something that looks at a model's answers as they come, and never needs all of them at once."""
 
@@ -107,10 +112,10 @@ class Task(ABC):
         speed = row.get(f"{self.unit}_per_second", row["samples_per_second"])
         return f"{speed:,.0f} {self.unit}/s"
 
-    def judged(self, metrics: Mapping[str, float]) -> str:
-        """The metric that chooses the best epoch first, and fidelity where there is a teacher, for an epoch's line."""
-        name = self.best[0].lstrip("-")
-        fidelity = f"  kl {metrics['kl']:.3f}" if "kl" in metrics else ""
+    def judged(self, row: Mapping[str, Any]) -> str:
+        """What chooses the best epoch, and how far the student is from its teacher, of an epoch's row for people."""
+        metrics, name = row["val"], row["chosen_by"].removeprefix("val.")
+        fidelity = f"  kl {metrics['kl']:.3f}" if "kl" in metrics and name != "kl" else ""
         return f"val {SHORT.get(name, name)} {metrics[name]:.4f}{fidelity}"
 
     def suspicious(self, metrics: Mapping[str, float]) -> str:

@@ -45,6 +45,6 @@ def fit(
     steps = loop.fit(state, stages, losses, recipe, data, task, pace, label=f"{label} ")
     for row in saving.kept(state, steps, checkpoints):
         ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
-               f"{task.judged(row['val'])}  {task.told_speed(row)}")  # fmt: skip
+               f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip
     model.net.load_state_dict(state.best_weights)
     return state.rows

@@ -79,6 +79,7 @@ def fit(
     steps = per_epoch * sum(stage.epochs for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
     trained = [p for p in state.model.parameters() if p.requires_grad]
+    best = pace.best or task.best
 
     def moment(epoch: schedule.Epoch, step: int) -> Moment:
         stage, within = epoch.stage, step - (epoch.number - 1 - epoch.place) * per_epoch
@@ -132,7 +133,7 @@ def fit(
         if pace.debug:
             row["debug"] = averages.influence
         row |= task.speed(len(data.train), averages.rows, seconds) | {"seconds": seconds}
-        row["best"] = state.keep_if_best(row, pace.best or task.best)
+        row |= {"best": state.keep_if_best(row, best), "chosen_by": tasks.chosen_by(best)}
         state.epoch = epoch.number
         state.rows.append(row)
         yield row

@@ -138,10 +138,10 @@ def measured(folder: Path) -> Record:
 
 
 def gaps(now: Any, before: Any, where: str) -> Iterator[Gap]:
-    """Find every value that is not what it was."""
+    """Find every value that is not what it was; a key that is new says nothing about the others."""
     if isinstance(now, dict) and isinstance(before, dict):
-        for key in sorted({*now, *before}):
-            yield from gaps(now.get(key, "nothing"), before.get(key, "nothing"), f"{where}.{key}")
+        for key in sorted(before):
+            yield from gaps(now.get(key, "nothing"), before[key], f"{where}.{key}")
     elif isinstance(now, list) and isinstance(before, list) and len(now) != len(before):
         yield Gap(math.inf, f"length of {where}", len(now), len(before))
     elif isinstance(now, list) and isinstance(before, list):
@@ -161,7 +161,11 @@ def judge(now: Record, before: Record) -> Verdict:
     for what in ("rows", "numbers"):
         if now[what] != before[what]:
             found = gaps(now["values"][what], before["values"][what], what)
-            worst = max(found, key=lambda gap: gap.size, default=Gap(0.0, "only in how numbers are written", "", ""))
+            worst = max(
+                found,
+                key=lambda gap: gap.size,
+                default=Gap(0.0, "only in new keys, or in how numbers are written", "", ""),
+            )
             sizes.append(worst.size)
             size = f" by at most {worst.size:.0e} relative" if math.isfinite(worst.size) else ""
             values = f": {worst.before!s:.40} -> {worst.now!s:.40}" if worst.size > ROUNDING else ""

@@ -187,14 +187,22 @@ def test_even_a_tiny_fraction_leaves_every_class_in_validation() -> None:
     assert sorted(data.val.targets.tolist()) == [0, 1, 2]
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("fraction", [0.1, 0.9])
+def test_a_class_of_two_samples_is_in_train_and_in_validation(seed: int, fraction: float) -> None:
+    data = assembled([0] * 40 + [1, 1, 2, 2, 2, 3], [0, 1], classes=4, val_fraction=fraction, split_seed=seed)
+    assert len(data.val) == round(46 * fraction) and len(data.train) == 46 - len(data.val)
+    assert set(data.val.targets.tolist()) == {0, 1, 2} and set(data.train.targets.tolist()) == {0, 1, 2, 3}
+    assert data.note.endswith("validation lacks the classes of one sample (c3)")
+
+
 @pytest.mark.parametrize(
     ("train", "test", "classes", "message"),
     [
         ([0, 1, 5, 7], [0, 1], 2, r"train sample 2 has label 5; labels go from 0 to 1 \(2 such samples\)"),
         ([0, 1, 0, 1], [0, -1], 2, r"test sample 1 has label -1; labels go from 0 to 1"),
         ([0, 1], [0], 3, r"train holds 2 samples, fewer than the 3 classes"),
-        ([0, 0, 0, 1], [0, 1], 2, r"class 'c1' has 1 training sample\(s\): validation cannot be cut"),
-        ([0, 0, 0, 0], [0, 1], 2, r"class 'c1' has 0 training sample\(s\)"),
+        ([0, 0, 0, 0], [0, 1], 2, r"class 'c1' has no training samples"),
         ([], [0], 1, r"train holds no samples"),
         ([0, 1], [], 2, r"test holds no samples"),
     ],
@@ -450,12 +458,13 @@ def test_a_class_without_pictures_is_named(tmp_path: Path) -> None:
         image_folder(str(tmp_path))
 
 
-def test_a_class_with_one_picture_is_named_when_validation_must_be_cut(tmp_path: Path) -> None:
+def test_a_class_with_one_picture_is_trained_on_and_named_when_validation_is_cut(tmp_path: Path) -> None:
     fill(tmp_path)
     for name in ("train", "test"):
         save(tmp_path / name / "owl" / "0.png", noise(5))
-    with pytest.raises(DataError, match=r"class 'owl' has 1 training sample"):
-        image_folder(str(tmp_path))
+    data = image_folder(str(tmp_path))
+    owl = data.classes.index("owl")
+    assert owl in data.train.targets and owl not in data.val.targets and "(owl)" in data.note
 
 
 @pytest.mark.parametrize(("memory", "workers"), [(2.0, 0), (0.0, 0), (2.0, 2), (0.0, 2)])

@@ -386,18 +386,23 @@ def test_the_command_works_as_a_module_from_another_directory(tmp_path: Path) ->
     assert "two_stage" in done.stdout
 
 
-def test_optimize_chooses_the_best_epoch_of_a_run_and_of_its_baseline(tmp_path: Path) -> None:
+def test_optimize_chooses_the_best_epoch_of_a_run_and_of_its_baseline(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["schedule=constant", "schedule.train.epochs=4", "optimizer.lr=0.02", "baseline=true", "run_dir=run"]
     words = [*(word for word in QUICK if not word.startswith(("schedule", "optimizer"))), *words]
     chosen = {}
     for metric in (None, "val.ece", "val.kl"):
         assert distill("train", *words, *([f"optimize={metric}"] if metric else []), f"run_dir={metric}") == 0
         run = tmp_path / str(metric)
-        summary, epochs = read_json(run / "summary.json"), rows(run)
+        summary, epochs, said = read_json(run / "summary.json"), rows(run), capsys.readouterr()
         name = "accuracy" if metric is None else metric.removeprefix("val.")
         values = [row["val"][name] for row in epochs]
         best = max(values) if metric is None else min(values)
         assert summary["val"]["student"][name] == pytest.approx(best, rel=1e-9)
+        assert {summary["chosen_by"], *(row["chosen_by"] for row in epochs)} == {f"val.{name}"}
+        assert f"val {'acc' if metric is None else name} {epochs[0]['val'][name]:.4f}" in said.err
+        assert f"best on validation{f' by {name}' if metric else ''} (epoch" in said.out
         chosen[metric] = summary["val"]["baseline"]
     # The baseline has no teacher to follow, so kl leaves it to accuracy; for ece it is another epoch, kept apart.
     assert (

@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 import torch
 from helpers import picture_split, pictures_in
-from sklearn.metrics import accuracy_score, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from distill_cli.data import PictureSpec, Split
+from distill_cli.data import Data, PictureSpec, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.tasks import classification, scores
+from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.rows import Dense, Rows
 
@@ -72,6 +73,7 @@ def test_measure_agrees_with_scikit_learn_and_numpy(absent: int | None) -> None:
     found = measure(student, labels, teacher)
     p_s, p_t, decided = probabilities(student), probabilities(teacher), student.argmax(1)
     assert found["accuracy"] == pytest.approx(accuracy_score(labels, decided))
+    assert found["balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, decided))
     assert found["f1"] == pytest.approx(f1_score(labels, decided, average="macro"))
     assert found["nll"] == pytest.approx(log_loss(labels, p_s, labels=range(K)))
     assert found["kl"] == pytest.approx((p_t * np.log(p_t / p_s)).sum(axis=1).mean())
@@ -87,8 +89,9 @@ def test_f1_averages_the_classes_that_occur() -> None:
 
 def test_fidelity_is_there_only_with_a_teacher() -> None:
     student, teacher, labels = drawn()
-    assert set(measure(student, labels)) == {"accuracy", "f1", "nll", "ece"}
-    assert set(measure(student, labels, teacher)) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
+    alone = {"accuracy", "balanced_accuracy", "f1", "nll", "ece"}
+    assert set(measure(student, labels)) == alone
+    assert set(measure(student, labels, teacher)) == {*alone, "kl", "agreement"}
 
 
 def test_kl_is_directed_from_the_teacher() -> None:
@@ -134,6 +137,14 @@ def test_scores_by_class_agree_with_scikit_learn(absent: int | None) -> None:
         assert found[name] == pytest.approx(values.tolist())
     if absent is not None:
         assert found["support"][absent] == found["f1"][absent] == 0
+
+
+@pytest.mark.parametrize(("decided", "warned"), [([0] * 10, True), ([0] * 7 + [1, 2, 2], False), ([2, 1] * 5, True)])
+def test_a_teacher_at_chance_is_told_whatever_the_classes_share(decided: list[int], warned: bool) -> None:
+    labels = torch.tensor([0] * 8 + [1, 2])  # naming class 0 always is right on 80 %, and knows nothing
+    split = picture_split(torch.zeros(10, 1, 6, 6, dtype=torch.uint8), labels)
+    task = tasks.of(Data(split, split, split, ("a", "b", "c"), "", ""))
+    assert bool(task.suspicious(measure(torch.eye(3)[torch.tensor(decided)], labels))) == warned
 
 
 def one_hot(decisions: list[int]) -> Tensor:

@@ -190,7 +190,7 @@ def test_validation_is_measured_against_labels_and_teacher(data: Data) -> None:
     assert row["val"] == tasks.measure(tasks.of(data), state.model, data.val, guide.on("val"))
     right = logits_of(state.model, data.val).argmax(1) == data.val.targets
     assert row["val"]["accuracy"] == right.double().mean().item()
-    assert set(row["val"]) == {"accuracy", "f1", "nll", "ece", "kl", "agreement"}
+    assert set(row["val"]) == {"accuracy", "balanced_accuracy", "f1", "nll", "ece", "kl", "agreement"}
     assert row["samples_per_second"] == pytest.approx(20 / row["seconds"])
 
 
