@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -43,19 +44,24 @@ class Data:
         """The same data, those in memory on `device`."""
         return replace(self, **{name: getattr(self, name).to(device) for name in SPLITS})
 
-    def normalised(self, spec: Spec) -> Data:
-        """The same samples made into the inputs that a model of `spec` takes, without random changes."""
-        splits = {name: replace(getattr(self, name), spec=spec, changes=None) for name in SPLITS}
-        return replace(self, **splits)
+    def under(self, spec: Spec) -> Data:
+        """The same samples made into the inputs that a model of `spec` takes."""
+        if spec == self.input:
+            return self
+        splits = {name: getattr(self, name) for name in SPLITS}
+        return replace(self, **{name: replace(s, spec=spec, source=spec.reads(s.source)) for name, s in splits.items()})
 
 
-def read_spec(stored: Any, trust: Sequence[str]) -> Spec:
+def read_spec(stored: Any, trust: Sequence[str], folder: Path) -> Spec:
     """The spec that model.json holds: of pictures, or of the class that its `_target_` names, by that class's `read`.
+
+    Args:
+        trust: as in `building.build`. folder: of the card, in which the files lie that it names.
 
     Raises:
         CheckpointError: it is damaged, or names code that is not trusted; see `building.build`.
     """
     path = stored.get("_target_") if isinstance(stored, Mapping) else None
     kind: Any = PictureSpec if path is None else building.trusted(path, "input", trust)
-    spec: Spec = kind.read(stored)
+    spec: Spec = kind.read(stored, folder)
     return spec

@@ -7,6 +7,7 @@ import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ class PictureSpec(Spec):
     kind, unit = "pictures", "images"
 
     @classmethod
-    def read(cls, stored: Mapping[str, Any]) -> PictureSpec:
+    def read(cls, stored: Mapping[str, Any], folder: Path) -> PictureSpec:
         """The spec as model.json holds it.
 
         Raises:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
@@ -43,6 +44,14 @@ class Source(Protocol):
 
     def digest(self) -> str:
         """What tells these samples from all others, as a string of any length."""
+
+    def arranged(self, order: Tensor, batch_size: int, draw: torch.Generator | None = None) -> Tensor:
+        """The order in which samples are shown: samples that differ in length come with those that are as long.
+
+        Args:
+            order: of the samples, (n,) int64. draw: what is drawn from it is the same whenever the epoch is. None: nothing is.
+        """
+        return order
 
     def name_of(self, row: int) -> str:
         """What to call a sample in a message."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from distill_cli.data.inputs import Inputs
+from distill_cli.data.source import Source
 
 
 class Front(nn.Module):
@@ -53,6 +55,18 @@ class Spec(Protocol):
     def example(self, number: int, device: torch.device | None = None) -> Inputs:
         """`number` samples of random values, always the same ones."""
 
+    def of(self, net: nn.Module) -> Spec:
+        """This spec with what a network brings of its own, such as its tokenizer.
+
+        Raises:
+            ConfigError: the two do not fit.
+        """
+        return self
+
+    def reads(self, source: Source) -> Source:
+        """A source of data of this kind, so that it gives raw samples as this spec takes them."""
+        return source
+
     def arguments(self) -> dict[str, Any]:
         """What the class of a model may take from the data, by the argument's name."""
 
@@ -86,3 +100,7 @@ class Spec(Protocol):
 
     def as_card(self) -> dict[str, Any]:
         """What model.json holds of it; `data.read_spec` reads it again."""
+
+    def write(self, folder: Path) -> None:
+        """Write the files that the card names into its folder."""
+        return

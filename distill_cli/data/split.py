@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_cli.base import runtime
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.loading import Loader
@@ -92,6 +93,12 @@ class Split:
         if not self.draws:
             return 0
         return (epoch - 1) % self.views if self.views else epoch - 1
+
+    def order(self, batch_size: int, seed: int, epoch: int) -> Tensor:
+        """The order of samples (N,) int64 in an epoch: a permutation that depends on (seed, epoch) and the batch alone."""
+        drawn = runtime.sample_order(len(self), seed, epoch)
+        draw = torch.Generator().manual_seed(runtime.seed_of("batches", seed, epoch))
+        return self.source.arranged(drawn, batch_size, draw)
 
     def batches(
         self, batch_size: int, order: Tensor | None = None, view: int | None = None, skip: int = 0

@@ -14,7 +14,6 @@ from torch.autograd import profiler
 from torch.autograd.profiler_util import MEMORY_EVENT_NAME
 
 from distill_cli.base import runtime
-from distill_cli.data import Spec
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.models import Classifier, evaluating, num_parameters
@@ -25,14 +24,14 @@ PASSES = 3  # of the batch that is chosen: one to see that it fits, one timed, o
 SECONDS = 0.8  # for each model
 
 
-def of_models(models: Mapping[str, Classifier], spec: Spec, device: torch.device) -> dict[str, Any]:
+def of_models(models: Mapping[str, Classifier], device: torch.device) -> dict[str, Any]:
     """`measure` of each model by its name, with the device and the CPU threads that the numbers belong to."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
-    measured = {role: measure(model, spec, device) for role, model in models.items()}
+    measured = {role: measure(model, device) for role, model in models.items()}
     return {"device": name, "threads": torch.get_num_threads(), **measured}
 
 
-def measure(model: Classifier, spec: Spec, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
+def measure(model: Classifier, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
     """What the model costs on the device it is on, in fp32 and eval mode; it and the random streams stay as they were.
 
     parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up; images_per_second at a
@@ -43,7 +42,7 @@ def measure(model: Classifier, spec: Spec, device: torch.device, budget: float =
         budget: seconds that it may take, which the six passes at batch 1 of a very slow model may exceed.
     """
     started = time.perf_counter()
-    one = spec.example(1, device)
+    one = model.spec.example(1, device)
 
     def left() -> float:
         return budget - (time.perf_counter() - started)

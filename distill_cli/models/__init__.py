@@ -23,7 +23,7 @@ class Classifier(nn.Module):
 
     Args:
         net: takes what the front makes of a batch's inputs, gives logits (N, K).
-        spec: what the data's batches look like.
+        spec: what the data's batches look like; `spec` of the model is that with what the network brings of its own.
         mean, std: the normalisation the network was trained with, where it is not the data's.
         role: what the model is called in messages.
 
@@ -41,7 +41,8 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         self.net = net
-        self.front = spec.front(net, mean, std, role)
+        self.spec = spec.of(net)
+        self.front = self.spec.front(net, mean, std, role)
 
     def forward(self, inputs: Inputs) -> Tensor:
         """A batch's inputs -> logits (N, K)."""
@@ -84,12 +85,12 @@ def build(
     net = network(node, role, spec, num_classes, trust)
     mean, std = (node.get(key) if role == "teacher" else None for key in ("mean", "std"))
     model = Classifier(net, spec, mean, std, role)
-    probe(model, spec, role)
-    model.front.quicken(net, lambda: probe(model, spec, role))
+    probe(model, role)
+    model.front.quicken(net, lambda: probe(model, role))
     return model
 
 
-def probe(model: nn.Module, spec: Spec, role: str) -> Tensor:
+def probe(model: Classifier, role: str) -> Tensor:
     """The model's answer to two random samples; its weights, buffers and mode stay as they were.
 
     Raises:
@@ -98,10 +99,10 @@ def probe(model: nn.Module, spec: Spec, role: str) -> Tensor:
     try:
         with evaluating(model), torch.no_grad():
             device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            answer = model(spec.example(2, device))
+            answer = model(model.spec.example(2, device))
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ConfigError(
-            f"{role}: cannot take {spec.kind} of {spec.words()}: {error}", "try another dataset.size"
+            f"{role}: cannot take {model.spec.kind} of {model.spec.words()}: {error}", "try another dataset.size"
         ) from error
     if not isinstance(answer, Tensor):
         raise ConfigError(f"{role}: should give a tensor of logits, gave {type(answer).__name__}")

@@ -33,7 +33,6 @@ class Deployable:
 
     card: Mapping[str, Any]
     network: Classifier
-    spec: Spec
     path: Path | None = None
 
     @classmethod
@@ -56,13 +55,19 @@ class Deployable:
         else:
             loaded = checkpoints.read(path)
             card, state = require_card(loaded.get("card"), path), loaded["student"]
-        spec = spec or read_spec(card["input"], trust)
-        return cls(card, rebuild(card, spec, state, str(path), trust), spec, path)
+        spec = spec or read_spec(card["input"], trust, path.parent)
+        return cls(card, rebuild(card, spec, state, str(path), trust), path)
+
+    @property
+    def spec(self) -> Spec:
+        """What the network gets to see."""
+        return self.network.spec
 
     def write(self, folder: Path) -> str:
-        """Write the weights and the card; returns the SHA-256 of the weights' file."""
+        """Write the weights, the card and what that names; returns the SHA-256 of the weights' file."""
         name = f"{self.card['role']}.safetensors"
         digest = weights.save_weights(folder / name, self.network.net)
+        self.spec.write(folder)
         files.write_json(folder / CARD, {**self.card, "weights": name, "sha256": digest})
         return digest
 
@@ -83,7 +88,7 @@ def card_of(role: str, chosen: Open, model: Classifier, data: Data, dataset: Dat
         "names": {"dataset": dataset.name, "model": chosen.name},
         "model": models.rebuild_node(chosen.plain, model),
         "classes": list(data.classes),
-        "input": data.input.as_card(),
+        "input": model.spec.as_card(),
         "dataset": node,
     }
 

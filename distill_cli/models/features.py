@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from distill_cli.base.errors import ConfigError, did_you_mean
-from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
 from distill_cli.models import Classifier, evaluating
 
@@ -35,8 +35,10 @@ class Tap:
         self._caught: dict[str, Tensor] = {}
         self._handles = [net.get_submodule(path).register_forward_hook(partial(self._catch, path)) for path in paths]
 
-    def _catch(self, path: str, module: nn.Module, inputs: object, output: Tensor) -> None:
+    def _catch(self, path: str, module: nn.Module, inputs: object, output: Any) -> None:
         self._caught.pop(path, None)  # of several calls the last counts, also for the order
+        if not isinstance(output, Tensor) and isinstance(output, Sequence) and output:
+            output = output[0]  # modules of transformers give what others want of them beside their output
         self._caught[path] = output
 
     def __call__(self, model: Callable[[Inputs], Tensor], inputs: Inputs) -> Output:
@@ -57,14 +59,14 @@ class Tap:
         self._caught = {}
 
 
-def shapes(model: Classifier, spec: Spec) -> Shapes:
+def shapes(model: Classifier) -> Shapes:
     """Shape of every module's output for one sample, by path in its net, in the order of the forward pass.
 
     A module comes after those inside it, and one that is called more than once where it was called last.
     """
     paths = [path for path, _ in model.net.named_modules() if path]
     with evaluating(model), torch.no_grad(), Tap(model.net, paths) as tap:
-        outputs = tap(model, spec.example(1, next(model.parameters()).device)).features
+        outputs = tap(model, model.spec.example(1, next(model.parameters()).device)).features
     return {path: tuple(output.shape) for path, output in outputs.items() if isinstance(output, Tensor)}
 
 

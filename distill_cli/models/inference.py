@@ -21,7 +21,7 @@ def outputs(
     dtype: torch.dtype = torch.float32,
     layers: Sequence[str] = (),
 ) -> Iterator[tuple[Batch, Output]]:
-    """Each batch of a split, in the split's own order, with what the model answers in eval mode; logits and features are
+    """Each batch of a split, in an order of its own, with what the model answers in eval mode; logits and features are
     fp32, and the model's mode is put back.
 
     Args:
@@ -33,7 +33,8 @@ def outputs(
     """
     # A network that draws random numbers draws the same ones whenever it is measured.
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
-        for batch in split.batches(batch_size or split.spec.at_once, view=view):
+        size = batch_size or split.spec.at_once
+        for batch in split.batches(size, split.source.arranged(torch.arange(len(split)), size), view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             # Tensors made in inference mode take no part in a backward pass; their copies do.

@@ -69,8 +69,8 @@ class OnFeatures(Objective):
 
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         key = f"objective.{self.name}"
-        ours = Side(student, shapes(student, data.input), self.student_layers, f"{key}.student_{self.setting}")
-        theirs = Side(teacher, shapes(teacher, data.input), self.teacher_layers, f"{key}.teacher_{self.setting}")
+        ours = Side(student, shapes(student), self.student_layers, f"{key}.student_{self.setting}")
+        theirs = Side(teacher, shapes(teacher), self.teacher_layers, f"{key}.teacher_{self.setting}")
         layers = self.choose(ours, theirs)
         self.student_layers, self.teacher_layers = tuple(a for a, _ in layers), tuple(b for _, b in layers)
         self.adapt([(ours.shapes[a], theirs.shapes[b]) for a, b in layers], data)

@@ -53,7 +53,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         checkpoints = Checkpoints(place / "checkpoints", *settings.save_every)
         loss = Loss({}, smoothing, at_once)
         rows = alone.fit(model, stages, job.recipe, job.data, job.task, pace, loss, "baseline", checkpoints)
-        Deployable(card, model, job.data.input).write(place)
+        Deployable(card, model).write(place)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
         checkpoints.remove()
 

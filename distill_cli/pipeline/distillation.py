@@ -65,7 +65,7 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
         if way.joint:
             keep_teachers(job, homes)
             card |= taught_by(job, homes, run.folder)
-        Deployable(card, job.student, job.data.input).write(run.folder)
+        Deployable(card, job.student).write(run.folder)
         files.write_json(run.folder / judging.DETAILS, details)
         about = {"run": str(run.folder), "seed": settings.seed, "overrides": run.known["overrides"]}
         summary = {**about, **summary, "seconds": clock.seconds}
@@ -94,7 +94,7 @@ def keep_teachers(job: Job, homes: Mapping[str, Path]) -> None:
         homes[name].mkdir(parents=True, exist_ok=True)
         model = job.teachers[name]
         card = deployable.card_of("teacher", chosen, model, job.data, job.settings.dataset)
-        Deployable(card, model, job.data.input).write(homes[name])
+        Deployable(card, model).write(homes[name])
 
 
 def taught_by(job: Job, homes: Mapping[str, Path], folder: Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def judge(
     found["cost"] = None
     if job.settings.report:  # only a page shows it
         pair = {"teacher": job.teachers[FIRST], "student": job.student}
-        found["cost"] = cost.of_models(pair, job.data.input, job.device)
+        found["cost"] = cost.of_models(pair, job.device)
     return {**scores, **_facts(job, state)}, found
 
 

@@ -53,7 +53,9 @@ def start(job: Job, way: Way, weights: Mapping[str, str]) -> Teacher:
         return Joint(job, way.layers)
     settings = arrangement.teachers(job.settings)
     frozen = {
-        name: Frozen(Asked(model, settings[name], job.data, job.settings, weights[name]), job.task, way)
+        name: Frozen(
+            Asked(model, settings[name], job.data.under(model.spec), job.settings, weights[name]), job.task, way
+        )
         for name, model in job.teachers.items()
     }
     return Several(job.settings, frozen) if len(frozen) > 1 else frozen[FIRST]

@@ -60,6 +60,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     Raises:
         CheckpointError: teacher.checkpoint cannot be used.
     """
+    data = data.under(model.spec)
     task, device = tasks.of(data), next(model.parameters()).device
     checkpoint = checkpoint_of(teacher.checkpoint, teacher, data) if teacher.checkpoint else None
     recipe, epochs, pretrained = fit_recipe(teacher.fit), fit_epochs(teacher), teacher.node.get("weights")
@@ -89,7 +90,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         facts["origin"] = "checkpoint" if checkpoint else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
-        asked = Asked(model, teacher, data, run, Deployable(card, model, data.input).write(place))
+        asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))
         facts |= {name: _measured(asked, task, name) for name in ("val", "test")}
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
         checkpoints.remove()

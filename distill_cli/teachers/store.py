@@ -78,6 +78,29 @@ def _rows_of(index: Tensor, starts: Tensor) -> Tensor:
     return torch.cat([torch.arange(first, after) for first, after in bounds])
 
 
+def _in_order(
+    blocks: Iterator[tuple[Tensor, dict[str, Tensor]]], counts: Tensor | None
+) -> Iterator[dict[str, np.ndarray]]:
+    """Blocks of samples in any order as blocks in the split's own; samples wait for those before them.
+
+    Args:
+        blocks: the samples' index (n,), and arrays of their rows or features. counts: how many rows each sample has.
+    """
+    waiting, first = list[tuple[Tensor, dict[str, Tensor]]](), 0
+    for block in blocks:
+        waiting.append(block)
+        index = torch.cat([index for index, _ in waiting])
+        if int(index.max()) + 1 - first > len(index):
+            continue
+        samples = rows = index.argsort()
+        if counts is not None:
+            starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts[index].cumsum(0)])
+            rows = _rows_of(samples, starts)
+        together = {name: torch.cat([arrays[name] for _, arrays in waiting]) for name in block[1]}
+        yield {name: v[samples if name.startswith(LAYER) else rows].numpy() for name, v in together.items()}
+        first, waiting = first + len(index), []
+
+
 @dataclass(frozen=True)
 class Asked:
     """A teacher that is asked about data: its network, the settings it was made by, and the run that asks.
@@ -117,13 +140,14 @@ class Asked:
         task, targets = tasks.of(self.data), split.targets.cpu()
         wanted = task.keeps.arrays(task.num_rows(targets), len(self.data.classes))
         if layers:
-            sizes = shapes(self.model, self.data.input)
+            sizes = shapes(self.model)
             wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
         title = f"teacher's answers, {name}" + (f", view {view}" if split.draws else "")
 
         def compute() -> Iterator[Mapping[str, np.ndarray]]:
             with ui.bar(len(split), title) as bar:
-                yield from self._pass(split, view if name == "train" else None, dtype, layers, bar)
+                asked = self._pass(split, view if name == "train" else None, dtype, layers, bar)
+                yield from _in_order(asked, task.counts(targets))
 
         if self.teacher.cache == "off":
             blocks = list(compute())
@@ -138,14 +162,14 @@ class Asked:
 
     def _pass(
         self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], bar: Any
-    ) -> Iterator[dict[str, np.ndarray]]:
-        """Ask about every batch: rows and features by array."""
+    ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+        """Ask about every batch: the samples' index (n,), and rows and features by array."""
         task = tasks.of(self.data)
         for batch, output in inference.outputs(self.model, split, view=view, dtype=dtype, layers=layers):
             bar.update(len(batch))
             features = {LAYER + path: values for path, values in output.features.items()}
             parts = {**task.keeps.pack(task.rows(output, batch)), **features}
-            yield {part: values.cpu().numpy() for part, values in parts.items()}
+            yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}
 
     def _kept(
         self, name: str, view: int, dtype: torch.dtype, wanted: Mapping[str, Array], compute: Any
@@ -182,7 +206,7 @@ class Asked:
             "model": network_of(self.teacher, self.model),
             "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
             "data": self.data.digest,
-            "input": self.data.input.as_card(),
+            "input": self.model.spec.as_card(),
         }
 
 
@@ -196,7 +220,7 @@ def needed(model: Classifier, data: Data, layers: Sequence[str], views: int, num
     task = tasks.of(data)
     arrays = task.keeps.arrays(task.num_rows(data.train.targets.cpu()), len(data.classes))
     rows = sum(array.bytes for array in arrays.values())
-    sizes = shapes(model, data.input) if layers else {}
+    sizes = shapes(model) if layers else {}
     features = 4 * len(data.train) * views * sum(math.prod(sizes[path]) for path in layers)
     return rows * views * num_teachers + features, features
 

@@ -88,6 +88,7 @@ def read(settings: Train) -> Job:
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)
+        data = data.under(student.spec)
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
@@ -104,7 +105,7 @@ def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
         ConfigError: it cannot be built, or answers something else.
     """
     model = models.build(chosen.plain, role, data.input, len(data.classes))
-    task.check(Output(models.probe(model, data.input, role)), role)
+    task.check(Output(models.probe(model, role)), role)
     return model
 
 

@@ -94,7 +94,7 @@ def fit(
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
         stage, loss_of = epoch.stage, losses[epoch.stage.name]
         state.averages = averages = state.averages if done else Averages()
-        order = runtime.sample_order(len(data.train), pace.seed, epoch.number)
+        order = data.train.order(pace.batch_size, pace.seed, epoch.number)
         view = data.train.view_of(epoch.number)
         title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
         state.student.train()

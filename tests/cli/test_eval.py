@@ -195,7 +195,7 @@ SPEC = PictureSpec(1, (28, 28), (0.5,), (0.5,))
 
 def test_costs_are_positive_and_the_larger_model_costs_more() -> None:
     pair = {name: models.build(node, "student", SPEC, 10) for name, node in (("student", SMALL), ("teacher", RESNET))}
-    found = cost.of_models(pair, SPEC, CPU)
+    found = cost.of_models(pair, CPU)
     assert (found["device"], found["threads"]) == ("cpu", torch.get_num_threads())
     small, large = found["student"], found["teacher"]
     for one, model in ((small, pair["student"]), (large, pair["teacher"])):
@@ -230,7 +230,7 @@ class Doubling(nn.Module):
 
 
 def test_bytes_are_those_of_the_weights_and_the_peak_adds_the_forward() -> None:
-    found = cost.measure(Classifier(Doubling(), SPEC), SPEC, CPU)
+    found = cost.measure(Classifier(Doubling(), SPEC), CPU)
     assert found["parameters"] == 1000
     assert found["bytes"] == 1000 * 4 + 8
     assert found["batch"] == 256
@@ -242,7 +242,7 @@ def test_bytes_are_those_of_the_weights_and_the_peak_adds_the_forward() -> None:
 def test_a_slow_model_gets_a_smaller_batch_and_three_latencies_all_the_same(seconds: float, largest: int) -> None:
     net = Doubling(seconds)
     started = time.perf_counter()
-    found = cost.measure(Classifier(net, SPEC), SPEC, CPU, budget=1.0)
+    found = cost.measure(Classifier(net, SPEC), CPU, budget=1.0)
     spent = time.perf_counter() - started
     assert found["batch"] == max(net.batches) <= largest
     assert net.batches.count(1) >= 4  # a first one that does not count among them
@@ -257,7 +257,7 @@ def test_measuring_leaves_model_and_random_streams_as_they_were(training: bool) 
     model.net.weight.grad = torch.ones(1000)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    cost.measure(model, SPEC, CPU, budget=0.1)
+    cost.measure(model, CPU, budget=0.1)
     assert model.training is model.net.training is training
     assert torch.is_grad_enabled()
     assert torch.equal(model.net.weight.grad, torch.ones(1000)) and model.net.weight.requires_grad
@@ -273,9 +273,9 @@ def test_running_out_of_memory_ends_the_growth_and_not_the_run() -> None:
                 raise torch.OutOfMemoryError("out of memory")
             return super().forward(inputs)
 
-    assert cost.measure(Classifier(Tight(), SPEC), SPEC, CPU)["batch"] == 4
+    assert cost.measure(Classifier(Tight(), SPEC), CPU)["batch"] == 4
 
 
 def test_the_profiler_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
-    cost.measure(Classifier(Doubling(), SPEC), SPEC, CPU, budget=0.1)
+    cost.measure(Classifier(Doubling(), SPEC), CPU, budget=0.1)
     assert capfd.readouterr() == ("", "")

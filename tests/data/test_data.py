@@ -146,7 +146,7 @@ def test_the_normalisation_is_that_of_the_training_pixels_by_channel(streamed: b
 
 def test_another_normalisation_shows_the_same_pictures() -> None:
     data = assembled([0, 1] * 6, [0, 1])
-    other = data.normalised(PictureSpec(1, (4, 4), (0.25,), (0.5,)))
+    other = data.under(PictureSpec(1, (4, 4), (0.25,), (0.5,)))
     for name in SPLITS:
         raw = inputs_of(getattr(data, name)) * data.input.std[0] + data.input.mean[0]
         assert torch.allclose(inputs_of(getattr(other, name)), (raw - 0.25) / 0.5, atol=1e-5)

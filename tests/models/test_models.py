@@ -220,7 +220,7 @@ def test_a_model_with_another_number_of_logits_is_refused() -> None:
         pixels = torch.zeros(20, 3, *COLOUR.size, dtype=torch.uint8)
         part = Part(pixels, np.arange(20) % 10)
         data = assemble(part, part, part, "abcdefghij", val_fraction=0.1, split_seed=0, mean=None, std=None, note="")
-        tasks.of(data).check(Output(models.probe(model, COLOUR, "student")), "student")
+        tasks.of(data).check(Output(models.probe(model, "student")), "student")
 
 
 def test_a_model_that_gives_no_tensor_is_refused() -> None:
@@ -238,7 +238,7 @@ def test_pictures_too_small_for_a_model_are_refused() -> None:
 def test_probing_a_model_leaves_it_as_it_was() -> None:
     model = models.build(shipped("resnet8x4"), "student", COLOUR, 4)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    models.probe(model, COLOUR, "student")
+    models.probe(model, "student")
     assert model.training
     assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
 
@@ -444,7 +444,7 @@ CARD["role"] = "student"
 
 def kept(folder: Path, ours: nn.Module) -> str:
     """Leave the network in the folder as a run leaves its student; returns its digest."""
-    return Deployable(CARD, Classifier(ours, COLOUR), COLOUR).write(folder)
+    return Deployable(CARD, Classifier(ours, COLOUR)).write(folder)
 
 
 def test_weights_come_back_as_they_went_and_equal_weights_are_equal_bytes(tmp_path: Path) -> None:

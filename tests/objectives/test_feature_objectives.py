@@ -340,13 +340,13 @@ def test_stages_are_compared_from_the_deepest_up(data: Data) -> None:
         "student features.1 4x16x16 → teacher layer1 4x16x16, features.4 6x8x8 → layer2 8x8x8, features 6x4x4 → layer3 16x4x4"
     )
     deeper = built(data, RESNET18)
-    assert pairs(shapes(student, data.input), shapes(deeper, data.input)) == [
+    assert pairs(shapes(student), shapes(deeper)) == [
         ("features.1", "layer1"), ("features.4", "layer2"), ("features", "layer3")]  # fmt: skip
     # Three poolings: 16, 8, 4 and 2 pixels against the teacher's 16, 8 and 4: the closest has layer3.
     narrow = built(data, {**SMALL, "widths": [4, 4, 4]})
-    assert pairs(shapes(narrow, data.input), shapes(teacher, data.input)) == [
+    assert pairs(shapes(narrow), shapes(teacher)) == [
         ("features.1", "layer1"), ("features.4", "layer2"), ("features.7", "layer3")]  # fmt: skip
-    assert stages(shapes(built(data, WIDE), data.input), "student") == ["layer1", "layer2", "layer3"]
+    assert stages(shapes(built(data, WIDE)), "student") == ["layer1", "layer2", "layer3"]
 
 
 def test_hint_picks_the_deepest_map_and_the_teachers_nearest_in_size(data: Data) -> None:
@@ -380,7 +380,7 @@ def test_hint_is_the_mean_squared_difference_after_the_regressor(data: Data) -> 
 def test_what_the_classifier_is_given(data: Data) -> None:
     for node, path in ((SMALL, "features"), (RESNET, "layer3"), (RESNET18, "avgpool"), (WIDE, "bn")):
         model = built(data, node)
-        assert penultimate(model, shapes(model, data.input), "key") == path
+        assert penultimate(model, shapes(model), "key") == path
 
 
 def test_vids_variance_starts_where_it_is_told(data: Data) -> None:

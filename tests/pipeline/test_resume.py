@@ -261,9 +261,9 @@ def test_another_teacher_is_refused(copy: Path, capsys: pytest.CaptureFixture[st
     from distill_cli.models.smallcnn import SmallCNN
 
     card = deployable.read_card(home)
-    spec = read_spec(card["input"], [])
+    spec = read_spec(card["input"], [], home)
     net = Classifier(SmallCNN([8, 16], 3, 2, (16, 16)), spec)
-    Deployable(card, net, spec).write(home)
+    Deployable(card, net).write(home)
     assert distill("resume", "run") == 4
     assert "teacher: " in capsys.readouterr().err
 

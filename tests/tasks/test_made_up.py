@@ -42,7 +42,7 @@ class Sequences(Spec):
     kind, unit, at_once = "sequences", "sequences", 16
 
     @classmethod
-    def read(cls, stored):
+    def read(cls, stored, folder):
         return cls(int(stored["longest"]))
 
     def as_card(self):

@@ -49,7 +49,7 @@ def run(settings: Eval) -> dict[str, float]:
     student = Deployable.read(Path(settings.ckpt).expanduser(), settings.trust)
     data = load_data(settings, student).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
-    task.check(Output(probe(student.network, data.input, "student")), "student")
+    task.check(Output(probe(student.network, "student")), "student")
     ask = teachers_of(student, task, settings.trust, device)
     meters = {who: task.meter() for who in (("teacher", "student") if ask else ("student",))}
     decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, ask is not None)
@@ -107,7 +107,7 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     if ours != theirs:
         ui.warn("the classes have other names than in training; they are matched by position")
     spec.check(data.input)
-    return data.normalised(spec)
+    return data.under(spec)
 
 
 def teachers_of(student: Deployable, task: Task, trust: Sequence[str], device: torch.device) -> Ask | None:

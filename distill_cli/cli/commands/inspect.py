@@ -41,7 +41,7 @@ def run(settings: schema.Train) -> dict[str, Shapes]:
     roles = {"student": settings.student, **({"teacher": settings.teacher} if "teacher" in typed else {})}
     data = load(settings.dataset, settings.workers)
     built = {role: job.build(chosen, role, data, tasks.of(data)) for role, chosen in roles.items()}
-    shapes = {role: features.shapes(model, data.input) for role, model in built.items()}
+    shapes = {role: features.shapes(model) for role, model in built.items()}
     for role, model in built.items():
         modules = dict(model.net.named_modules())
         title = f"{role} {roles[role].name}, {models.num_parameters(model):,} parameters, input {data.input.words()}"
