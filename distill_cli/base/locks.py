@@ -21,8 +21,12 @@ def _lock(path: Path) -> FileLock:
     from filelock import FileLock  # here, because a bad value is told before anything is locked
 
     def sign(handle: int) -> None:
-        os.ftruncate(handle, 0)
-        os.write(handle, str(os.getpid()).encode())
+        pid = str(os.getpid()).encode()
+        try:
+            os.ftruncate(handle, 0)
+            os.write(handle, pid)
+        except OSError as error:
+            raise files.explained(error, path, len(pid)) from error
 
     # Without fallback_to_soft=False a file system that has no locks would get a file that outlives its holder.
     return FileLock(path, thread_local=False, fallback_to_soft=False, on_acquired=sign)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -400,3 +401,14 @@ def test_messages_and_tables_are_printed_letter_by_letter(capsys: pytest.Capture
     said = capsys.readouterr()
     assert said.err == f"warning: {awkward}\nerror: {awkward}\n  try {awkward}\n"
     assert awkward in said.out
+
+
+def test_a_lock_for_which_there_is_no_room_names_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int, data: bytes) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(StorageError, match=r"no space .*run\.lock needs at least \d B"):
+        locks.claim(tmp_path / "run.lock")
+    monkeypatch.undo()
+    locks.claim(tmp_path / "run.lock").release()  # the one that failed holds nothing
