@@ -16,7 +16,7 @@ from distill_cli.base.names import fingerprint, slug
 from distill_cli.config import schema
 from distill_cli.config.building import code_digest
 from distill_cli.data import Data
-from distill_cli.models import Classifier, deployable, weights
+from distill_cli.models import Classifier, deployable, foreign
 from distill_cli.models.deployable import Deployable
 from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
@@ -62,17 +62,18 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     """
     data = data.under(model.spec)
     task, device = tasks.of(data), next(model.parameters()).device
-    checkpoint = checkpoint_of(teacher.checkpoint, teacher, data) if teacher.checkpoint else None
     recipe, epochs, pretrained = fit_recipe(teacher.fit), fit_epochs(teacher), teacher.node.get("weights")
+    taken = _taken(teacher.checkpoint, model, teacher, data) if teacher.checkpoint else None
     pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
     ingredients = {
         "model": network_of(teacher, model),
         "weights": pretrained,
         "data": data.digest,
-        "checkpoint": files.sha256(checkpoint) if checkpoint else None,
+        "checkpoint": files.sha256(taken.path) if taken else None,
+        **({"set": taken.place} if taken and taken.others else {}),
         "fit": {**fitting, "precision": str(pace.dtype), **_augmented(data)} if epochs else None,
-        "seed": None if checkpoint else pace.seed,
+        "seed": None if taken else pace.seed,
         "code": code_digest(teacher.node["_target_"]),
     }
     digest = fingerprint(ingredients)
@@ -80,14 +81,14 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
 
     def make(place: Path) -> None:
         started, checkpoints = time.perf_counter(), Checkpoints(place / "checkpoints", *run.save_every)
-        if checkpoint:
-            weights.load_into(model.net, weights.read_weights(checkpoint), str(checkpoint))
+        if taken:
+            model.net.load_state_dict(taken.state)
         if epochs:
             ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
             stages = schedule.plain(epochs)
             alone.fit(model, stages, recipe, _new_views(data), task, pace, Loss({}), "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
-        facts["origin"] = "checkpoint" if checkpoint else "pretrained" if pretrained else "scratch"
+        facts["origin"] = "checkpoint" if taken else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
         asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))
@@ -109,6 +110,14 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     if warning := task.suspicious(facts["val"]):
         ui.warn(warning)
     return Prepared(folder, facts, kept)
+
+
+def _taken(named: str, model: Classifier, teacher: schema.Teacher, data: Data) -> foreign.Taken:
+    """What `teacher.checkpoint` has for the model; a line says what was chosen of it."""
+    taken = foreign.take(checkpoint_of(named, teacher, data), model.net, "teacher", fitted=fit_epochs(teacher) > 0)
+    if taken.note:
+        ui.say(f"teacher: {taken.note}")
+    return taken
 
 
 def _measured(asked: Asked, task: Task, name: str) -> dict[str, float]:

@@ -182,7 +182,7 @@ def bad_checkpoint(path: Path, fault: str) -> Path:
     ("fault", "said"),
     [
         ("another architecture", "does not fit SmallCNN"),
-        ("truncated", "is damaged or not a checkpoint"),
+        ("truncated", "is damaged: it is cut short"),
         ("empty", "is empty"),
         ("pickle", "it was not loaded"),
         ("pickle in a state dict", "it was not loaded"),

@@ -269,6 +269,22 @@ def test_a_foreign_checkpoint_becomes_the_teacher_as_it_is(tmp_path: Path) -> No
         assert read_json(run / "summary.json")["test"]["teacher"] == pytest.approx(expected, abs=1e-12)
 
 
+def test_of_a_file_with_two_networks_the_teacher_is_taken_and_said_every_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert distill("teacher", *QUICK) == 0
+    (teacher,) = (tmp_path / "outputs" / "teachers").glob("[!.]*")
+    right = load_file(teacher / "teacher.safetensors")
+    torch.save({"student": {k: torch.zeros_like(v) for k, v in right.items()}, "teacher": right}, tmp_path / "both.pth")
+    words = [word for word in QUICK if not word.startswith("teacher.fit")]
+    for _ in range(2):  # made, then found again
+        capsys.readouterr()
+        assert distill("teacher", *words, "teacher.checkpoint=both.pth", "output_dir=other") == 0
+        assert "teacher: both.pth holds teacher, student: took teacher" in capsys.readouterr().err
+    (made,) = (tmp_path / "other" / "teachers").glob("[!.]*")
+    assert read_json(made / "teacher.json")["test"] == read_json(teacher / "teacher.json")["test"]
+
+
 FEW = [*QUICK, "dataset.limit=80", "teacher.widths=[8,8]", "batch_size=40"]
 TAUGHT = sorted(set(places.group_files("objective")) - {"ce"})
 
