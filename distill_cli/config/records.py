@@ -158,9 +158,19 @@ def _size(value: Any, rules: Mapping[str, Any]) -> int | str:
     return value
 
 
+def _weight(value: Any, rules: Mapping[str, Any]) -> float | str:
+    if value == "auto":
+        return "auto"
+    if not fits(value, float):
+        raise ValueError(f"should be auto or a number, got {shown(value)}")
+    if wrong := complaint(value, rules):
+        raise ValueError(wrong)
+    return float(value)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
 
 
 FORMS: dict[str, Callable[[Any, Mapping[str, Any]], Any]]
-FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size}
+FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size, "weight": _weight}

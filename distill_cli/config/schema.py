@@ -130,7 +130,10 @@ class Optimizer(Open):
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Open):
-    weight: float = key(1.0, "of its term, beside alpha", ge=0, passed=True)
+    weight: float | str = key(1.0, "of its term, beside alpha; auto: found in the run's first steps", form="weight", ge=0,
+                              passed=True)  # fmt: skip
+    balance: float = key(1.0, "auto: how large its gradient is to be, against cross-entropy's", gt=0)
+    balance_steps: int = key(50, "auto: over how many steps the weight is found", ge=1)
     warmup: float = key(0.0, "share of the run, from its start, over which the weight rises from 0", ge=0, lt=1,
                         passed=True)  # fmt: skip
 

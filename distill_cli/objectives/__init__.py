@@ -13,7 +13,7 @@ from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
 from distill_cli.objectives.features import attention, hint, vid
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
-from distill_cli.objectives.loss import Loss, build, influence
+from distill_cli.objectives.loss import Loss, Terms, build, gradient_norms, influence
 from distill_cli.objectives.relations import rkd, similarity
 from distill_cli.objectives.review import review
 from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
@@ -22,6 +22,7 @@ __all__ = [
     "LogitObjective",
     "Loss",
     "Objective",
+    "Terms",
     "annealed",
     "attention",
     "build",
@@ -29,6 +30,7 @@ __all__ = [
     "crd",
     "dist",
     "dkd",
+    "gradient_norms",
     "hard",
     "hint",
     "influence",

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
+from distill_cli.config import schema
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.tasks.rows import Rows, Signal
@@ -31,6 +32,7 @@ class Objective(nn.Module):
     # Each row's number depends on no other row and on no features: then `rows_at_once` may cut the rows into chunks.
     by_row: ClassVar[bool] = False
     uses_T: ClassVar[bool] = False  # the temperature has an effect on it
+    fitted: schema.Objective | None = None  # how its weight is found in a run's first steps; None: it is what was given
     # Module paths in student and teacher whose features `forward` reads.
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ has no effect: L = CE + weight * L_i. T and alpha come from the schedule at ever
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ from distill_cli.objectives.chunks import by_chunks
 from distill_cli.objectives.logits import CE
 from distill_cli.tasks.rows import Dense, Rows, Signal
 
+Terms = Iterable[tuple[str, Tensor]]  # scalars by name with their graph, `ce` first, computed as they are asked for
 NOBODY = Dense(torch.empty(0, 0))  # the signal of a teacher that no objective asks
 
 
@@ -29,7 +30,12 @@ def build(chosen: Mapping[str, schema.Objective]) -> dict[str, Objective]:
     Raises:
         ConfigError: an unknown class or argument, or labels-only beside a teacher's objective.
     """
-    built = {name: building.build(one.node, Objective, f"objective.{name}") for name, one in chosen.items()}
+    built = {}
+    for name, one in chosen.items():
+        fitted = one.weight == "auto"
+        node = {**one.node, "weight": 1.0} if fitted else one.node  # until it is found
+        built[name] = building.build(node, Objective, f"objective.{name}")
+        built[name].fitted = one if fitted else None
     alone = [name for name, objective in built.items() if objective.labels_only]
     if alone and len(built) > 1:
         raise ConfigError(
@@ -83,7 +89,7 @@ class Loss:
         alpha: float,
         share: float = 1.0,
         progress: float = 1.0,
-        whole: bool = False,
+        look: Callable[[Terms], None] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some rows and its unweighted terms.
 
@@ -91,26 +97,41 @@ class Loss:
             signal: the teacher's on the same rows; None where no objective asks it.
             share: which part of the optimizer step's rows these are; means are weighted by it, sums are not.
             progress: as in `weights`.
-            whole: compute on all rows at once whatever `rows_at_once` says. Terms that are computed by chunks have no
-                graph, which `influence` needs.
+            look: is shown each term with its graph before the weights are read, which it may set.
 
         Returns:
             The scalar to call backward on, and each term by name (`ce` first), scalars as of the whole step.
         """
         assert signal is not None or not self.asks_teacher
         signal = NOBODY if signal is None else signal
+        size = len(rows) if self.rows_at_once is None else self.rows_at_once
+        cut = {name: term for name, term in self.terms.items() if term.by_row and size < len(rows)}
+        values = {name: term(rows, signal, T) for name, term in self.terms.items() if name not in cut}
+
+        def whole(name: str, value: Tensor) -> Tensor:
+            return value / share if self.terms[name].summed else value
+
+        if look is not None:  # what is cut has no graph in the end: it is computed once more, each term by itself
+            look(
+                (
+                    name,
+                    whole(
+                        name,
+                        by_chunks({name: term}, {name: 1.0}, rows, signal, T, size)[0] if name in cut else values[name],
+                    ),
+                )
+                for name, term in self.terms.items()
+            )
         weights = self.weights(alpha, progress)
         factors = {name: weights[name] * (1.0 if term.summed else share) for name, term in self.terms.items()}
-        size = len(rows) if whole or self.rows_at_once is None else self.rows_at_once
-        cut = {name: term for name, term in self.terms.items() if term.by_row and size < len(rows)}
-        total, values = torch.zeros((), device=rows.targets.device), dict[str, Tensor]()
+        total = torch.zeros((), device=rows.targets.device)
         if cut:
-            total, values = by_chunks(cut, factors, rows, signal, T, size)
-        for name, term in self.terms.items():
-            if name not in cut:
-                values[name] = term(rows, signal, T)
-                total = total + factors[name] * values[name]
-        return total, {name: values[name] / share if term.summed else values[name] for name, term in self.terms.items()}
+            total, of_chunks = by_chunks(cut, factors, rows, signal, T, size)
+        for name, value in values.items():
+            total = total + factors[name] * value
+        if cut:
+            values |= of_chunks
+        return total, {name: whole(name, values[name]) for name in self.terms}
 
     def formula(self, T: str, alpha: str, rest: str) -> str:
         """The loss with its numbers in it, each as the header shows it: `3`, or `3→1` where it moves.
@@ -120,32 +141,39 @@ class Loss:
         """
         parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"]
         for objective in self.objectives.values():
-            weight = f"{objective.weight:g}·" if objective.weight != 1 else ""
+            weight = "auto·" if objective.fitted else f"{objective.weight:g}·" if objective.weight != 1 else ""
             parts.append((_factor(alpha) if objective.alpha_weighted else "") + weight + objective.formula)
         heat = f",  T={T}" if any(o.uses_T for o in self.objectives.values()) else ""
         return " + ".join(parts) + heat
 
 
+def gradient_norms(terms: Terms, parameters: Sequence[nn.Parameter]) -> dict[str, float]:
+    """By term, the L2 norm of its gradient on the parameters, whose own gradients stay as they are; the graph stays too."""
+    norms = {}
+    for name, term in terms:
+        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
+        norms[name] = nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
+    return norms
+
+
 def influence(
-    terms: Mapping[str, Tensor], weights: Mapping[str, float], parameters: Sequence[nn.Parameter]
+    terms: Mapping[str, Tensor], weights: Mapping[str, float], norms: Mapping[str, float]
 ) -> dict[str, dict[str, float]]:
     """How much each term moves the student: its weighted value, and its weighted gradient's norm against CE's own.
 
     Args:
-        terms: scalars with their graph, which stays, `ce` first. weights: what each is multiplied with.
-        parameters: the student's; their gradients stay as they are.
+        terms: scalars, `ce` among them. weights: what each is multiplied with. norms: of their gradients, unweighted.
 
     Returns:
         By term, `weighted` and `gradient_ratio`: |weight * grad L_i| / |grad CE|, CE unweighted.
     """
-    told, of_labels = {}, 0.0
-    for name, term in terms.items():
-        gradients = torch.autograd.grad(term, parameters, retain_graph=True, allow_unused=True)
-        norm = nn.utils.get_total_norm([g for g in gradients if g is not None]).item()
-        of_labels = norm if name == "ce" else of_labels
-        ratio = weights[name] * norm / of_labels if of_labels else 0.0
-        told[name] = {"weighted": weights[name] * term.item(), "gradient_ratio": ratio}
-    return told
+    return {
+        name: {
+            "weighted": weights[name] * term.item(),
+            "gradient_ratio": weights[name] * norms[name] / norms["ce"] if norms.get("ce") else 0.0,
+        }
+        for name, term in terms.items()
+    }
 
 
 def _factor(weight: str) -> str:

@@ -130,11 +130,22 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 
     saving.go_on(state, checkpoints, restore)
     run.rows(state.rows)
+    told = set(words.weights_off(state.balance))  # by an earlier try
     total = sum(stage.epochs for stage in job.stages)
+
+    def tell() -> None:
+        """What is known of the weights by now, each once."""
+        for lines, show in ((words.weights_found(state.balance), ui.show), (words.weights_off(state.balance), ui.warn)):
+            for name in [name for name in lines if name not in told]:
+                show(lines[name])
+                told.add(name)
+
+    tell()
     with clock("train"):
         steps = loop.fit(state, job.stages, job.losses, job.recipe, job.data, job.task, job.pace, teacher)
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
+            tell()
             ui.say(words.epoch_line(row, total, job.task))
             if "debug" in row:
                 ui.say(words.debug_line(row))

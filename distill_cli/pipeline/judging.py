@@ -67,6 +67,7 @@ def _facts(job: Job, state: State) -> dict[str, Any]:
         "params": sizes,
         "compression": sizes["teacher"] / sizes["student"],
         "unit": job.task.unit,
+        **({"weights": found} if (found := state.balance.weights(state.balance.objectives)) else {}),
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
         "chosen_by": tasks.chosen_by(job.pace.best),
         **{key: sum(values) / len(values) for key, values in rates.items()},

@@ -16,9 +16,11 @@ from distill_cli.base import ui
 from distill_cli.config import arrangement, schema
 from distill_cli.models import Classifier
 from distill_cli.tasks.task import Task
+from distill_cli.training.balance import Balance
 from distill_cli.training.job import Job
 from distill_cli.training.schedule import Ramp
 
+FAR = 10  # a given weight is doubted where it is so many times another than a balanced one
 COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
 
 
@@ -134,6 +136,34 @@ def debug_line(row: Mapping[str, Any]) -> str:
     """What each term weighs at the epoch's end: its weighted value, and its gradient against cross-entropy's."""
     parts = (f"{name} {term['weighted']:.3g} ({term['gradient_ratio']:.2f})" for name, term in row["debug"].items())
     return "  weighted terms, and |their gradient| / |grad CE|:  " + "   ".join(parts)
+
+
+def weights_found(balance: Balance) -> dict[str, str]:
+    """By objective, a line for a weight that was found."""
+    lines = {}
+    for name, one in balance.objectives.items():
+        if one.fitted and balance.settled(name):
+            times = f"{one.fitted.balance:g} x " if one.fitted.balance != 1 else ""
+            how = f"{times}the median of |grad CE| / |grad {name}| over {len(balance.ratios[name])} steps"
+            if balance.ratio(name) is None:
+                how = f"in {len(balance.ratios[name])} steps its gradient on the student was 0"
+            lines[name] = f"weight of {name}: {one.weight:.4g} ({how}; measuring took {balance.seconds:.1f} s)"
+    return lines
+
+
+def weights_off(balance: Balance) -> dict[str, str]:
+    """By objective, a warning where the weight that was given is far from one that would balance the gradients."""
+    lines = {}
+    for name, one in balance.objectives.items():
+        ratio = balance.ratio(name)
+        if not one.fitted and ratio and one.weight and not 1 / FAR <= one.weight / ratio <= FAR:
+            off = one.weight / ratio
+            size = f"{off:.3g} times as large as" if off > 1 else f"{1 / off:.3g} times smaller than"
+            lines[name] = (
+                f"objective.{name}.weight={one.weight:g} makes its gradient {size} that of the labels, measured in one step: "
+                f"it may suit another network. objective.{name}.weight=auto finds one for this; about {ratio:.2g}"
+            )
+    return lines
 
 
 def results(summary: Mapping[str, Any]) -> Table:

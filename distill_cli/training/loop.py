@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -78,7 +79,6 @@ def fit(
     guard, per_epoch = state.guard, len(batch_sizes(len(data.train), pace.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
-    trained = [p for p in state.model.parameters() if p.requires_grad]
     best = pace.best or task.best
 
     def moment(epoch: schedule.Epoch, step: int) -> Moment:
@@ -100,7 +100,7 @@ def fit(
         state.student.train()
         with (
             ui.bar(len(data.train), title, done * pace.batch_size) as bar,
-            state.student.listening(layers, pace.compile),
+            state.student.listening(layers, pace.compile, pace.debug or state.balance.finds),
         ):
             for batch in data.train.batches(pace.batch_size, order, view, skip=done):
                 at = moment(epoch, state.step)
@@ -108,16 +108,20 @@ def fit(
                     group["lr"] = at.lr
                 runtime.reseed("step", pace.seed, state.step)
                 in_batch = task.num_rows(batch.targets)
+                weighed = pace.debug and state.step == epoch.number * per_epoch - 1
+                due = state.balance.due(loss_of.objectives, state.step)
+                look = functools.partial(state.balance.look, due) if weighed or due else None
                 for part in batch.parts(recipe.accumulate):
                     with runtime.autocast(state.device, pace.dtype):
                         output = state.student(part.inputs)
                     rows = task.rows(output, part)
                     signal = teacher(part, at.T, rows.detached()) if teacher and loss_of.asks_teacher else None
-                    weighed = pace.debug and state.step == epoch.number * per_epoch - 1
                     share = len(rows) / in_batch
-                    loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, whole=weighed)
-                    if weighed:
-                        averages.influence = influence(terms, loss_of.weights(at.alpha, at.progress), trained)
+                    loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, look)
+                    if weighed and look:
+                        weights = loss_of.weights(at.alpha, at.progress)
+                        averages.influence = influence(terms, weights, state.balance.norms)
+                    look = None  # the first part of a batch tells enough
                     terms = {name: term.detach() for name, term in terms.items()}
                     guard.backward(loss, terms)
                     averages.add({"total": loss.detach() / share, **terms}, len(rows))
@@ -130,6 +134,8 @@ def fit(
         row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step}
         row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr, "loss": averages.means()}
         row["val"] = tasks.measure(task, state.model, data.val, teacher.on("val") if teacher else None)
+        if found := state.balance.weights(loss_of.objectives):
+            row["weights"] = found
         if pace.debug:
             row["debug"] = averages.influence
         row |= task.speed(len(data.train), averages.rows, seconds) | {"seconds": seconds}

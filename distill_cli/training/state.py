@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from distill_cli.models import Classifier
 from distill_cli.objectives import Objective
+from distill_cli.training.balance import Balance
 from distill_cli.training.guard import Guard
 from distill_cli.training.optim import Recipe, restore
 from distill_cli.training.student import Student
@@ -80,6 +81,7 @@ class State:
     student: Student
     optimizer: Optimizer
     guard: Guard
+    balance: Balance
     step: int = 0
     epoch: int = 0
     best: dict[str, Any] | None = None
@@ -108,6 +110,7 @@ class State:
             "objectives": {name: objective.state_dict() for name, objective in self.student.objectives.items()},
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.snapshot(),
+            "balance": self.balance.snapshot(),
             "step": self.step,
             "epoch": self.epoch,
             "best": self.best,
@@ -123,6 +126,7 @@ class State:
             objective.load_state_dict(snapshot["objectives"][name])
         restore(self.optimizer, snapshot["optimizer"])
         self.guard.restore(snapshot["guard"])
+        self.balance.restore(snapshot.get("balance", {}))
         self.step, self.epoch = snapshot["step"], snapshot["epoch"]
         self.best, self.best_weights = snapshot["best"], dict(snapshot["best_weights"])
         if self.best and "score" not in self.best:  # of a version that knew one criterion
@@ -153,4 +157,6 @@ def begin(
     """
     student = Student(model, objectives)
     optimizer = recipe.build([p for p in student.parameters() if p.requires_grad], dtype=dtype)
-    return State(student, optimizer, Guard(optimizer, next(model.parameters()).device, dtype))
+    guard = Guard(optimizer, next(model.parameters()).device, dtype)
+    balance = Balance(objectives, [p for p in model.parameters() if p.requires_grad], guard.scaler)
+    return State(student, optimizer, guard, balance)

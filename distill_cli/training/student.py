@@ -34,12 +34,17 @@ class Student(nn.Module):
         return self._tap(forward, inputs) if self._tap else Output(forward(inputs))
 
     @contextmanager
-    def listening(self, layers: Sequence[str], compiled: bool = False) -> Iterator[None]:
+    def listening(self, layers: Sequence[str], compiled: bool = False, twice: bool = False) -> Iterator[None]:
         """Inside, the modules at these paths give their features too.
 
         Args:
-            compiled: whether the model runs through torch.compile.
+            compiled: whether the model runs through torch.compile. twice: whether some steps are differentiated more than
+            once, for which a compiled model must keep what it would overwrite.
         """
+        if compiled and twice:
+            import torch._functorch.config as functorch_config
+
+            functorch_config.donated_buffer = False
         self.__dict__["_forward"] = torch.compile(self.model) if compiled else self.model
         with Tap(self.model.net, layers) as tap:
             self._tap = tap

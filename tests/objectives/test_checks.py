@@ -12,7 +12,7 @@ from torch import Tensor
 from distill_cli import objectives
 
 ON_FEATURES = ("attention", "crd", "hint", "review", "rkd", "similarity", "vid")
-NOT_LOSSES = ("Loss", "LogitObjective", "Objective", "build", "influence")
+NOT_LOSSES = ("Loss", "LogitObjective", "Objective", "Terms", "build", "gradient_norms", "influence")
 ON_LOGITS = tuple(sorted(set(objectives.__all__) - {*NOT_LOSSES, *ON_FEATURES}))
 WITHOUT_A_TEACHER = ("ce", "virtual")
 LOGITS = pytest.mark.parametrize("name", ON_LOGITS)

@@ -126,10 +126,10 @@ def test_each_objective_is_shown_so_many_rows_and_those_that_need_all_are_shown_
         by_row = True
 
     logits, targets, signal = batch()
-    for whole in (False, True):
+    for look in (None, list):
         loss = Loss({"cut": Cut("cut"), "whole": Seen("whole")}, rows_at_once=10)
-        loss(Rows(logits, targets, torch.arange(M)), signal, 1.0, 0.5, whole=whole)
-    assert seen == {"cut": [10, 10, 3, M], "whole": [M, M]}
+        loss(Rows(logits, targets, torch.arange(M)), signal, 1.0, 0.5, look=look)
+    assert seen == {"cut": 3 * [10, 10, 3], "whole": [M, M]}  # a look at the terms computes what is cut once more
 
 
 @pytest.mark.parametrize("scale", [1.0, 2.0**14])

@@ -34,6 +34,12 @@ KINDS = {
     "a teacher trained along": ["teacher.joint=true", "save_every=30"],
     "batch normalisation": ["student=resnet8x4", "student.widths=[4,4,4,8]", "save_every=10", "batch_size=256"],
     "sgd, clipped, in parts": ["optimizer=sgd", "optimizer.clip=0.5", "optimizer.accumulate=2", "save_every=9"],
+    "weights that are found": [
+        "objective=[hint,kd]",
+        "objective.hint.weight=auto",
+        "objective.kd.weight=auto",
+        "save_every=9",
+    ],
     "half precision": ["precision=fp16", "batch_size=256", "save_every=2"],
 }
 
