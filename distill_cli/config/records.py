@@ -168,9 +168,19 @@ def _weight(value: Any, rules: Mapping[str, Any]) -> float | str:
     return float(value)
 
 
+def _weights(value: Any, rules: Mapping[str, Any]) -> str | list[float] | None:
+    if value is None or value == "balanced":
+        return value
+    if not value or not fits(value, list[float]):
+        raise ValueError(f"should be balanced or a list of numbers, one for each class, got {shown(value)}")
+    if wrong := [said for number in value if (said := complaint(number, rules))]:
+        raise ValueError("\n".join(wrong))
+    return list(value)
+
+
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= LARGEST
 
 
 FORMS: dict[str, Callable[[Any, Mapping[str, Any]], Any]]
-FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size, "weight": _weight}
+FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size, "weight": _weight, "weights": _weights}

@@ -113,6 +113,9 @@ class Dataset(Open):
     limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher that is fitted too",
                             ge=1)  # fmt: skip
     label_noise: float = key(0.0, "share of training labels made wrong on purpose, to see what that does", ge=0, lt=1)
+    class_weights: str | list[float] | None = key(None, "in the label term: balanced, or a list in class order; their "
+                                                  "mean over train is made 1", form="weights", ge=0)  # fmt: skip
+    sampler: str | None = key(None, "balanced: an epoch shows each class equally often", choices=("balanced",))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,6 +15,7 @@ from distill_cli.base.names import fingerprint
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.dataset import Data
 from distill_cli.data.inputs import Inputs
+from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.loading import Loader, blocks
 from distill_cli.data.pictures import PictureSpec, spread
 from distill_cli.data.source import Held, Source, sha256
@@ -28,7 +29,7 @@ class Part:
 
     Args:
         samples: raw ones in memory (pictures: uint8 (N, C, H, W)), or a source.
-        targets: (N,) whole numbers.
+        targets: (N,) whole numbers; UNKNOWN, -1, of a sample without a label.
     """
 
     def __init__(self, samples: Inputs | Source, targets: np.ndarray) -> None:
@@ -81,7 +82,8 @@ def assemble(
         raise DataError(f"train holds {len(train)} samples, fewer than the {len(classes)} classes")
     if val is None:
         train, val = _cut(train, val_fraction, split_seed, classes)
-        if lone := [name for label, name in enumerate(classes) if label not in val.targets]:
+        lone = [name for label, name in enumerate(classes) if label not in val.targets]
+        if lone and UNKNOWN not in val.targets:
             note += f"; validation lacks the classes of one sample ({', '.join(lone[:5])})"
     spec = _spec(train, mean, std, workers)
     parts = {"train": train, "val": val, "test": test}
@@ -136,7 +138,7 @@ def _check(name: str, part: Part, classes: int) -> None:
             f"{name} has labels of shape {targets.shape} and type {targets.dtype}",
             "it needs one whole number for each sample",
         )
-    wrong = np.flatnonzero((targets < 0) | (targets >= classes))
+    wrong = np.flatnonzero((targets < UNKNOWN) | (targets >= classes))
     if len(wrong):
         where, label = part.source.name_of(int(wrong[0])), int(targets[wrong[0]])
         raise DataError(
@@ -146,16 +148,19 @@ def _check(name: str, part: Part, classes: int) -> None:
 
 def _cut(train: Part, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Part, Part]:
     """Train without a stratified, seeded validation part, and that part, in which each class is that has two samples."""
-    counts = np.bincount(train.targets, minlength=len(classes))
-    if counts.min() == 0:
+    labelled = np.flatnonzero(train.targets != UNKNOWN)
+    if not len(labelled):  # then validation has none either
+        labelled = np.arange(len(train))
+    elif (counts := np.bincount(train.targets[labelled], minlength=len(classes))).min() == 0:
+        name = classes[int(counts.argmin())]
+        raise DataError(f"class {name!r} has no training samples", "add some, or leave the class out")
+    size = max(round(fraction * len(labelled)), len(classes))
+    if len(labelled) - size < len(classes):
         raise DataError(
-            f"class {classes[int(counts.argmin())]!r} has no training samples", "add some, or leave the class out"
+            f"train holds {len(labelled)} samples: too few for {len(classes)} classes in train and validation"
         )
-    size = max(round(fraction * len(train)), len(classes))
-    if len(train) - size < len(classes):
-        raise DataError(f"train holds {len(train)} samples: too few for {len(classes)} classes in train and validation")
-    val, rest = stratified(train.targets, size, seed)
-    return train.take(rest), train.take(val)
+    val = labelled[stratified(train.targets[labelled], size, seed)[0]]
+    return train.take(np.setdiff1d(np.arange(len(train)), val)), train.take(val)
 
 
 def _spec(train: Part, mean: Sequence[float] | None, std: Sequence[float] | None, workers: int) -> PictureSpec:

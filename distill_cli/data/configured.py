@@ -14,6 +14,7 @@ from distill_cli.base.names import fingerprint
 from distill_cli.config import building, schema
 from distill_cli.data.assembling import stratified
 from distill_cli.data.dataset import Data
+from distill_cli.data.labels import UNKNOWN
 
 
 def load(dataset: schema.Dataset, workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
@@ -31,7 +32,9 @@ def load(dataset: schema.Dataset, workers: int, trust: Sequence[str] | None = No
         raise DataError(f"the data cannot be read: {error}") from error
     data = _hardened(data, dataset)
     changes = data.input.changes(dataset.plain.get("augmentation") or {}, dataset.view_seed)
-    return replace(data, train=replace(data.train, changes=changes, views=dataset.views if changes else 0))
+    views, balanced = dataset.views if changes else 0, dataset.sampler == "balanced"
+    train = replace(data.train, changes=changes, views=views, balanced=balanced)
+    return replace(data, train=train, class_weights=dataset.class_weights)
 
 
 def _hardened(data: Data, dataset: schema.Dataset) -> Data:
@@ -44,11 +47,12 @@ def _hardened(data: Data, dataset: schema.Dataset) -> Data:
     if limit is not None and limit < len(train):
         notes.append(f"train limited to {limit:,} of {len(train):,}")
         rows = _chosen(train.targets.numpy(), limit, classes, seed)
-        train = replace(train, source=train.source.take(rows), targets=train.targets[torch.from_numpy(rows)])
+        train = train.take(torch.from_numpy(rows))
     if noise:
         notes.append(f"{noise:.0%} of train labelled wrongly on purpose")
         random, labels = np.random.default_rng([seed, 1]), train.targets.numpy().copy()
-        wrong = random.permutation(len(labels))[: round(noise * len(labels))]
+        known = np.flatnonzero(labels != UNKNOWN)
+        wrong = known[random.permutation(len(known))[: round(noise * len(known))]]
         labels[wrong] = (labels[wrong] + random.integers(1, classes, len(wrong))) % classes
         train = replace(train, targets=torch.from_numpy(labels))
     if train is data.train:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from distill_cli.config import building
+from distill_cli.data import labels
 from distill_cli.data.pictures import PictureSpec
 from distill_cli.data.spec import Spec
 from distill_cli.data.split import Split
@@ -25,6 +27,7 @@ class Data:
         digest: tells its content, split and normalisation apart from any other's.
         note: where validation and test come from, for people.
         task: dotted path of the class of the task that the data ask of a model.
+        class_weights: of the classes in the label term; see `labels.row_weights`.
     """
 
     train: Split
@@ -34,11 +37,21 @@ class Data:
     digest: str
     note: str
     task: str = "distill_cli.tasks.classification.Classification"
+    class_weights: str | Sequence[float] | None = None
 
     @property
     def input(self) -> Spec:
         """What a model gets to see of a sample."""
         return self.train.spec
+
+    @property
+    def row_weights(self) -> Tensor | None:
+        """What a row of train counts in the label term by its class; see `labels.row_weights`."""
+        return labels.row_weights(self.train.targets, self.classes, self.class_weights, self.train.balanced)
+
+    def labelled(self) -> Data:
+        """The same data, with the training samples alone that have labels."""
+        return self if self.train.complete else replace(self, train=self.train.take(self.train.labelled))
 
     def to(self, device: torch.device) -> Data:
         """The same data, those in memory on `device`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from distill_cli.base import runtime
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
+from distill_cli.data.labels import UNKNOWN, balanced_order
 from distill_cli.data.loading import Loader
 from distill_cli.data.source import Held, Source
 from distill_cli.data.spec import Changes, Spec
@@ -23,7 +25,7 @@ class Batch:
 
     Args:
         inputs: what the model takes, such as pictures (N, C, H, W) float, normalised.
-        targets: what it should answer; for classification the class of each sample, (N,) int64.
+        targets: what it should answer; for classification the class of each sample, (N,) int64. UNKNOWN: nobody knows.
         index: the samples' positions in the split, (N,) int64.
         view: which of its random variants each sample is shown in; 0 where there is only one.
     """
@@ -65,6 +67,7 @@ class Split:
         workers: how many processes read where the source does not hold its samples in memory.
         changes: what is drawn at random for every view of a sample. views: how many views of each sample training shows
             in turn; 0: a new one in every epoch.
+        balanced: whether an epoch shows each class equally often; see `labels.balanced_order`.
     """
 
     source: Source
@@ -73,9 +76,24 @@ class Split:
     workers: int = 0
     changes: Changes | None = None
     views: int = 0
+    balanced: bool = False
 
     def __len__(self) -> int:
         return len(self.targets)
+
+    @cached_property
+    def labelled(self) -> Tensor:
+        """The samples whose targets are all known, (n,) int64."""
+        return (self.targets != UNKNOWN).view(len(self), -1).all(1).nonzero()[:, 0]
+
+    @property
+    def complete(self) -> bool:
+        """Whether every sample has its label."""
+        return len(self.labelled) == len(self)
+
+    def take(self, rows: Tensor) -> Split:
+        """The samples at `rows` (n,) int64 alone, in that order."""
+        return replace(self, source=self.source.take(rows.cpu().numpy()), targets=self.targets[rows])
 
     def to(self, device: torch.device) -> Split:
         """The same split with what is held in memory on `device`, where its batches are then made."""
@@ -95,8 +113,11 @@ class Split:
         return (epoch - 1) % self.views if self.views else epoch - 1
 
     def order(self, batch_size: int, seed: int, epoch: int) -> Tensor:
-        """The order of samples (N,) int64 in an epoch: a permutation that depends on (seed, epoch) and the batch alone."""
-        drawn = runtime.sample_order(len(self), seed, epoch)
+        """The order of samples (N,) int64 in an epoch, which depends on (seed, epoch) and the batch alone: a permutation or,
+        where `balanced`, as many samples of each class as of any other.
+        """
+        targets, samples = self.targets, len(self)
+        drawn = balanced_order(targets, seed, epoch) if self.balanced else runtime.sample_order(samples, seed, epoch)
         draw = torch.Generator().manual_seed(runtime.seed_of("batches", seed, epoch))
         return self.source.arranged(drawn, batch_size, draw)
 

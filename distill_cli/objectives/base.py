@@ -33,6 +33,7 @@ class Objective(nn.Module):
     by_row: ClassVar[bool] = False
     uses_T: ClassVar[bool] = False  # the temperature has an effect on it
     fitted: schema.Objective | None = None  # how its weight is found in a run's first steps; None: it is what was given
+    needs_labels: ClassVar[bool] = True  # it reads targets: refused where training samples have none
     # Module paths in student and teacher whose features `forward` reads.
     student_layers: tuple[str, ...] = ()
     teacher_layers: tuple[str, ...] = ()
@@ -67,6 +68,7 @@ class LogitObjective(Objective):
     A class whose function has constants takes them beside weight and warmup, and sets `constants`, by name.
     """
 
+    needs_labels = False
     # (student_logits, teacher_logits, labels, temperature, **constants) -> a scalar, as a staticmethod. The teacher's logits
     # are None where the class says `needs_teacher = False`.
     function: ClassVar[Callable[..., Tensor]]
@@ -77,4 +79,5 @@ class LogitObjective(Objective):
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         teacher_logits = teacher.logits() if self.needs_teacher else None
-        return self.function(student.logits(), teacher_logits, student.targets, temperature, **self.constants)
+        labels = student.targets if self.needs_labels else None
+        return self.function(student.logits(), teacher_logits, labels, temperature, **self.constants)

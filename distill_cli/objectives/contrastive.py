@@ -92,6 +92,7 @@ class CRD(OnFeatures):
     formula = "-[log h(s,t)+Σlog(1-h(s,t_j))]"
     source = "Tian et al., 2020, arXiv 1910.10699"
     choose = staticmethod(classifiers_inputs)
+    needs_labels = True
     labels: Tensor
     student_bank: Tensor
     teacher_bank: Tensor

@@ -90,7 +90,7 @@ class DKD(LogitObjective):
     formula = "T²·[a·KL(b_t‖b_s)+b·KL(q_t‖q_s)]"
     source = "Zhao et al., 2022, arXiv 2203.08679"
     function = staticmethod(dkd)
-    by_row = uses_T = True
+    by_row = uses_T = needs_labels = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, alpha: float = 1.0, beta: float = 8.0) -> None:
         super().__init__(weight, warmup)
@@ -103,7 +103,7 @@ class NKD(LogitObjective):
     formula = "[-t_y·log s_y-γλ²·Σt'·log s']"
     source = "Yang et al., 2023, arXiv 2303.13005"
     function = staticmethod(nkd)
-    by_row = True
+    by_row = needs_labels = True
 
     def __init__(
         self, weight: float = 1.0, warmup: float = 0.0, gamma: float = 1.5, nontarget_temperature: float = 1.0

@@ -47,6 +47,7 @@ Pairs = list[tuple[str, str]]  # paths in student and teacher
 class OnFeatures(Objective):
     """An objective on features of modules in pairs: `student_layers` and `teacher_layers`, `auto` until it is connected."""
 
+    needs_labels = False
     function: ClassVar[
         Callable[..., Tensor]
     ]  # (student_features, teacher_features, **constants) -> a scalar, for `forward`

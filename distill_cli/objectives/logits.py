@@ -8,6 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
+from distill_cli.data import UNKNOWN
 from distill_cli.objectives.base import LogitObjective
 from distill_cli.objectives.checks import on_both, on_student
 
@@ -18,17 +19,25 @@ def ce(
     labels: Tensor,
     temperature: float = 1.0,
     label_smoothing: float = 0.0,
+    row_weights: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of the student at T = 1 and the labels, averaged over the batch: -mean_n log p_s(y).
+    """Cross-entropy of the student at T = 1 and the labels, averaged over the batch: -mean_n w_n log p_s(y).
 
     Args:
         student_logits: (N, K). labels: (N,). teacher_logits, temperature: not used.
         label_smoothing: share of the label's mass spread over all classes (Szegedy et al., 2016, arXiv 1512.00567).
+        row_weights: (K,), w of a row by its label; of one labelled UNKNOWN w is 0. None: each row has a label and w is 1.
 
     Raises:
         ValueError: a shape or a label is wrong; so with all functions on logits, and where T is not above 0.
     """
-    return F.cross_entropy(on_student(student_logits, labels, temperature), labels, label_smoothing=label_smoothing)
+    if row_weights is None:
+        return F.cross_entropy(on_student(student_logits, labels, temperature), labels, label_smoothing=label_smoothing)
+    known = labels != UNKNOWN
+    labels = labels.where(known, 0)
+    student = on_student(student_logits, labels, temperature)
+    each = F.cross_entropy(student, labels, label_smoothing=label_smoothing, reduction="none")
+    return (each * row_weights.to(each)[labels] * known).mean()
 
 
 def kd(
@@ -67,7 +76,7 @@ class CE(LogitObjective):
 
     formula = "CE"
     function = staticmethod(ce)
-    labels_only = by_row = True
+    labels_only = by_row = needs_labels = True
     needs_teacher = alpha_weighted = False
 
     def __init__(self) -> None:

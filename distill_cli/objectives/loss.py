@@ -53,15 +53,21 @@ class Loss:
         label_smoothing: of the label term.
         rows_at_once: how many rows the label term and the objectives that are `by_row` are computed on at a time,
             forward and backward, which bounds their memory; None: all.
+        row_weights: of the label term, see `ce`. labels: whether any row has one; else there is no label term.
     """
 
     def __init__(
-        self, objectives: Mapping[str, Objective], label_smoothing: float = 0.0, rows_at_once: int | None = None
+        self,
+        objectives: Mapping[str, Objective],
+        label_smoothing: float = 0.0,
+        rows_at_once: int | None = None,
+        row_weights: Tensor | None = None,
+        labels: bool = True,
     ) -> None:
         self.objectives = {name: o for name, o in objectives.items() if not o.labels_only}
-        labels = CE()
-        labels.constants["label_smoothing"] = label_smoothing
-        self.terms: dict[str, Objective] = {"ce": labels, **self.objectives}
+        of_labels = CE()
+        of_labels.constants = {"label_smoothing": label_smoothing, "row_weights": row_weights}
+        self.terms: dict[str, Objective] = {**({"ce": of_labels} if labels else {}), **self.objectives}
         self.rows_at_once = rows_at_once
         self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
 
@@ -76,7 +82,7 @@ class Loss:
 
     def weights(self, alpha: float, progress: float = 1.0) -> dict[str, float]:
         """What each term is multiplied with, `ce` first, when the share `progress` (0 to 1) of the whole run is done."""
-        factors = {"ce": 1 - alpha if self.weighs_alpha else 1.0}
+        factors = {"ce": 1 - alpha if self.weighs_alpha else 1.0} if "ce" in self.terms else {}
         for name, objective in self.objectives.items():
             factors[name] = (alpha if objective.alpha_weighted else 1.0) * objective.weight_at(progress)
         return factors
@@ -139,7 +145,7 @@ class Loss:
         Args:
             rest: 1 - alpha, the labels' weight.
         """
-        parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"]
+        parts = [f"{_factor(rest)}CE" if self.weighs_alpha else "CE"] if "ce" in self.terms else []
         for objective in self.objectives.values():
             weight = "auto·" if objective.fitted else f"{objective.weight:g}·" if objective.weight != 1 else ""
             parts.append((_factor(alpha) if objective.alpha_weighted else "") + weight + objective.formula)

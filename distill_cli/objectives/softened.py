@@ -143,7 +143,7 @@ class Virtual(LogitObjective):
     source = "Yuan et al., 2020, arXiv 1909.11723"
     function = staticmethod(virtual)
     needs_teacher = False
-    by_row = uses_T = True
+    by_row = uses_T = needs_labels = True
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, correct: float = 0.95) -> None:
         super().__init__(weight, warmup)

@@ -12,7 +12,6 @@ from distill_cli.base.names import fingerprint
 from distill_cli.config.building import code_digest
 from distill_cli.models import Classifier, deployable
 from distill_cli.models.deployable import Deployable
-from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.training import alone
 from distill_cli.training.job import Job, judged_by
@@ -44,6 +43,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         "settings": [pace.seed, pace.batch_size, str(pace.dtype), pace.compile, smoothing]
         + ([at_once] if at_once else []),  # the last digits depend on it
         **({} if best == job.task.best else {"best": best}),
+        **alone.weighing(job.data),
     }
     folder = Path(settings.output_dir) / "baselines" / fingerprint(ingredients)
 
@@ -51,8 +51,8 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         ui.say("baseline: training the same student on labels only; later runs with this budget reuse it")
         stages = [replace(s, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for s in job.stages]
         checkpoints = Checkpoints(place / "checkpoints", *settings.save_every)
-        loss = Loss({}, smoothing, at_once)
-        rows = alone.fit(model, stages, job.recipe, job.data, job.task, pace, loss, "baseline", checkpoints)
+        job_of = (model, stages, job.recipe, job.data, job.task, pace)
+        rows = alone.fit(*job_of, "baseline", checkpoints, smoothing, at_once)
         Deployable(card, model).write(place)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
         checkpoints.remove()

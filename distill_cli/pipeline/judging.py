@@ -47,9 +47,9 @@ def judge(
             scores[name] = {who: meter.compute() for who, meter in meters.items()}
             last = scores[name].get("student_last", scores[name]["student"])  # the last epoch may be the best
             scores[name]["student_last"] = last
-            if name == "test" and "baseline" in meters:
+            if name == "test" and "baseline" in meters and len(job.data.test.labelled):
                 difference = job.task.difference(meters["student"], meters["baseline"])
-                scores["difference"] = {**difference, "samples": len(job.data.test)}
+                scores["difference"] = {**difference, "samples": len(job.data.test.labelled)}
     found = details.compute(job.data.test)
     found["cost"] = None
     if job.settings.report:  # only a page shows it

@@ -30,6 +30,8 @@ def idle_settings(job: Job) -> list[str]:
         for key in ("milestones", "gamma")
         if f"optimizer.{key}" in typed and curve != "step"
     ]
+    if settings.dataset.class_weights == "balanced" and job.data.train.balanced:
+        found.append("dataset.class_weights=balanced has no effect with dataset.sampler=balanced")
     asked = {name for stage in job.stages for name in stage.objectives}
     found += [f"objective.{name} has no effect: no stage uses it" for name in job.objectives if name not in asked]
     if settings.teacher.joint:

@@ -197,8 +197,11 @@ def closing(summary: Mapping[str, Any]) -> str:
     """What distillation bought, or did not: `difference` in the summary is the student's test accuracy minus the
     baseline's, and half its 95 % interval over test samples.
     """
-    teacher, student = (summary["test"][who]["accuracy"] for who in ("teacher", "student"))
-    kept = f"The student reaches {student:.2%} on test, the teacher {teacher:.2%}"
+    teacher, student = (summary["test"][who] for who in ("teacher", "student"))
+    if "accuracy" in student:
+        kept = f"The student reaches {student['accuracy']:.2%} on test, the teacher {teacher['accuracy']:.2%}"
+    else:
+        kept = f"test has no labels: there the student decides as its teacher in {student['agreement']:.2%}"
     kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
     if "difference" not in summary:
         return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."

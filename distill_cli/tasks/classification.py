@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.data import Data
+from distill_cli.data import UNKNOWN, Data
 from distill_cli.models.features import Output
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows, Signal
@@ -38,7 +38,8 @@ class Classification(Task):
 
     def suspicious(self, metrics: Mapping[str, float]) -> str:
         """A teacher that tells the classes apart no better than always naming one has them mixed up, as a rule."""
-        chance = 1 / len(self.data.val.targets.unique())
+        targets = self.data.val.targets
+        chance = 1 / max(1, len(targets[targets != UNKNOWN].unique()))
         reached = metrics.get("balanced_accuracy", 1.0)  # teachers of earlier versions do not say
         if reached > 1.1 * chance:
             return ""
@@ -60,7 +61,7 @@ class Classification(Task):
 
 
 class ClassificationMeter:
-    """Metrics at T = 1, from a few numbers a row.
+    """Metrics at T = 1, from a few numbers a row: those of targets over the rows that have one, fidelity over all.
 
     accuracy; balanced_accuracy: mean recall over the classes that occur; f1: macro over the classes that occur; nll: mean
     negative log-likelihood in nats; ece: expected calibration error; kl: mean KL(teacher || student) in nats; agreement:
@@ -91,13 +92,13 @@ class ClassificationMeter:
     def _add(self, logits: Tensor, targets: Tensor, theirs: Tensor | None) -> None:
         log_p = F.log_softmax(logits.double(), dim=-1)
         confidence, surest = log_p.exp().max(-1)
-        decided = logits.argmax(-1)
+        decided, known = logits.argmax(-1), targets != UNKNOWN
         columns = {
-            "target": targets,
-            "decided": decided,
-            "log_p": log_p.gather(-1, targets[:, None])[:, 0],
-            "confidence": confidence,
-            "right": (surest == targets).double(),
+            "target": targets[known],
+            "decided": decided[known],
+            "log_p": log_p[known].gather(-1, targets[known, None])[:, 0],
+            "confidence": confidence[known],
+            "right": (surest == targets)[known].double(),
         }
         if theirs is not None:
             log_q = F.log_softmax(theirs.double(), dim=-1)
@@ -113,19 +114,25 @@ class ClassificationMeter:
             self._columns[name] += parts
 
     def column(self, name: str) -> Tensor:
-        """One number of every row seen, (M,): target, decided, log_p, confidence, right, kl or agreed."""
+        """One number of every row seen, (M,): kl or agreed; of those that have a target: target, decided, log_p, confidence
+        or right.
+        """
         self._work()
         return torch.cat(self._columns[name])
 
     def compute(self) -> dict[str, float]:
         target, decided = self.column("target"), self.column("decided")
-        metrics: dict[str, Any] = {
-            "accuracy": (decided == target).double().mean(),
-            "balanced_accuracy": balanced_accuracy(target, decided, self.num_classes),
-            "f1": macro_f1(target, decided, self.num_classes),
-            "nll": -self.column("log_p").mean(),
-            "ece": calibration_error(self.column("confidence"), self.column("right")),
-        }
+        metrics: dict[str, Any] = (
+            {}
+            if not len(target)
+            else {
+                "accuracy": (decided == target).double().mean(),
+                "balanced_accuracy": balanced_accuracy(target, decided, self.num_classes),
+                "f1": macro_f1(target, decided, self.num_classes),
+                "nll": -self.column("log_p").mean(),
+                "ece": calibration_error(self.column("confidence"), self.column("right")),
+            }
+        )
         if "kl" in self._columns:  # the columns above have worked on all that waited
             metrics |= {"kl": self.column("kl").mean(), "agreement": self.column("agreed").mean()}
         return {name: float(value) for name, value in metrics.items()}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.data import Data, Split
+from distill_cli.data import UNKNOWN, Data, Split
 from distill_cli.tasks import scores
 from distill_cli.tasks.rows import Rows, Signal
 
@@ -33,13 +33,15 @@ class ClassificationDetails:
         targets = rows.targets.cpu()
         logits = {"teacher": signal.logits().cpu(), "student": rows.logits().cpu()}
         log_p = {who: F.log_softmax(values.double(), dim=-1) for who, values in logits.items()}
-        self._pairs.append(torch.stack([targets, logits["student"].argmax(-1)], dim=1))
+        known = targets != UNKNOWN
+        self._pairs.append(torch.stack([targets, logits["student"].argmax(-1)], dim=1)[known])
         for who, values in log_p.items():
             confidence, surest = values.exp().max(-1)
-            self._sure[who].append(torch.stack([confidence, (surest == targets).double()]))
+            self._sure[who].append(torch.stack([confidence, (surest == targets).double()])[:, known])
         kl = F.kl_div(log_p["student"], log_p["teacher"], reduction="none", log_target=True).sum(-1)
         for row in kl.argsort(descending=True, stable=True)[:SAMPLES].tolist():
-            sample = {"index": int(rows.index[row]), "label": int(targets[row]), "kl": float(kl[row])}
+            label = int(targets[row]) if known[row] else None
+            sample = {"index": int(rows.index[row]), "label": label, "kl": float(kl[row])}
             self._apart.append(sample | {who: _top(values[row].exp()) for who, values in log_p.items()})
         self._apart = sorted(self._apart, key=lambda sample: -sample["kl"])[:SAMPLES]  # stable: the earlier of equals
 
@@ -49,7 +51,7 @@ class ClassificationDetails:
         confusion: [true class, predicted, how many] of the student, where there are any; per_class: as
         `scores.per_class`; reliability: of both, as `scores.reliability`; samples: the twelve with the largest
         KL(teacher || student) in nats, largest first, each as the data show it and with both models' most probable
-        classes.
+        classes. What compares with labels is over the samples that have one; the label of the others is None.
 
         Raises:
             DataError: a sample that is read as it goes cannot be.

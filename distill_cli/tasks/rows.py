@@ -25,7 +25,7 @@ class Rows:
     """The student's answers on M rows, and what they should be.
 
     Attributes:
-        targets: (M,) int64, the classes.
+        targets: (M,) int64, the classes; UNKNOWN where a row has none.
         index: (M,) int64, the position in its split of the sample that each row belongs to.
         features: by module path, of whole samples (N, ...), whatever part of their rows this is.
 

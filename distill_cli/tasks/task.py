@@ -41,7 +41,9 @@ class Meter(Watcher, Protocol):
         """Take in what another meter has seen."""
 
     def compute(self) -> dict[str, float]:
-        """The metrics by name. Those of fidelity are there only if a teacher's signal was."""
+        """The metrics by name: those of targets, over the rows that have one, only if some do; those of fidelity, over all
+        rows, only if there was a teacher's signal.
+        """
 
 
 class Details(Watcher, Protocol):
@@ -57,6 +59,7 @@ class Task(ABC):
     Class attributes:
         unit: what a row is called in the plural, in which speed is counted.
         best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
+            Where validation has no labels, the distance from the teacher does.
         keeps: what the cache holds of a teacher's answers.
 
     Args:
@@ -64,11 +67,13 @@ class Task(ABC):
     """
 
     unit: ClassVar[str]
-    best: ClassVar[tuple[str, ...]]
+    best: tuple[str, ...]
     keeps: ClassVar[type[Kept]] = Dense
 
     def __init__(self, data: Data) -> None:
         self.data = data
+        if not len(data.val.labelled):
+            self.best = ("-kl",)
 
     def mask(self, targets: Tensor) -> Tensor | None:
         """Which of the targets (N, ...) of N samples are rows, as bools of that shape; None: each sample has one target,

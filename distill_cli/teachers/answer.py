@@ -16,7 +16,7 @@ from distill_cli.config.schema import FIRST
 from distill_cli.data import Batch
 from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Tap
-from distill_cli.objectives.logits import kd
+from distill_cli.objectives.logits import ce, kd
 from distill_cli.tasks.rows import Dense, Rows, Signal
 from distill_cli.tasks.task import Ask, Task
 from distill_cli.teachers.store import Asked
@@ -162,7 +162,7 @@ class Joint:
 
     def __init__(self, job: Job, layers: Sequence[str]) -> None:
         self.task, self.steps, self.weights = job.task, 0, weights_of(job.settings)
-        settings = arrangement.teachers(job.settings)
+        settings, self.row_weights = arrangement.teachers(job.settings), job.data.row_weights
         self.learners = [
             _Learner(name, model, settings[name], job.device, layers if name == FIRST else ())
             for name, model in job.teachers.items()
@@ -173,7 +173,7 @@ class Joint:
         theirs = [self.task.rows(output, batch) for output in outputs]
         said = [each.logits().detach().float() for each in theirs]
         for place, (learner, each) in enumerate(zip(self.learners, theirs, strict=True)):
-            terms = {"ce": F.cross_entropy(each.logits().float(), each.targets)}
+            terms = {"ce": ce(each.logits().float(), None, each.targets, row_weights=self.row_weights)}
             if learner.mutual:
                 others = [rows.logits(), *said[:place], *said[place + 1 :]]
                 terms["kd"] = kd(each.logits(), mixture(others, torch.ones(len(others)), T), temperature=T)

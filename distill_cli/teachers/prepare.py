@@ -18,7 +18,6 @@ from distill_cli.config.building import code_digest
 from distill_cli.data import Data
 from distill_cli.models import Classifier, deployable, foreign
 from distill_cli.models.deployable import Deployable
-from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.rows import Rows
@@ -72,7 +71,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         "data": data.digest,
         "checkpoint": files.sha256(taken.path) if taken else None,
         **({"set": taken.place} if taken and taken.others else {}),
-        "fit": {**fitting, "precision": str(pace.dtype), **_augmented(data)} if epochs else None,
+        "fit": {**fitting, "precision": str(pace.dtype), **_shown(data)} if epochs else None,
         "seed": None if taken else pace.seed,
         "code": code_digest(teacher.node["_target_"]),
     }
@@ -86,7 +85,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         if epochs:
             ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
             stages = schedule.plain(epochs)
-            alone.fit(model, stages, recipe, _new_views(data), task, pace, Loss({}), "teacher", checkpoints)
+            alone.fit(model, stages, recipe, _new_views(data), task, pace, "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if taken else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
@@ -128,9 +127,9 @@ def _measured(asked: Asked, task: Task, name: str) -> dict[str, float]:
     return meter.compute()
 
 
-def _augmented(data: Data) -> dict[str, Any]:
-    """What a fit depends on where the data are augmented: nothing is added where they are not."""
-    return {"augmentation": dict(data.train.draws)} if data.train.draws else {}
+def _shown(data: Data) -> dict[str, Any]:
+    """What a fit depends on where samples are augmented, or classes are weighed: nothing is added where they are not."""
+    return {**({"augmentation": dict(data.train.draws)} if data.train.draws else {}), **alone.weighing(data)}
 
 
 def _new_views(data: Data) -> Data:

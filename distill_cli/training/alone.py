@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError
@@ -11,10 +12,16 @@ from distill_cli.models import Classifier
 from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks.task import Task
-from distill_cli.training import loop, saving, schedule
+from distill_cli.training import labelling, loop, saving, schedule
 from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe
 from distill_cli.training.state import Row, begin
+
+
+def weighing(data: Data) -> dict[str, Any]:
+    """What training on labels depends on beside the data, where it is set."""
+    chosen = {"class_weights": data.class_weights, "balanced": data.train.balanced or None}
+    return {name: value for name, value in chosen.items() if value is not None}
 
 
 def fit(
@@ -24,17 +31,25 @@ def fit(
     data: Data,
     task: Task,
     pace: Pace,
-    loss: Loss,
     label: str,
     checkpoints: Checkpoints,
+    label_smoothing: float = 0.0,
+    rows_at_once: int | None = None,
 ) -> list[Row]:
-    """Train a model on labels only, from the newest checkpoint if there is one; leaves it with its best weights on
+    """Train a model on the samples that have labels, from the newest checkpoint if there is one; leaves it with its best weights on
     validation, and returns the epochs' rows. The checkpoints stay until what is made of it is written: see `remove`.
 
     Args:
-        loss: of every stage; it asks no teacher. label: what is trained, for messages.
+        label: what is trained, for messages. label_smoothing, rows_at_once: as in `Loss`.
+
+    Raises:
+        ConfigError: train or validation has no labels.
     """
-    losses = {stage.name: loss for stage in stages}
+    labelling.require(data, f"fitting the {label}", labelling.READY)
+    if not data.train.complete:
+        data, total = data.labelled(), len(data.train)
+        ui.say(f"{label}: learns from the {len(data.train):,} of {total:,} training samples that have labels")
+    losses = dict.fromkeys((stage.name for stage in stages), Loss({}, label_smoothing, rows_at_once, data.row_weights))
     state = begin(model, {}, recipe, pace.dtype)
     epochs = sum(stage.epochs for stage in stages)
     try:

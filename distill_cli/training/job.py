@@ -19,12 +19,11 @@ from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.task import Task
-from distill_cli.training import schedule
+from distill_cli.training import labelling, schedule
+from distill_cli.training.labelling import FIDELITY
 from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe, fit_recipe
 from distill_cli.training.schedule import Stage
-
-FIDELITY = ("kl", "agreement")  # metrics that only a teacher gives
 
 
 @dataclass(frozen=True)
@@ -73,13 +72,14 @@ def read(settings: Train) -> Job:
     runtime.prepare(settings.threads)
     device, terms, recipe = check(settings)
     stages = schedule.stages(settings.schedule, list(terms))
-    smoothing, at_once = settings.label_smoothing, settings.rows_at_once
-    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, smoothing, at_once) for s in stages}
-    if settings.teacher.joint and not any(loss.asks_teacher for loss in losses.values()):
+    if settings.teacher.joint and not any(terms[name].needs_teacher for s in stages for name in s.objectives):
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
     data = load(settings.dataset, settings.workers, store=Path(settings.output_dir) / "cache").to(device)
+    labelling.check(settings, data, stages, terms)
+    labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
+    losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task = tasks.of(data)
     teachers = {}
     for name, chosen in arrangement.teachers(settings).items():
@@ -92,6 +92,7 @@ def read(settings: Train) -> Job:
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
+    remarks["labels"] = labelling.said(data)
     remarks["precision"] = runtime.unused_bf16(settings.precision, device)
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(settings.precision, device)

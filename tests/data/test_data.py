@@ -200,7 +200,7 @@ def test_a_class_of_two_samples_is_in_train_and_in_validation(seed: int, fractio
     ("train", "test", "classes", "message"),
     [
         ([0, 1, 5, 7], [0, 1], 2, r"train sample 2 has label 5; labels go from 0 to 1 \(2 such samples\)"),
-        ([0, 1, 0, 1], [0, -1], 2, r"test sample 1 has label -1; labels go from 0 to 1"),
+        ([0, 1, 0, 1], [0, -2], 2, r"test sample 1 has label -2; labels go from 0 to 1"),
         ([0, 1], [0], 3, r"train holds 2 samples, fewer than the 3 classes"),
         ([0, 0, 0, 0], [0, 1], 2, r"class 'c1' has no training samples"),
         ([], [0], 1, r"train holds no samples"),

@@ -405,7 +405,7 @@ def assembled(labels: Any, classes: str = "ab", number: int = 8) -> Any:
                     std=None, note="")  # fmt: skip
 
 
-@pytest.mark.parametrize("label", [2, -1, -100])
+@pytest.mark.parametrize("label", [2, -2, -100])
 def test_a_label_out_of_range_is_named(label: int) -> None:
     with pytest.raises(DataError, match=f"train sample 5 has label {label}; labels go from 0 to 1"):
         assembled([0, 1, 0, 1, 0, label, 0, 1])

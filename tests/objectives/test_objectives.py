@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from distill_cli import objectives
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import schema
+from distill_cli.data import UNKNOWN
 from distill_cli.objectives import Loss, Objective
 from distill_cli.objectives.logits import CE, KD, LogitMSE, LogitSSE, kd, logit_mse, logit_sse
 from distill_cli.tasks.rows import Dense, Rows
@@ -224,6 +225,38 @@ def test_label_smoothing_spreads_the_label_term() -> None:
     target = np.full((6, 5), 0.2 / 5) + 0.8 * np.eye(5)[LABELS.numpy()]
     found = total_of({"kd": KD()}, student, teacher, LABELS, alpha=0.0, smoothing=0.2)
     assert found.item() == pytest.approx(-(target * log_p).sum(axis=1).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("at_once", [None, 2])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_rows_count_by_their_class_and_those_without_a_label_nothing(at_once: int | None, smoothing: float) -> None:
+    student, teacher = (logits.float() for logits in pair())
+    weights, labels = torch.tensor([1.0, 2.0, 0.5, 3.0, 1.0]), LABELS.where(torch.arange(6) % 3 > 0, UNKNOWN)
+    each = F.cross_entropy(student, LABELS, reduction="none", label_smoothing=smoothing)
+    by_hand = sum(float(weights[label] * value) for label, value in zip(labels, each, strict=True) if label >= 0) / 6
+    loss = Loss({"kd": KD()}, smoothing, at_once, weights)
+    total, terms = loss(rows_of(student, labels), Dense(teacher), 3.0, 0.25)
+    assert terms["ce"].item() == pytest.approx(by_hand)
+    assert total.item() == pytest.approx(0.75 * by_hand + 0.25 * kd64(student, teacher, 3.0), rel=1e-5)
+
+
+def test_a_step_without_a_label_learns_from_the_teacher_alone() -> None:
+    student, teacher = (logits.float() for logits in pair())
+    student.requires_grad_()
+    rows = rows_of(student, torch.full_like(LABELS, UNKNOWN))
+    total, terms = Loss({"kd": KD()}, row_weights=torch.ones(5))(rows, Dense(teacher), 3.0, 0.25)
+    total.backward()
+    assert terms["ce"].item() == 0.0 and student.grad is not None
+    alone = torch.autograd.grad(0.25 * kd(student, teacher, temperature=3.0), student)[0]
+    assert torch.allclose(student.grad, alone)
+
+
+def test_without_any_labels_there_is_no_label_term() -> None:
+    student, teacher = pair()
+    loss = Loss({"kd": KD()}, labels=False)
+    total, terms = loss(rows_of(student, torch.full_like(LABELS, UNKNOWN)), Dense(teacher), 3.0, 1.0)
+    assert list(terms) == ["kd"] and total.item() == terms["kd"].item()
+    assert loss.formula("3", "1", "0") == "1·T²·KL(teacher‖student),  T=3"
 
 
 @pytest.mark.parametrize("term", [KD(), LogitMSE(), LogitSSE()], ids=["kd", "logit_mse", "logit_sse"])

@@ -72,7 +72,9 @@ def test_a_run_from_training_to_evaluation(tmp_path: Path, capsys: pytest.Captur
     assert [(row["stage"], row["epoch"]) for row in rows(run)] == [("imitate", 1), ("refine", 2)]
     assert [(row["T"], row["alpha"]) for row in rows(run)] == [(4.0, 0.7), (1.0, 0.0)]
     assert set(summary["test"]) == set(summary["val"]) == {"teacher", "student", "student_last", "baseline"}
-    assert set(summary["test"]["student"]) == {"accuracy", "f1", "kl", "agreement", "nll", "ece"}
+    assert set(summary["test"]["student"]) == {
+        *("accuracy", "balanced_accuracy", "f1", "kl", "agreement", "nll", "ece")
+    }
     assert set(summary["seconds"]) == {"teacher", "cache", "train", "baseline", "eval"}
     assert summary["params"] == {"teacher": 20_490, "student": 9_098}
     with safe_open(run / "student.safetensors", "pt") as file:

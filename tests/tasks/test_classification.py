@@ -11,7 +11,7 @@ from helpers import picture_split, pictures_in
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, precision_recall_fscore_support
 from torch import Tensor, nn
 
-from distill_cli.data import Data, PictureSpec, Split
+from distill_cli.data import UNKNOWN, Data, PictureSpec, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.tasks import classification, scores
 from distill_cli.tasks import task as tasks
@@ -220,3 +220,12 @@ def test_logits_can_enter_a_loss_later() -> None:
     weight = torch.ones(4, requires_grad=True)
     (logits * weight).sum().backward()
     assert weight.grad is not None
+
+
+def test_rows_without_a_target_count_for_fidelity_alone() -> None:
+    student, teacher, labels = drawn()
+    known = torch.arange(N) % 3 > 0
+    found = measure(student, labels.where(known, UNKNOWN), teacher)
+    whole, some = measure(student, labels, teacher), measure(student[known], labels[known])
+    assert found == {**some, "kl": whole["kl"], "agreement": whole["agreement"]}
+    assert measure(student, torch.full_like(labels, UNKNOWN), teacher).keys() == {"kl", "agreement"}
