@@ -123,10 +123,12 @@ class Optimizer(Open):
     lr: float = key(1e-3, "learning rate", gt=0, passed=True)
     weight_decay: float = key(0.0, ge=0, passed=True)
     momentum: float = key(0.0, ge=0, lt=1, passed=True)
-    curve: str = key("constant", "of the learning rate over the run", choices=("constant", "cosine", "step"))
+    curve: str = key("constant", "of the learning rate over the run", choices=("constant", "cosine", "linear", "step"))
     warmup: float = key(0.0, "share of all steps over which lr rises from 0", ge=0, lt=1)
     milestones: list[float] = key([], "step: shares of all steps at which lr is multiplied by gamma", gt=0, lt=1)
     gamma: float = key(0.1, "step: see milestones", gt=0, le=1)
+    no_decay: list[str] = key([], "parameters without weight decay: those with one of these words in their name, as in "
+                              "[bias,norm]")  # fmt: skip
     clip: float | None = key(None, "largest gradient norm", gt=0)
     accumulate: int = key(1, "parts into which a batch is cut to save memory", ge=1)
 

@@ -216,7 +216,7 @@ class _Learner:
         self, name: str, model: Classifier, settings: schema.Teacher, device: torch.device, layers: Sequence[str]
     ) -> None:
         self.name, self.model, self.mutual = name, model.train(), settings.mutual
-        self.optimizer = fit_recipe(settings.fit).build(self.model.parameters(), "teacher.fit")
+        self.optimizer = fit_recipe(settings.fit).build(self.model.named_parameters(), "teacher.fit")
         self.tap, self.guard = Tap(self.model.net, layers), Guard(self.optimizer, device)
 
     def step(self, terms: Mapping[str, Tensor], step: int) -> None:

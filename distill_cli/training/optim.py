@@ -20,7 +20,7 @@ class Curve:
     """The learning rate's factor over a run.
 
     Args:
-        shape: constant, cosine (to 0), or step (times `gamma` at each of `milestones`).
+        shape: constant, cosine or linear (to 0), or step (times `gamma` at each of `milestones`).
         warmup: share of all steps over which the factor first rises linearly from near 0.
         milestones: shares of all steps, for step.
     """
@@ -35,8 +35,11 @@ class Curve:
         rising = round(self.warmup * steps)
         if step < rising:
             return (step + 1) / rising
+        gone = (step - rising) / max(1, steps - rising)
         if self.shape == "cosine":
-            return (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising))) / 2
+            return (1 + math.cos(math.pi * gone)) / 2
+        if self.shape == "linear":
+            return 1 - gone
         if self.shape == "step":
             return self.gamma ** sum(step >= milestone * steps for milestone in self.milestones)
         return 1.0
@@ -72,14 +75,18 @@ class Recipe:
 
     def check(self, where: str) -> None:
         """Raise ConfigError, as `build` would, before there is anything to train."""
-        self.build([nn.Parameter(torch.zeros(1))], where)
+        self.build([("", nn.Parameter(torch.zeros(1)))], where)
 
     def build(
-        self, parameters: Iterable[nn.Parameter], where: str = "optimizer", dtype: torch.dtype = torch.float32
+        self,
+        parameters: Iterable[tuple[str, nn.Parameter]],
+        where: str = "optimizer",
+        dtype: torch.dtype = torch.float32,
     ) -> Optimizer:
-        """The optimizer over `parameters`, fused where its class can be: the same arithmetic in fewer passes.
+        """The optimizer over what is trained, fused where its class can be: the same arithmetic in fewer passes.
 
         Args:
+            parameters: with their names; frozen ones are left out.
             dtype: in which the model computes. With fp16 the first step may be left out, after which fused SGD would go
                 on from a momentum that was never written.
 
@@ -87,7 +94,12 @@ class Recipe:
             ConfigError: an unknown class or arguments it does not take.
         """
         fused = dtype != torch.float16 or not self.settings.momentum
-        return building.build(self.settings.node, Optimizer, where, params=list(parameters), fused=fused)
+        words = [word.casefold() for word in self.settings.no_decay]
+        trained = [(name.casefold(), parameter) for name, parameter in parameters if parameter.requires_grad]
+        spared = [parameter for name, parameter in trained if any(word in name for word in words)]
+        others = [parameter for name, parameter in trained if not any(word in name for word in words)]
+        groups = [{"params": others}, {"params": spared, "weight_decay": 0.0}] if spared else others
+        return building.build(self.settings.node, Optimizer, where, params=groups, fused=fused)
 
 
 def fit_recipe(fit: schema.Fit) -> Recipe:

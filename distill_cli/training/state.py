@@ -156,7 +156,7 @@ def begin(
         dtype: in which the model computes.
     """
     student = Student(model, objectives)
-    optimizer = recipe.build([p for p in student.parameters() if p.requires_grad], dtype=dtype)
+    optimizer = recipe.build(student.named_parameters(), dtype=dtype)
     guard = Guard(optimizer, next(model.parameters()).device, dtype)
     balance = Balance(objectives, [p for p in model.parameters() if p.requires_grad], guard.scaler)
     return State(student, optimizer, guard, balance)

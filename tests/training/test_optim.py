@@ -15,8 +15,8 @@ from distill_cli.config.places import optimizer_node
 from distill_cli.training.optim import Curve, restore
 
 
-def parameters() -> list[nn.Parameter]:
-    return [nn.Parameter(torch.ones(3)), nn.Parameter(torch.zeros(2, 2))]
+def parameters() -> list[tuple[str, nn.Parameter]]:
+    return [("one", nn.Parameter(torch.ones(3))), ("two", nn.Parameter(torch.zeros(2, 2)))]
 
 
 def test_constant_stays() -> None:
@@ -82,7 +82,7 @@ def test_shipped_optimizers_are_built_with_their_arguments(
     assert type(built) is kind
     (group,) = built.param_groups
     assert {key: group[key] for key in expected} == expected
-    assert [id(p) for p in group["params"]] == [id(p) for p in ours]
+    assert [id(p) for p in group["params"]] == [id(p) for _, p in ours]
 
 
 def test_a_users_arguments_reach_the_class() -> None:
@@ -93,7 +93,7 @@ def test_a_users_arguments_reach_the_class() -> None:
 
 def test_a_built_optimizer_takes_the_step_it_should() -> None:
     parameter = nn.Parameter(torch.tensor([1.0, -2.0]))
-    built = recipe_of({"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.5}).build([parameter])
+    built = recipe_of({"_target_": "torch.optim.SGD", "lr": 0.1, "weight_decay": 0.5}).build([("weight", parameter)])
     (parameter * torch.tensor([3.0, 5.0])).sum().backward()
     built.step()
     assert parameter.tolist() == pytest.approx([1.0 - 0.1 * (3.0 + 0.5), -2.0 - 0.1 * (5.0 - 1.0)])
@@ -134,7 +134,23 @@ def test_a_state_of_other_shapes_is_refused_before_a_fused_kernel_sees_it() -> N
 
 def test_half_precision_leaves_sgd_with_momentum_unfused() -> None:
     node = {"_target_": "torch.optim.SGD", "lr": 0.1, "momentum": 0.9}
-    made = {dtype: recipe_of(node).build([nn.Parameter(torch.zeros(2))], dtype=dtype)
+    made = {dtype: recipe_of(node).build([("weight", nn.Parameter(torch.zeros(2)))], dtype=dtype)
             for dtype in (torch.float32, torch.float16)}  # fmt: skip
     assert made[torch.float32].param_groups[0]["fused"]
     assert not made[torch.float16].param_groups[0]["fused"]
+
+
+def test_linear_falls_evenly_from_one_after_the_warm_up() -> None:
+    curve = Curve("linear", warmup=0.1)
+    assert [curve.at(step, 100) for step in (9, 10, 55)] == pytest.approx([1.0, 1.0, 0.5])
+    assert curve.at(99, 100) == pytest.approx(1 / 90)
+
+
+def test_named_parameters_are_spared_weight_decay_and_learn_as_fast() -> None:
+    net = nn.ModuleDict({"layer": nn.Linear(2, 2), "LayerNorm": nn.LayerNorm(2)})
+    built = recipe_of({"_target_": "torch.optim.AdamW", "lr": 0.1, "weight_decay": 0.5, "no_decay": ["bias", "norm"]})
+    others, spared = built.build(net.named_parameters()).param_groups
+    assert [id(p) for p in others["params"]] == [id(net["layer"].weight)] and others["weight_decay"] == 0.5
+    assert len(spared["params"]) == 3 and spared["weight_decay"] == 0.0 and spared["lr"] == others["lr"] == 0.1
+    net["layer"].weight.requires_grad_(False)  # what is frozen is in no group
+    assert sum(len(group["params"]) for group in built.build(net.named_parameters()).param_groups) == 3
