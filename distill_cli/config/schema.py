@@ -99,8 +99,10 @@ class Augmentation:
 class Dataset(Open):
     root: str | None = key(None, "the folder the data lie in", filled=True, free=True, passed=True)
     download: bool = key(True, "fetch what is not there", free=True, passed=True)
-    size: int | str = key("auto", "of a picture's side; auto: the data's own, of a folder the most common, at most 224",
+    size: int | str = key("auto", "of a picture's side; auto: the data's own, of a folder the median, at most 224",
                           form="size", passed=True)  # fmt: skip
+    range: list[float] | None = key(None, "of a folder's greys of more than 8 bits: the values that are black and white, as in "
+                                    "[0,4095]; null: measured on train", passed=True)  # fmt: skip
     mean: list[float] | None = key(None, "by channel, of values from 0 to 1; null: measured on train", passed=True)
     std: list[float] | None = key(None, "by channel; null: measured on train", gt=0, passed=True)
     val_fraction: float = key(0.1, "of train, where the data have no validation set", gt=0, lt=1, passed=True)

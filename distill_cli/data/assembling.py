@@ -13,7 +13,7 @@ from torch import Tensor
 from distill_cli.base.errors import DataError
 from distill_cli.base.names import fingerprint
 from distill_cli.data import inputs as of_inputs
-from distill_cli.data.dataset import Data
+from distill_cli.data.dataset import SPLITS, Data
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.loading import Loader, blocks
@@ -81,7 +81,7 @@ def assemble(
     if len(train) < len(classes):
         raise DataError(f"train holds {len(train)} samples, fewer than the {len(classes)} classes")
     if val is None:
-        train, val = _cut(train, val_fraction, split_seed, classes)
+        train, val = cut(train, val_fraction, split_seed, classes)
         lone = [name for label, name in enumerate(classes) if label not in val.targets]
         if lone and UNKNOWN not in val.targets:
             note += f"; validation lacks the classes of one sample ({', '.join(lone[:5])})"
@@ -93,6 +93,23 @@ def assemble(
         for name, part in parts.items()
     }
     return Data(**splits, classes=tuple(classes), digest=digest, note=note)
+
+
+def alone(name: str, part: Part, classes: Sequence[str], note: str, workers: int) -> Data:
+    """One split of pictures for a model that knows how they are normalised, which is left out; the others are empty.
+
+    Raises:
+        DataError: the part is empty, or its targets are wrong.
+    """
+    _check(name, part, len(classes))
+    spec = _spec(part, [0.0], [1.0], workers)
+    none = np.arange(0)
+    parts = {each: part if each == name else part.take(none) for each in SPLITS}
+    splits: dict[str, Any] = {
+        each: Split(one.source, torch.from_numpy(one.targets.astype(np.int64)), spec, workers)
+        for each, one in parts.items()
+    }
+    return Data(**splits, classes=tuple(classes), digest=fingerprint([part.digest(), list(classes)]), note=note)
 
 
 def within(memory: float, sizes: Mapping[str, int]) -> set[str]:
@@ -146,8 +163,12 @@ def _check(name: str, part: Part, classes: int) -> None:
         )
 
 
-def _cut(train: Part, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Part, Part]:
-    """Train without a stratified, seeded validation part, and that part, in which each class is that has two samples."""
+def cut(train: Part, fraction: float, seed: int, classes: Sequence[str]) -> tuple[Part, Part]:
+    """Train without a stratified, seeded validation part, and that part, in which each class is that has two samples.
+
+    Raises:
+        DataError: a class has no samples, or there are too few of them.
+    """
     labelled = np.flatnonzero(train.targets != UNKNOWN)
     if not len(labelled):  # then validation has none either
         labelled = np.arange(len(train))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,19 +16,34 @@ from distill_cli.config import building, schema
 from distill_cli.data.assembling import stratified
 from distill_cli.data.dataset import Data
 from distill_cli.data.labels import UNKNOWN
+from distill_cli.data.spec import Spec
 
 
-def load(dataset: schema.Dataset, workers: int, trust: Sequence[str] | None = None, store: Path | None = None) -> Data:
+def load(
+    dataset: schema.Dataset,
+    workers: int,
+    trust: Sequence[str] | None = None,
+    store: Path | None = None,
+    model: tuple[Spec, Sequence[str]] | None = None,
+    only: str | None = None,
+) -> Data:
     """The data set that settings describe, its training samples changed at random as they say.
 
     Args:
         trust: as in `building.build`. store: a folder in which what is slow to read may be kept for other runs.
+        model: the spec and the classes of a model that the data are for: what settings leave open is read as it needs.
+        only: the one split that is wanted: a reader may leave the others empty.
 
     Raises:
         ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
     """
+    node = dataset.node
+    about: dict[str, Any] = {"workers": workers, "store": store, "only": only}
+    if model is not None:
+        spec, about["classes"] = model
+        node |= {key: value for key, value in spec.reading().items() if node.get(key, 0) in (None, "auto")}
     try:
-        data = building.build(dataset.node, Data, "dataset", trust=trust, workers=workers, store=store)
+        data = building.build(node, Data, "dataset", trust=trust, **about)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
     data = _hardened(data, dataset)

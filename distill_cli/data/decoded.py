@@ -12,6 +12,7 @@ import numpy as np
 from distill_cli.base import files, ui
 from distill_cli.base.errors import StorageError
 from distill_cli.data import picture_files
+from distill_cli.data.picture_files import Range
 from distill_cli.data.source import sha256
 from distill_cli.runs import store
 
@@ -27,11 +28,12 @@ class Decoded:
     the shape that is wanted; a file that changed in any way is read anew with all of its part.
 
     Args:
-        root: where it is kept; None: nowhere.
+        root: where it is kept; None: nowhere. range: as `Pictures` takes it.
     """
 
     root: Path | None
     folder: Path
+    range: Range | None = None
 
     def array(
         self, part: str, paths: Sequence[Path], wanted: store.Array, read: Callable[[], Iterable[np.ndarray]]
@@ -53,6 +55,7 @@ class Decoded:
                 "files": sha256(map(_facts, paths)),
                 "shape": list(wanted.shape),
                 "dtype": wanted.dtype,
+                "range": self.range,
                 "code": [files.sha256(Path(picture_files.__file__)), f"pillow {version('pillow')}"],
             }
             about = {"teacher": "", "dataset": self.folder.name, "split": part, "folder": str(self.folder)}

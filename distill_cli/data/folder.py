@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill_cli.base.errors import DataError
-from distill_cli.data import Data, Part, assemble
-from distill_cli.data.assembling import within
+from distill_cli.base import ui
+from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.data import Data, Part, PictureSpec, assemble
+from distill_cli.data.assembling import alone, cut, within
 from distill_cli.data.decoded import Decoded
+from distill_cli.data.layout import HIDDEN, PARTS, Layout, class_folders, listed
 from distill_cli.data.loading import Loader, blocks
-from distill_cli.data.picture_files import Pictures, header
+from distill_cli.data.picture_files import Headers, Pictures, Range, header
+from distill_cli.data.survey import doubts, remarks, repeated, shape, value_range
 from distill_cli.runs.store import Array
-
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
-LARGEST_AUTO_SIZE = 224
 
 
 def image_folder(
     root: str,
     size: int | str = "auto",
+    range: list[float] | None = None,
     mean: list[float] | None = None,
     std: list[float] | None = None,
     val_fraction: float = 0.1,
@@ -33,98 +34,137 @@ def image_folder(
     memory: float = 2.0,
     workers: int = 0,
     store: Path | None = None,
+    only: str | None = None,
+    classes: Sequence[str] | None = None,
 ) -> Data:
     """`root`/{train,val,test}/<class>/<picture>; val or test may be missing.
 
     With train, val and test all are used. Without test, val is the test set and validation is cut from train; without
     val, validation is cut from train. Pictures are resized (shorter side) and centre-cropped to `size` pixels square;
     all-grey data keep one channel. Parts that fit into `memory` GiB together are read once; the others as they go.
+    What is not read, and what was chosen, is told in the note and in warnings.
 
     Args:
+        range: the values that are black and white in greys of more than 8 bits; None: the least and the largest in train.
         store: where what was read is kept for other runs, if anywhere; see `decoded`.
+        only: the one split to read; the others may be missing. Pictures to test on may lie in `root`/<class> too.
+        classes: all there are, in order, where `only` is given: its folders may be fewer.
 
     Raises:
+        ConfigError: `range` is none.
         DataError: no such folder, no pictures, unlike classes in the parts, or a picture that cannot be read.
     """
-    folder = Path(root).expanduser().absolute()
-    found = {name: folder / name for name in ("train", "val", "test") if (folder / name).is_dir()}
-    if "train" not in found or len(found) < 2:
+    if range is not None and not (len(range) == 2 and range[0] < range[1]):
+        raise ConfigError(f"range: should be [black, white], the smaller value first, got {range}")
+    listing = _listing(Path(root).expanduser().absolute(), only, classes)
+    values = (range[0], range[1]) if range else None
+    parts, values, said = _read(listing, size, values, memory, workers, store)
+    names, origins = listing.classes, listing.origins
+    cut_off = origins["val"] == "train"
+    told = {"test": "test: ", "val": "validation: " + f"{val_fraction:.0%} of " * cut_off, "train": "train: "}
+    note = "; ".join([*(told[split] + listing.called(split) for split in ([only] if only else ["test", "val"])), *said])
+    if only is None:
+        own_val, test = None if cut_off else parts["val"], parts[origins["test"]]
+        data = assemble(parts["train"], own_val, test, names, val_fraction=val_fraction, split_seed=split_seed, mean=mean,
+                        std=std, note=note, workers=workers)  # fmt: skip
+    else:
+        part = parts[origins[only]]
+        if cut_off and only != "test":
+            rest, val = cut(part, val_fraction, split_seed, names)
+            part = val if only == "val" else rest
+        data = alone(only, part, names, note, workers)
+    assert isinstance(data.input, PictureSpec)
+    return data.under(replace(data.input, range=values))
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of the parts that are read.
+
+    Attributes:
+        origins: the part that each split comes from. files: by part, the paths and the index of each one's class.
+    """
+
+    folder: Path
+    layout: Layout
+    origins: Mapping[str, str]
+    classes: Sequence[str]
+    files: Mapping[str, tuple[list[Path], np.ndarray]]
+
+    def called(self, split: str) -> str:
+        """The folder that a split comes from."""
+        return f"{self.layout.parts[self.origins[split]].name}/"
+
+
+def _listing(folder: Path, only: str | None, classes: Sequence[str] | None) -> Listing:
+    layout = Layout.of(folder) if folder.is_dir() else Layout({})
+    places = layout.parts
+    if only == "test" and not places and folder.is_dir() and class_folders(folder):
+        places["test"] = folder
+    test = "test" if "test" in places else "val"
+    val = "val" if "val" in places and ("test" in places or "train" not in places) else "train"
+    origins = {"train": "train", "val": val, "test": test}
+    needed = [part for part in PARTS if part in ([origins[only]] if only else origins.values())]
+    if not places.keys() >= set(needed):
         there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else None
         what = "there is no such folder" if there is None else f"it holds {', '.join(there) or 'nothing'}"
+        parts = "train/<class>/ and test/<class>/ (or val/<class>/)" if only is None else f"{only}/<class>/"
+        raise DataError(f"dataset.root={folder}: {what}", f"it needs {parts} with pictures")
+    names = list(class_folders(places[needed[0]]))
+    if not names:
         raise DataError(
-            f"dataset.root={folder}: {what}",
-            "it needs train/<class>/ and test/<class>/ (or val/<class>/) with pictures",
+            f"{places[needed[0]]} holds no class folders", "it needs one subfolder of pictures for each class"
         )
-    classes = sorted(_class_folders(found["train"]))
-    files = {name: _files(path, classes) for name, path in found.items()}
-    everything = [path for paths, _ in files.values() for path in paths]
-    kept = Decoded(store, folder)
-    headers = kept.array("headers", everything, Array((len(everything), 2), "<i4"), lambda: _headers(everything))
-    channels, pixels = _shape(headers, len(files["train"][0]), size)
+    if only and classes and set(names) & set(classes):
+        names = list(classes)
+    files = {part: layout.files(places[part], names, every=only is None) for part in needed}
+    return Listing(folder, layout, origins, names, files)
+
+
+def _read(
+    listing: Listing, size: int | str, values: Range | None, memory: float, workers: int, store: Path | None
+) -> tuple[dict[str, Part], Range | None, list[str]]:
+    """The parts, the range of their values, and what was chosen in reading them; warnings tell what may be wrong."""
+    files, layout = listing.files, listing.layout
+    everything, rows = list[Path](), dict[str, slice]()
+    for name, (paths, _) in files.items():
+        rows[name] = slice(len(everything), len(everything) + len(paths))
+        everything += paths
+    kept = Decoded(store, listing.folder)
+    table = Array((len(everything), len(Headers._fields)), "<f8")
+    headers = Headers(*kept.array("headers", everything, table, lambda: _headers(everything)).T)
+    train = headers.at(rows.get("train", slice(None)))
+    channels, pixels = shape(headers, train, size)
+    if values is None and "train" in rows:
+        values = value_range(train)
+    kept = replace(kept, range=values)
     held = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
     parts = {}
     for name, (paths, labels) in files.items():
-        parts[name] = Part(pictures := Pictures(tuple(paths), channels, pixels), labels)
+        parts[name] = Part(pictures := Pictures(tuple(paths), channels, pixels, values), labels)
         if name in held:
-            shape = Array((len(paths), channels, pixels, pixels), "|u1")
+            wanted = Array((len(paths), channels, pixels, pixels), "|u1")
             read = partial(_pixels, pictures, workers)
-            parts[name] = Part(torch.from_numpy(kept.array(name, paths, shape, read)), labels)
-    test_from = "test" if "test" in parts else "val"
-    own_val = parts.get("val") if test_from == "test" else None
-    return assemble(
-        parts["train"],
-        own_val,
-        parts[test_from],
-        classes,
-        val_fraction=val_fraction,
-        split_seed=split_seed,
-        mean=mean,
-        std=std,
-        note=f"test: {test_from}/; validation: " + ("val/" if own_val else f"{val_fraction:.0%} of train/"),
-        workers=workers,
-    )
-
-
-def _class_folders(folder: Path) -> set[str]:
-    """Names of the subfolders; hidden ones are some other program's."""
-    return {p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")}
-
-
-def _files(folder: Path, classes: Sequence[str]) -> tuple[list[Path], np.ndarray]:
-    """Every picture below `folder` in a fixed order, with its class's index."""
-    here = _class_folders(folder)
-    if not classes:
-        raise DataError(f"{folder} holds no class folders", "it needs one subfolder of pictures for each class")
-    for name in sorted(here ^ set(classes)):
-        only, missing = ("train", folder.name) if name in classes else (folder.name, "train")
-        raise DataError(
-            f"class {name!r} is in {only}/ only: {missing}/ has no folder for it", "the parts need the same classes"
-        )
-    paths: list[Path] = []
-    counts = []
-    for name in classes:
-        below = (p for p in (folder / name).rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-        pictures = sorted(path for path in below if path.is_file())
-        if not pictures:
-            raise DataError(f"{folder / name} holds no pictures", f"known endings: {' '.join(sorted(SUFFIXES))}")
-        paths += pictures
-        counts.append(len(pictures))
-    return paths, np.repeat(np.arange(len(classes)), counts)
-
-
-def _shape(headers: np.ndarray, num_train: int, size: int | str) -> tuple[int, int]:
-    """Channels (1 when every picture is grey, else 3) and side in pixels, from (grey, shorter side) of every picture,
-    those of train first.
-    """
-    sides = Counter(headers[:num_train, 1].tolist())
-    pixels = min(sides.most_common(1)[0][0], LARGEST_AUTO_SIZE) if size == "auto" else int(size)
-    return 1 if headers[:, 0].all() else 3, pixels
+            parts[name] = Part(torch.from_numpy(kept.array(name, paths, wanted, read)), labels)
+    labels = np.concatenate([labels for _, labels in files.values()])
+    said = layout.remarks + remarks(headers, train, size == "auto", values)
+    left_out = ", ".join([*layout.unused, *filter(None, [listed(layout.left_out)])])
+    warnings = doubts(headers, everything, values)
+    if left_out and (layout.unused or layout.left_out.keys() - {HIDDEN}):
+        warnings.append(f"not read: {left_out}")
+    elif left_out:
+        said.append(f"not read: {left_out}")
+    if again := repeated(headers, everything, rows, labels, listing.origins["val"] == "train"):
+        warnings.append(f"the same pictures: {again}")
+    for warning in warnings:
+        ui.warn(f"{listing.folder.name}: {warning}")
+    return parts, values, said
 
 
 def _headers(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """(grey, shorter side) of each picture, as (n, 2) int32, block by block."""
+    """The header of each picture, as (n, fields) float64, block by block."""
     for rows in blocks(np.arange(len(paths))):
-        yield np.array([header(paths[row]) for row in rows], dtype="<i4")
+        yield np.array([header(paths[row]) for row in rows], dtype="<f8")
 
 
 def _pixels(pictures: Pictures, workers: int) -> Iterator[np.ndarray]:

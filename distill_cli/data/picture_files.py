@@ -2,50 +2,84 @@
 
 from __future__ import annotations
 
+import os
+import warnings
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
-from distill_cli.base.errors import DataError
+from distill_cli.base.errors import DataError, DistillError
 from distill_cli.data.source import Source, sha256
 
-DEEP_GREY_MODES = {"I;16", "I;16L", "I;16B", "I;16N"}
-GREY_MODES = {"1", "L", "LA", "I", "F", *DEEP_GREY_MODES}
-UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # what PIL raises for damaged files
+DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}  # greys of more than 8 bits
+GREY_MODES = {"1", "L", "LA", *DEEP_MODES}
+TURNS = {2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180, 4: Image.Transpose.FLIP_TOP_BOTTOM,
+         5: Image.Transpose.TRANSPOSE, 6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE,
+         8: Image.Transpose.ROTATE_90}  # fmt: skip  # what puts a picture upright, by its EXIF orientation
+TAIL = 1024  # bytes at the end of a file, by which files that are not the same are told apart quickly
+
+Range = tuple[float, float]
+
+
+class Headers(NamedTuple):
+    """What is known of pictures before they are read, each a column (n,) float64; yes is 1."""
+
+    grey: np.ndarray
+    short: np.ndarray  # the shorter side in pixels
+    long: np.ndarray
+    low: np.ndarray  # the smallest value of a grey of more than 8 bits; of other pictures NaN
+    high: np.ndarray
+    deep_colour: np.ndarray  # more than 8 bits a channel, of which PIL gives the upper 8
+    clear: np.ndarray  # with transparency
+    several: np.ndarray  # an animation, or several pages
+    odd: np.ndarray  # PIL complains of the metadata
+    bytes: np.ndarray  # of the file
+    tail: np.ndarray  # CRC-32 of the file's end
+
+    def at(self, rows: slice) -> Headers:
+        """Those of some of the pictures."""
+        return Headers(*(column[rows] for column in self))
 
 
 @dataclass(frozen=True)
 class Pictures(Source):
-    """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels)."""
+    """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels).
+
+    Args:
+        range: the values that are black and white in greys of more than 8 bits; None: there are no such pictures.
+    """
 
     paths: tuple[Path, ...]
     channels: int
     pixels: int
+    range: Range | None = None
 
     def __len__(self) -> int:
         return len(self.paths)
 
-    def read(self, rows: Sequence[int]) -> Tensor:
-        return torch.stack([self.picture(row) for row in rows])
-
-    def picture(self, row: int) -> Tensor:
+    def __getitem__(self, row: int) -> Tensor:
         """The picture in one file.
 
         Raises:
             DataError: it cannot be read.
         """
-        with _opened(self.paths[row]) as file:
-            picture = _eight_bit(file, "L" if self.channels == 1 else "RGB")
-        if picture.size != (self.pixels, self.pixels):
-            picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
+        with _opened(self.paths[row]) as (file, _):
+            picture = _eight_bit(file, "L" if self.channels == 1 else "RGB", self.range)
+            if picture.size != (self.pixels, self.pixels):
+                picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
         array = np.array(picture)
         return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        return torch.stack([self[row] for row in rows])
 
     def name_of(self, row: int) -> str:
         return str(self.paths[row])
@@ -56,40 +90,85 @@ class Pictures(Source):
     def digest(self) -> str:
         """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""
         stats = ((path, path.stat()) for path in self.paths)
-        lines = (f"{p.parent.name}/{p.name} {stat.st_size} {stat.st_mtime_ns}\n".encode() for p, stat in stats)
-        return sha256([f"{self.channels} {self.pixels}".encode(), *lines])
+        lines = (os.fsencode(f"{p.parent.name}/{p.name} {s.st_size} {s.st_mtime_ns}\n") for p, s in stats)
+        shape = f"{self.channels} {self.pixels}" + (f" {self.range}" if self.range else "")
+        return sha256([shape.encode(), *lines])
 
 
-def header(path: Path) -> tuple[bool, int]:
-    """Whether a picture is grey, and its shorter side in pixels; the picture itself is not decoded.
+def header(path: Path) -> tuple[float, ...]:
+    """A row of `Headers`: of a picture's pixels only those of a deep grey are read, for their range.
 
     Raises:
         DataError: it cannot be read.
     """
-    with _opened(path) as picture:
-        return picture.mode in GREY_MODES, min(picture.size)
+    with _opened(path) as (picture, complaints):
+        deep_colour = ";16" in str(getattr(picture, "tile", "")) and picture.mode not in GREY_MODES
+        _orientation(picture)
+        several = getattr(picture, "is_animated", False) and picture.format != "MPO"  # whose others are previews
+        values = _values(picture) if picture.mode in DEEP_MODES else np.full(1, np.nan)
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - TAIL))
+            tail = zlib.crc32(file.read())
+        return (picture.mode in GREY_MODES, min(picture.size), max(picture.size), values.min(), values.max(), deep_colour,
+                _clear(picture), several, bool(complaints), size, tail)  # fmt: skip
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """A picture of which only the header is read yet, and what goes wrong with it said of its file."""
+def _opened(path: Path) -> Iterator[tuple[Image.Image, list[warnings.WarningMessage]]]:
+    """A picture of which only the header is read yet, and what PIL complains of as it is read; whatever it or a library
+    under it raises is said of the file.
+    """
     try:
-        with Image.open(path) as picture:
-            yield picture
-    except UNREADABLE as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+        with warnings.catch_warnings(record=True) as complaints:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large; too large is an error
+            with Image.open(path) as picture:
+                yield picture, complaints
+    except DistillError:
+        raise
+    except Exception as error:
+        raise DataError(f"cannot read {path}: {str(error) or type(error).__name__}") from error
 
 
-def _eight_bit(picture: Image.Image, mode: str) -> Image.Image:
-    """Any mode as 8-bit grey or RGB; 16-bit greys keep their upper byte, transparency is shown on white."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode in {"I", "F", *DEEP_GREY_MODES}:
-        values = np.asarray(picture, dtype=np.float64)
-        if not np.isfinite(values).all():
-            raise ValueError("a pixel is not a finite number")
-        deep = picture.mode in DEEP_GREY_MODES or values.max() > 255  # PIL opens some 16-bit files as I
-        picture = Image.fromarray(np.clip(values / (257 if deep else 1), 0, 255).astype(np.uint8))
-    if picture.mode in ("RGBA", "LA", "PA") or "transparency" in picture.info:
+def _orientation(picture: Image.Image) -> object:
+    """The EXIF orientation of a picture; 1, upright, where its metadata cannot be read: the picture itself may be sound."""
+    try:
+        return picture.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception as error:
+        warnings.warn(f"EXIF: {error}", stacklevel=2)
+        return 1
+
+
+def _values(picture: Image.Image) -> np.ndarray:
+    """The values of a deep grey, (H, W) float64."""
+    values = np.asarray(picture, dtype=np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError("a pixel is not a finite number")
+    return values
+
+
+def _clear(picture: Image.Image) -> bool:
+    return picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info
+
+
+def _eight_bit(picture: Image.Image, mode: str, value_range: Range | None) -> Image.Image:
+    """Any mode as 8-bit grey or RGB, put upright; deep greys by their range, transparency on white."""
+    picture.load()
+    orientation = _orientation(picture)
+    if picture.mode in DEEP_MODES:
+        if value_range is None:
+            raise DataError(
+                f"{getattr(picture, 'filename', 'a picture')} has more than 8 bits a pixel, and no picture of train has: "
+                "nothing says which values are black and white",
+                "dataset.range=[0,4095] says so",
+            )
+        low, high = value_range
+        values = np.rint((_values(picture) - low) * (255 / (high - low)))
+        picture = Image.fromarray(values.clip(0, 255).astype(np.uint8))
+    if isinstance(orientation, int) and orientation in TURNS:
+        picture = picture.transpose(TURNS[orientation])
+    if _clear(picture):
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
     return picture.convert(mode)

@@ -27,12 +27,15 @@ THUMBNAIL = 96  # pixels, its longest side
 
 @dataclass(frozen=True)
 class PictureSpec(Spec):
-    """Pictures as a model gets to see them: channels, (height, width) in pixels, normalisation of values in [0, 1]."""
+    """Pictures as a model gets to see them: channels, (height, width) in pixels, normalisation of values in [0, 1], and of
+    greys of more than 8 bits the values that are black and white, if there were any.
+    """
 
     channels: int
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    range: tuple[float, float] | None = None
     kind, unit = "pictures", "images"
 
     @classmethod
@@ -47,8 +50,10 @@ class PictureSpec(Spec):
             mean, std = (tuple(float(v) for v in stored[key]) for key in ("mean", "std"))
             if not all(1 <= number <= LARGEST_SIDE for number in (height, width, int(stored["channels"]))):
                 raise ValueError(f"pictures of {stored['channels']}x{height}x{width}")
-            return cls(int(stored["channels"]), (height, width), mean, std)
-        except (KeyError, TypeError, ValueError) as error:
+            values = stored.get("range")
+            low_high = (float(values[0]), float(values[1])) if values is not None else None
+            return cls(int(stored["channels"]), (height, width), mean, std, low_high)
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"model.json: its input is damaged: {error!r}") from error
 
     def as_card(self) -> dict[str, Any]:
@@ -70,6 +75,11 @@ class PictureSpec(Spec):
 
     def arguments(self) -> dict[str, Any]:
         return {"in_channels": self.channels, "input_size": self.size}
+
+    def reading(self) -> dict[str, Any]:
+        height, width = self.size
+        size = {"size": height} if height == width else {}
+        return size | ({"range": list(self.range)} if self.range else {})
 
     def front(
         self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str

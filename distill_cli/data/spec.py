@@ -70,6 +70,10 @@ class Spec(Protocol):
     def arguments(self) -> dict[str, Any]:
         """What the class of a model may take from the data, by the argument's name."""
 
+    def reading(self) -> dict[str, Any]:
+        """What a data set is read by, where its settings leave it open, for a model of this spec; by the key."""
+        return {}
+
     def front(self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str) -> Front:
         """The front of a network that was trained under the normalisation `mean`, `std`; None: under this one.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -84,7 +85,7 @@ class Split:
     @cached_property
     def labelled(self) -> Tensor:
         """The samples whose targets are all known, (n,) int64."""
-        return (self.targets != UNKNOWN).view(len(self), -1).all(1).nonzero()[:, 0]
+        return (self.targets != UNKNOWN).view(len(self), math.prod(self.targets.shape[1:])).all(1).nonzero()[:, 0]
 
     @property
     def complete(self) -> bool:

@@ -143,7 +143,7 @@ def test_runs_share_them_and_cache_lists_and_prunes_them(
     assert distill("cache") == 0
     shown = [line.split()[1:5] for line in capsys.readouterr().out.splitlines() if "photos" in line]
     assert sorted(shown) == [
-        ["photos", "headers", "32", "2"],
+        ["photos", "headers", "32", "11"],
         ["photos", "test", "16", "3x16x16"],
         ["photos", "train", "16", "3x16x16"],
     ]

@@ -375,14 +375,14 @@ def test_a_picture_that_spoils_after_the_start_is_named(tmp_path: Path, workers:
 
 def test_a_worker_that_dies_names_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = image_folder(str(make_pictures(tmp_path)), memory=0, workers=2)
-    bomb, read = tmp_path / "test" / "b" / "3.png", Pictures.picture
+    bomb, read = tmp_path / "test" / "b" / "3.png", Pictures.__getitem__
 
     def deadly(pictures: Pictures, index: int) -> Tensor:
         if pictures.paths[index] == bomb:
             killed()
         return read(pictures, index)
 
-    monkeypatch.setattr(Pictures, "picture", deadly)
+    monkeypatch.setattr(Pictures, "__getitem__", deadly)
     with pytest.raises(WorkerError, match=rf"died: Killed while reading {bomb}\n"):
         list(data.test.batches(4))
 

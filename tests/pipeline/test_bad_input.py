@@ -137,7 +137,7 @@ def broken_folder(root: Path, fault: str) -> Path:
         ("unreadable", "train/b/3.png"),
         ("truncated", "test/a/1.png"),
         ("class in train only", "class 'z' is in train/ only"),
-        ("few", "class 'a' has 1 training sample"),
+        ("few", "train holds 2 samples: too few"),
     ],
 )
 def test_wrong_data_are_exit_3(fault: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

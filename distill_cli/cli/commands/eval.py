@@ -100,8 +100,10 @@ def load_data(settings: Eval, student: Deployable) -> Data:
         raise CheckpointError("the checkpoint's card is damaged:\n" + "\n".join(problems))
     if stored:
         spec.check(dataset.plain)
-    data = load(dataset, settings.workers, settings.trust if stored else None)
-    ours, theirs = card["classes"], list(data.classes)
+    ours = card["classes"]
+    data = load(dataset, settings.workers, settings.trust if stored else None, model=(spec, ours), only=settings.split)
+    ui.say(f"data: {data.note}")
+    theirs = list(data.classes)
     if len(ours) != len(theirs):
         raise CheckpointError(f"the checkpoint was trained on {len(ours)} classes, this data set has {len(theirs)}")
     if ours != theirs:
