@@ -28,6 +28,7 @@ from distill_cli.data import UNKNOWN, Batch, Data, load
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
+from distill_cli.models.naming import listed, order_of
 from distill_cli.pipeline.words import COLUMNS
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
@@ -107,11 +108,13 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     ours = card["classes"]
     data = load(dataset, settings.workers, settings.trust if stored else None, model=(spec, ours), only=settings.split)
     ui.say(f"data: {data.note}")
-    theirs = list(data.classes)
-    if len(ours) != len(theirs):
-        raise CheckpointError(f"the checkpoint was trained on {len(ours)} classes, this data set has {len(theirs)}")
-    if ours != theirs:
-        ui.warn("the classes have other names than in training; they are matched by position")
+    order, missing = order_of(ours, data.classes)
+    if missing:
+        known = f"{len(ours)} classes ({listed(ours)})"
+        raise CheckpointError(f"the checkpoint answers {known}: it does not know the data's {listed(missing)}")
+    if order:
+        ui.say(f"the data's {len(order)} classes are matched by name with the {len(ours)} that the checkpoint answers")
+        data = data.answered(ours, order)
     spec.check(data.input)
     return data.under(spec)
 
