@@ -19,6 +19,7 @@ from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.loading import Loader, blocks
 from distill_cli.data.pictures import PictureSpec, spread
 from distill_cli.data.source import Held, Source, sha256
+from distill_cli.data.spec import Spec
 from distill_cli.data.split import Split
 
 MEASURED = 10_000  # pictures, of which mean and deviation are taken at most
@@ -58,15 +59,17 @@ def assemble(
     *,
     val_fraction: float,
     split_seed: int,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    spec: Spec | None = None,
     note: str,
     workers: int = 0,
 ) -> Data:
-    """Pictures as a data set: the parts checked, validation cut from train where there is none, the normalisation fixed.
+    """Parts as a data set: checked, and validation cut from train where there is none.
 
     Args:
-        mean, std: one value a channel, or one for all; None: of the training pictures.
+        mean, std: of pictures, one value a channel, or one for all; None: of the training pictures.
+        spec: what a model gets to see of the samples; None: they are pictures, normalised by `mean` and `std`.
         note: where validation and test come from, for people.
 
     Raises:
@@ -85,9 +88,9 @@ def assemble(
         lone = [name for label, name in enumerate(classes) if label not in val.targets]
         if lone and UNKNOWN not in val.targets:
             note += f"; validation lacks the classes of one sample ({', '.join(lone[:5])})"
-    spec = _spec(train, mean, std, workers)
+    spec = spec or _spec(train, mean, std, workers)
     parts = {"train": train, "val": val, "test": test}
-    digest = fingerprint([[part.digest() for part in parts.values()], list(classes), spec.mean, spec.std])
+    digest = fingerprint([[part.digest() for part in parts.values()], list(classes), *spec.measured])
     splits: dict[str, Any] = {
         name: Split(part.source, torch.from_numpy(part.targets.astype(np.int64)), spec, workers)
         for name, part in parts.items()
@@ -95,14 +98,14 @@ def assemble(
     return Data(**splits, classes=tuple(classes), digest=digest, note=note)
 
 
-def alone(name: str, part: Part, classes: Sequence[str], note: str, workers: int) -> Data:
-    """One split of pictures for a model that knows how they are normalised, which is left out; the others are empty.
+def alone(name: str, part: Part, classes: Sequence[str], note: str, workers: int = 0, spec: Spec | None = None) -> Data:
+    """One split for a model that knows how pictures are normalised, which is left out; the others are empty.
 
     Raises:
         DataError: the part is empty, or its targets are wrong.
     """
     _check(name, part, len(classes))
-    spec = _spec(part, [0.0], [1.0], workers)
+    spec = spec or _spec(part, [0.0], [1.0], workers)
     none = np.arange(0)
     parts = {each: part if each == name else part.take(none) for each in SPLITS}
     splits: dict[str, Any] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +19,11 @@ class Front(nn.Module):
     def forward(self, inputs: Inputs) -> Inputs:
         return inputs
 
-    def quicken(self, net: nn.Module, works: Callable[[], bool]) -> None:
+    def quicken(self, net: nn.Module, works: Callable[[], object]) -> None:
         """Lay `net` out in memory as it is quicker; numbers differ by rounding at most.
 
         Args:
-            works: whether the network runs on the layout that it has now.
+            works: runs the network; raises ConfigError where it cannot work on that layout.
         """
 
 
@@ -48,6 +48,11 @@ class Spec(Protocol):
     def at_once(self) -> int:
         """How many samples a model answers together where nobody says."""
         return 128
+
+    @property
+    def measured(self) -> tuple[Any, ...]:
+        """What of it was measured on train, and so tells data sets apart."""
+        return ()
 
     def words(self) -> str:
         """The shape of a sample, for people."""
@@ -74,14 +79,8 @@ class Spec(Protocol):
         """What a data set is read by, where its settings leave it open, for a model of this spec; by the key."""
         return {}
 
-    def taken(self, own: Mapping[str, Any]) -> Spec:
-        """The spec that a model was trained under: what its settings `own` say, such as `mean`, `std` and `size`, and
-        what they do not say as here.
-        """
-        return self
-
-    def front(self, net: nn.Module, taken: Spec, role: str) -> Front:
-        """The front that makes inputs of this spec into those of `taken`, under which the network was trained.
+    def front(self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str) -> Front:
+        """The front of a network that was trained under the normalisation `mean`, `std`; None: under this one.
 
         Args:
             role: what the model is called in messages, "teacher" or "student".
@@ -90,14 +89,6 @@ class Spec(Protocol):
             ConfigError: the network cannot take these inputs, or has another number of means.
         """
         return Front()
-
-    def remedy(self, works: Callable[[Spec], bool], role: str) -> str:
-        """What to set where a network does not take such samples.
-
-        Args:
-            works: whether it takes samples of another spec. role: "teacher" or "student".
-        """
-        return ""
 
     def inputs(self, raw: Inputs) -> Inputs:
         """Raw samples, as a source stores them, as a model takes them."""

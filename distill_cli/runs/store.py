@@ -98,7 +98,7 @@ def arrays(
     root: Path,
     ingredients: Mapping[str, Any],
     about: Mapping[str, Any],
-    wanted: Mapping[str, Array],
+    wanted: Mapping[str, Array] | None,
     compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
     words: Words,
 ) -> dict[str, np.ndarray]:
@@ -107,7 +107,8 @@ def arrays(
     They are mapped from their files: what is not read takes no memory.
 
     Args:
-        about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's.
+        about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's. None: what `compute`
+            gives says it, in one block.
         compute: yields the rows of all arrays in order, block by block.
 
     Raises:
@@ -119,27 +120,32 @@ def arrays(
     def make(place: Path) -> None:
         if folder.is_dir():
             ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
-        need, free = sum(array.bytes for array in wanted.values()), shutil.disk_usage(place).free
+        blocks, shapes = compute(), wanted
+        if shapes is None:
+            blocks = list(blocks)
+            shapes = {name: Array(values.shape, values.dtype.str) for name, values in blocks[0].items()}
+        need, free = sum(array.bytes for array in shapes.values()), shutil.disk_usage(place).free
         if need + MARGIN > free:
-            first = _file(folder, next(iter(wanted)))
+            first = _file(folder, next(iter(shapes)))
             raise StorageError(
                 f"no space for {words.what}: {first} needs {size(need + MARGIN)}, {size(free)} are free",
                 f"free some space, choose another output_dir, or {words.way_out}",
             )
-        rows = next(iter(wanted.values())).shape[0]
+        rows = next(iter(shapes.values())).shape[0]
         ui.say(f"cache: {words.doing}: {rows:,} samples, {size(need)}")
-        written = _write(place, wanted, compute())
-        facts = {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in wanted.items()}
+        written = _write(place, shapes, blocks)
+        facts = {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in shapes.items()}
         files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
 
     waiting = f"cache: another run is {words.doing}; waiting for it"
     while True:
         locks.once(folder, make, lambda: ui.say(waiting), usable=lambda place: entry(place).damage() is None)
         try:
-            mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in wanted}
-        except FileNotFoundError:  # pruned in between
+            names = wanted or files.read_json(folder / CARD)["arrays"]
+            mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in names}
+        except (FileNotFoundError, CheckpointError):  # pruned in between
             continue
-        for name, array in wanted.items():
+        for name, array in (wanted or {}).items():
             assert mapped[name].shape == array.shape and mapped[name].dtype == np.dtype(array.dtype), (name, array)
         with suppress(OSError):  # when it was last used is remembered where the disk allows it
             os.utime(folder)

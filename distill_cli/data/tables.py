@@ -1,0 +1,103 @@
+"""Rows of a table in a text file, each with the line it begins on; a broken file is refused by its line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from distill_cli.base.errors import ConfigError, DataError
+
+ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
+LARGEST = 2**31 - 1  # characters of a field
+
+
+def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The rows of a file, each by column, with what to call it in a message: the file's name and the line.
+
+    csv has a header and quotes as RFC 4180 has them; tsv has a header and no quotes, so a quotation mark is a character; jsonl
+    has an object on each line.
+
+    Raises:
+        DataError: an encoding other than UTF-8, a quote that is not closed, a row of another length than the header, a line
+            that is no JSON object. ConfigError: parquet, without the package that reads it.
+    """
+    read = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
+    return read(path)
+
+
+def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return _separated(path, strict=True)
+
+
+def _tsv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+
+
+def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    csv.field_size_limit(LARGEST)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
+    header: list[str] | None = None
+    while True:
+        where = f"{path.name} line {reader.line_num + 1}"
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: {where}: {error}", "a quotation mark inside a quoted text is written twice"
+            ) from error
+        if fields is None:
+            return
+        if not fields:  # an empty line
+            continue
+        if header is None:
+            header = [name.strip() for name in fields]
+            continue
+        if len(fields) != len(header):
+            raise DataError(
+                f"{path}: {where} has {len(fields)} columns, the header has {len(header)}",
+                "a text that holds the separator, or a line break, stands in quotes in a .csv",
+            )
+        yield where, dict(zip(header, fields, strict=True))
+
+
+def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(_text(path).split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as error:
+            raise DataError(f"{path}: line {number} is not JSON: {error}") from error
+        if not isinstance(row, dict):
+            raise DataError(f"{path}: line {number} is a JSON {type(row).__name__}: it needs an object for each line")
+        yield f"{path.name} line {number}", row
+
+
+def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise ConfigError(f"{path}: needs the package pyarrow", "pip install pyarrow") from error
+    try:
+        table = parquet.read_table(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: is no parquet file that can be read: {error}") from error
+    for number, row in enumerate(table.to_pylist(), start=1):
+        yield f"{path.name} row {number}", row
+
+
+def _text(path: Path) -> str:
+    """A file's text without a byte order mark."""
+    content = path.read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(
+            f"{path}: line {line} is not UTF-8 ({error.reason})",
+            f"iconv -f ISO-8859-1 -t UTF-8 makes it so: {path.name}",
+        ) from error

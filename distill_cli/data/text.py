@@ -1,0 +1,219 @@
+"""Text files as a data set: which files and columns are read, labels as classes, what is left out; tokens are in texts.py."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from distill_cli.base import ui
+from distill_cli.base.errors import ConfigError, DataError, did_you_mean
+from distill_cli.data.assembling import Part, alone, assemble, cut
+from distill_cli.data.dataset import Data
+from distill_cli.data.labels import UNKNOWN
+from distill_cli.data.tables import ENDINGS, rows
+from distill_cli.data.texts import Texts, TextSpec
+from distill_cli.data.tokens import Text, Tokenizer
+
+NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "eval")}
+
+
+@dataclass(frozen=True)
+class Column:
+    """The texts of a file with their labels, and what to call each."""
+
+    texts: list[Text]
+    labels: list[str]
+    names: list[str]
+
+    def take(self, rows: np.ndarray) -> Column:
+        """The texts at `rows` (n,) alone, in that order."""
+        return Column(*([values[row] for row in rows] for values in (self.texts, self.labels, self.names)))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How texts are cut into tokens and splits; see the arguments of `text`."""
+
+    tokenizer: str = "auto"
+    max_length: int = 128
+    bucket: int = 64
+    val_fraction: float = 0.1
+    split_seed: int = 0
+    store: Path | None = None
+
+
+def text(
+    root: str,
+    text: str | list[str] = "text",
+    label: str = "label",
+    classes: list[str] | None = None,
+    tokenizer: str = "auto",
+    max_length: int = 128,
+    bucket: int = 64,
+    empty: Literal["refuse", "skip"] = "refuse",
+    val_fraction: float = 0.1,
+    split_seed: int = 0,
+    store: Path | None = None,
+    only: str | None = None,
+) -> Data:
+    """Texts to be classified, from a folder with train, test and perhaps val as .csv, .tsv, .jsonl or .parquet, or from one file.
+
+    Args:
+        text, label: columns; two texts are a pair. classes: their order; None: sorted. tokenizer: auto: each model's own or,
+            where it has none, one made from train; else a folder with a tokenizer.json.
+        empty: what to do with a row without a text. only: the one split to read; the others may be missing.
+
+    A row whose label is empty is a text without a label.
+
+    Raises:
+        DataError: a file or column is missing, a row is broken or empty, a label occurs that train does not have.
+    """
+    files = _files(Path(root).expanduser(), only if classes else None)
+    columns = [text] if isinstance(text, str) else list(text)
+    if len(columns) not in (1, 2):
+        raise ConfigError(f"dataset.text: should be one column or two, got {len(columns)}")
+    read = {name: _read(path, columns, label, empty) for name, path in files.items()}
+    notes = [f"{name}: {path.name}" for name, path in files.items() if name != "train"]
+    named = tuple(classes) if classes else _classes(read["train"].labels, label)
+    how = Reading(tokenizer, max_length, bucket, val_fraction, split_seed, store)
+    return assembled(read, named, how, notes, only)
+
+
+def assembled(
+    columns: Mapping[str, Column], classes: Sequence[str], how: Reading, notes: Sequence[str], only: str | None = None
+) -> Data:
+    """Texts as a data set; test and validation are cut from train where there are none. It raises as `text`.
+
+    Args:
+        notes: where validation and test come from, for people. only: the one split that is wanted.
+    """
+    first, notes = next(iter(columns.values())), list(notes)
+    made = Tokenizer.made_from(" ".join(text) for text in first.texts) if how.tokenizer == "auto" else None
+    spec = TextSpec(made or Tokenizer.read(Path(how.tokenizer).expanduser()), how.max_length, len(first.texts[0]) == 2)
+    parts = {
+        name: Part(Texts(column.texts, column.names, spec, how.bucket, how.store), _targets(column, classes))
+        for name, column in columns.items()
+    }
+    if unlabelled := {name: n for name, part in parts.items() if (n := int((part.targets == UNKNOWN).sum()))}:
+        notes.append("without a label: " + ", ".join(f"{number:,} of {name}" for name, number in unlabelled.items()))
+    if only in parts and "train" not in parts:
+        return alone(only, parts[only], classes, "; ".join(notes), spec=spec)
+    if "test" not in parts:
+        parts["train"], parts["test"] = cut(parts["train"], how.val_fraction, how.split_seed, classes)
+        notes.append(f"test: {how.val_fraction:.0%} of all")
+    if "val" not in parts:
+        notes.append(f"validation: {how.val_fraction:.0%} of train")
+    _overlap(parts)
+    return assemble(
+        parts["train"],
+        parts.get("val"),
+        parts["test"],
+        classes,
+        val_fraction=how.val_fraction,
+        split_seed=how.split_seed,
+        spec=spec,
+        note="; ".join(notes),
+    )
+
+
+def _files(root: Path, only: str | None) -> dict[str, Path]:
+    """The file of each split; where `only` one is wanted, that one's may be all there is."""
+    if root.is_file():
+        if root.suffix.lower() not in ENDINGS:
+            raise DataError(f"dataset.root={root}: should end in {', '.join(ENDINGS)}")
+        return {only or "train": root}
+    if not root.is_dir():
+        raise DataError(f"dataset.root={root}: there is no such file or folder")
+    present = [path for path in sorted(root.iterdir()) if path.suffix.lower() in ENDINGS and path.name[0] != "."]
+    files = dict[str, Path]()
+    for split, names in NAMES.items():
+        fitting = [path for path in present if path.stem.lower() in names]
+        if len(fitting) > 1:
+            raise DataError(f"{root} holds {' and '.join(path.name for path in fitting)}: which is {split}?")
+        if fitting:
+            files[split] = fitting[0]
+    if "train" not in files and only not in files:
+        held = ", ".join(path.name for path in present) or "no file that ends so"
+        raise DataError(
+            f"dataset.root={root}: it holds {held}", f"it needs train and test, each as one of {', '.join(ENDINGS)}"
+        )
+    return files
+
+
+def _read(path: Path, columns: Sequence[str], label: str, empty: str) -> Column:
+    """The texts and labels of a file."""
+    column, skipped = Column([], [], []), 0
+    for where, row in rows(path):
+        for name in (*columns, label):
+            if name not in row:
+                guess = did_you_mean(name, row)
+                key = "dataset.label" if name == label else "dataset.text"
+                raise DataError(
+                    f"{path}: {where} has no column {name!r}; {guess}columns: {', '.join(row)}", f"{key}=COLUMN"
+                )
+        texts = tuple("" if row[name] is None else str(row[name]) for name in columns)
+        if not all(text.strip() for text in texts):
+            if empty == "refuse":
+                raise DataError(f"{path}: {where} has an empty text", "dataset.empty=skip leaves such rows out")
+            skipped += 1
+            continue
+        column.texts.append(texts)
+        column.labels.append("" if row[label] is None else str(row[label]).strip())
+        column.names.append(where)
+    if not column.texts:
+        raise DataError(f"{path} holds no texts")
+    if skipped:
+        ui.say(f"data: {path.name}: {skipped:,} rows without a text were left out")
+    return column
+
+
+def _classes(labels: Sequence[str], column: str) -> tuple[str, ...]:
+    """The classes that occur: numbers by their value, names by the alphabet."""
+    found = set(labels) - {""}
+    if all(_is_number(label) for label in found):
+        if not all(label.lstrip("+-").isdigit() for label in found):
+            some = ", ".join(sorted(found)[:3])
+            raise DataError(
+                f"the labels in column {column!r} are real numbers ({some}): to learn them would be regression",
+                "distill learns classes; dataset.label names another column",
+            )
+        return tuple(sorted(found, key=int))
+    return tuple(sorted(found))
+
+
+def _is_number(label: str) -> bool:
+    try:
+        float(label)
+    except ValueError:
+        return False
+    return True
+
+
+def _targets(column: Column, classes: Sequence[str]) -> np.ndarray:
+    """The class of each text, (N,)."""
+    number = {"": UNKNOWN} | {name: place for place, name in enumerate(classes)}
+    for where, name in zip(column.names, column.labels, strict=True):
+        if name not in number:
+            shown = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
+            raise DataError(f"{where} has the label {name!r}, which train does not have; classes: {shown}")
+    return np.array([number[name] for name in column.labels])
+
+
+def _overlap(parts: dict[str, Part]) -> None:
+    """Say how many texts of test are in train too."""
+
+    def plain(part: Part) -> list[str]:
+        source: Any = part.source
+        return [unicodedata.normalize("NFKC", " ".join(text)).casefold().strip() for text in source.texts]
+
+    seen = set(plain(parts["train"]))
+    same = sum(text in seen for text in plain(parts["test"]))
+    if same:
+        ui.warn(
+            f"data: {same:,} of {len(parts['test']):,} test texts are in train too: test flatters a model that remembers"
+        )

@@ -1,0 +1,198 @@
+"""Texts as a source of samples, and what a model gets to see of them: tokens, padded to the longest of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.data.inputs import Inputs
+from distill_cli.data.source import Source, sha256
+from distill_cli.data.spec import Spec
+from distill_cli.data.tokens import FILE, Text, Tokenizer, Tokens
+from distill_cli.runs import store
+
+IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"  # as the models of transformers call them
+KEPT = 1000  # texts; the tokens of fewer are made as quickly as what is kept of them is checked
+
+
+@dataclass(frozen=True)
+class TextSpec(Spec):
+    """Texts, or pairs of them, as a tokenizer cuts them.
+
+    Args:
+        max_length: tokens of a sample at most; what is beyond them is cut off. pair: whether a sample is two texts.
+    """
+
+    tokenizer: Tokenizer
+    max_length: int
+    pair: bool = False
+    kind, unit = "texts", "texts"
+
+    def words(self) -> str:
+        return f"up to {self.max_length} tokens of {self.tokenizer.size:,}"
+
+    def example(self, number: int, device: torch.device | None = None) -> Inputs:
+        draw = torch.Generator().manual_seed(0)
+        ids = torch.randint(self.tokenizer.size, (number, min(8, self.max_length)), generator=draw).to(device)
+        return self._named(ids, torch.ones_like(ids), torch.zeros_like(ids))
+
+    def arguments(self) -> dict[str, Any]:
+        return {"vocab_size": self.tokenizer.size, "pad_token_id": self.tokenizer.pad, "max_length": self.max_length}
+
+    def of(self, net: nn.Module) -> TextSpec:
+        """The same texts as the tokens of a network that brings its own tokenizer."""
+        tokenizer, longest = getattr(net, "tokenizer", None), getattr(net, "max_length", None)
+        if longest is not None and self.max_length > longest:
+            raise ConfigError(
+                f"dataset.max_length={self.max_length}: the model has {longest} positions",
+                f"dataset.max_length={longest}",
+            )
+        return self if tokenizer is None else replace(self, tokenizer=tokenizer)
+
+    def reads(self, source: Source) -> Source:
+        return replace(source, spec=self) if isinstance(source, Texts) else source
+
+    def reading(self) -> dict[str, Any]:
+        return {"max_length": self.max_length}
+
+    def inputs(self, raw: Inputs) -> Inputs:
+        return raw
+
+    def shown(self, raw: Inputs) -> dict[str, str]:
+        assert not isinstance(raw, Tensor)
+        return {"text": self.tokenizer.decode(raw[IDS][0].tolist())}
+
+    def check(self, other: Spec | Mapping[str, Any]) -> None:
+        if not isinstance(other, Mapping) and not (isinstance(other, TextSpec) and other.pair == self.pair):
+            kind = "pairs of texts" if self.pair else "texts"
+            raise CheckpointError(f"the model takes {kind}, the data are {other.kind}")
+
+    def as_card(self) -> dict[str, Any]:
+        return {
+            "_target_": f"{__name__}.TextSpec",
+            "max_length": self.max_length,
+            "pair": self.pair,
+            "tokenizer": {"file": FILE, "pad": self.tokenizer.pad, "sha256": self.tokenizer.digest},
+        }
+
+    def write(self, folder: Path) -> None:
+        """Write what the card names."""
+        (folder / FILE).write_text(self.tokenizer.json, encoding="utf-8")
+
+    @classmethod
+    def read(cls, stored: Mapping[str, Any], folder: Path) -> TextSpec:
+        """The spec that `as_card` and `write` left.
+
+        Raises:
+            CheckpointError: the tokenizer is missing, or is another.
+        """
+        path = folder / FILE
+        try:
+            tokenizer = Tokenizer(path.read_text(encoding="utf-8"), int(stored["tokenizer"]["pad"]))
+            spec = cls(tokenizer, int(stored["max_length"]), bool(stored["pair"]))
+        except FileNotFoundError as error:
+            raise CheckpointError(f"{folder} holds no {FILE}, the tokenizer of its model") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise CheckpointError(f"{folder}: its card's description of the input is damaged") from error
+        if tokenizer.digest != stored["tokenizer"].get("sha256"):
+            raise CheckpointError(f"{path} is not the tokenizer that its model was trained with")
+        return spec
+
+    def _named(self, ids: Tensor, mask: Tensor, kinds: Tensor) -> Inputs:
+        named = {IDS: ids, MASK: mask}
+        return {**named, KINDS: kinds} if self.pair else named
+
+
+@dataclass(frozen=True)
+class Texts(Source):
+    """Texts, whose tokens are made when the first of them is read.
+
+    Args:
+        texts: of each sample one text, or two. names: what to call each in a message. bucket: so many batches of an epoch are
+            sorted by length together; 0: none. home: a folder in which tokens are kept for other runs.
+    """
+
+    texts: Sequence[Text]
+    names: Sequence[str]
+    spec: TextSpec
+    bucket: int = 0
+    home: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def take(self, rows: np.ndarray) -> Texts:
+        return replace(self, texts=[self.texts[row] for row in rows], names=[self.names[row] for row in rows])
+
+    def digest(self) -> str:
+        return sha256(repr(text).encode() for text in self.texts)
+
+    def name_of(self, row: int) -> str:
+        return self.names[row]
+
+    def said(self, row: int) -> str:
+        return "\n".join(self.texts[row])
+
+    @cached_property
+    def tokens(self) -> Tokens:
+        """The tokens of all texts, from the folder in which they are kept where they are many."""
+        spec = self.spec
+        if self.home is None or len(self) < KEPT:
+            return spec.tokenizer.encode(self.texts, spec.max_length)
+        ingredients = {
+            "texts": self.digest(),
+            "tokenizer": spec.tokenizer.digest,
+            "max_length": spec.max_length,
+            "code": f"tokenizers {version('tokenizers')}",
+        }
+        about = {"teacher": "", "dataset": "texts", "split": f"{len(self):,} texts", "precision": "int32"}
+        words = store.Words(f"cutting {len(self):,} texts into tokens", "the tokens", "free some")
+
+        def compute() -> list[dict[str, np.ndarray]]:
+            made = spec.tokenizer.encode(self.texts, spec.max_length)
+            return [{"starts": made.starts, "ids": made.ids, "kinds": made.kinds, "cut": np.array([made.cut])}]
+
+        kept = store.arrays(self.home, ingredients, about, None, compute, words)
+        return Tokens(kept["ids"], kept["kinds"], kept["starts"], int(kept["cut"][0]))
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """How many tokens each sample has, (N,) int64."""
+        return torch.from_numpy(np.diff(self.tokens.starts))
+
+    def read(self, rows: Sequence[int]) -> Inputs:
+        ids, kinds, starts, _ = self.tokens
+        first, lengths = starts[list(rows)], self.lengths[list(rows)].numpy()
+        place = np.arange(lengths.max())
+        mask = place < lengths[:, None]
+        where = np.where(mask, first[:, None] + place, 0)
+        padded = np.where(mask, ids[where], self.spec.tokenizer.pad).astype(np.int64)
+        made = (
+            torch.from_numpy(values)
+            for values in (padded, mask.astype(np.int64), (kinds[where] * mask).astype(np.int64))
+        )
+        return self.spec._named(*made)
+
+    def arranged(self, order: Tensor, batch_size: int, draw: torch.Generator | None = None) -> Tensor:
+        """The order in which samples are shown, alike lengths together, so that little is padded: windows of `bucket` batches,
+        each sorted by length, stably; then, where `draw` is given, all full batches in an order of its own.
+        """
+        if not self.bucket:
+            return order
+        windows = [part[self.lengths[part].argsort(stable=True)] for part in order.split(self.bucket * batch_size)]
+        order = torch.cat(windows)
+        if draw is None:
+            return order
+        full = len(order) // batch_size
+        full -= len(order) == full * batch_size + 1  # a lone last sample joins the batch before it
+        batches = order[: full * batch_size].view(full, batch_size)
+        return torch.cat([batches[torch.randperm(full, generator=draw)].flatten(), order[full * batch_size :]])

@@ -1,0 +1,88 @@
+"""What transformers reads from a folder or its hub: found, or refused in our words, before any of it is loaded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill_cli.base.errors import CheckpointError, ConfigError
+
+HUB_SECONDS = 3  # after which a hub that does not answer counts as out of reach
+
+
+def library() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise ConfigError("models of text need the package transformers", 'pip install "distill-cli[text]"') from error
+    return transformers
+
+
+@contextmanager
+def quiet(lib: Any) -> Iterator[None]:
+    """Inside, the library says nothing of itself: what matters is said in our words."""
+    level = lib.utils.logging.get_verbosity()
+    lib.utils.logging.set_verbosity_error()
+    lib.utils.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        lib.utils.logging.set_verbosity(level)
+        lib.utils.logging.enable_progress_bar()
+
+
+def config_of(lib: Any, source: str, name: str) -> Any:
+    """The configuration of a folder, or of a name on the hub."""
+    if not Path(source).is_dir():
+        _on_hub(source, name)
+    elif not (Path(source) / "config.json").is_file():
+        raise CheckpointError(f"{source} holds no config.json: it is no folder of a model")
+    try:
+        settings = lib.AutoConfig.from_pretrained(source, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise _foreign(name) from error
+        raise CheckpointError(f"name={name}: cannot be read: {str(error).splitlines()[0]}") from error
+    if getattr(settings, "auto_map", None):
+        raise _foreign(name)
+    return settings
+
+
+def _on_hub(source: str, name: str) -> None:
+    """Refuse what is no folder, is not kept from an earlier download, and is not on the hub either."""
+    import huggingface_hub as hub
+
+    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
+        raise ConfigError(f"name={name}: there is no such folder")
+    if isinstance(hub.try_to_load_from_cache(source, "config.json"), str):
+        return
+    try:
+        hub.HfApi().model_info(source, timeout=HUB_SECONDS)
+    except hub.errors.RepositoryNotFoundError as error:
+        raise ConfigError(f"name={name}: there is no such folder, and no such model on the hub") from error
+    except Exception as error:  # whatever its HTTP library raises
+        raise CheckpointError(
+            f"name={name}: there is no such folder, it was not downloaded before, and the hub cannot be reached: {error}",
+            "without a network give the folder of a model: name=DIR",
+        ) from error
+
+
+def _foreign(name: str) -> CheckpointError:
+    return CheckpointError(f"name={name}: the model brings code of its own, which distill does not run")
+
+
+def safe(source: str) -> None:
+    """Refuse a folder whose weights are pickled or missing."""
+    place = Path(source)
+    if not place.is_dir() or list(place.glob("*.safetensors")):
+        return
+    pickled = next(iter([*place.glob("*.bin"), *place.glob("*.pt")]), None)
+    if pickled is None:
+        raise CheckpointError(f"{source} holds no model.safetensors")
+    raise CheckpointError(
+        f"{pickled} is pickled, and a pickle can run code",
+        f"convert it once: AutoModel.from_pretrained({source!r}).save_pretrained({source!r})",
+    )

@@ -1,0 +1,132 @@
+"""Proves that models of transformers are built with the papers' sizes, loaded from safe folders alone, cut, and rebuilt."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
+from distill_cli.data.texts import TextSpec
+from distill_cli.data.tokens import FILE, Tokenizer
+from distill_cli.models import REBUILD, Classifier, num_parameters, probe
+from distill_cli.models.features import Tap, shapes
+from distill_cli.models.huggingface import HuggingFace, fresh, huggingface
+
+TOKENIZER = Tokenizer.made_from(["a fine day", "a fine night"])
+
+
+def small(family: str = "bert", layers: int = 3) -> HuggingFace:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = fresh(4, TOKENIZER.size, TOKENIZER.pad, 16, family, layers, width=16, heads=2)  # type: ignore[arg-type]
+    assert isinstance(net, HuggingFace)
+    return net.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    net = small()
+    net.model.save_pretrained(tmp_path / "bert")  # type: ignore[operator]
+    (tmp_path / "bert" / FILE).write_text(TOKENIZER.json)
+    return tmp_path / "bert"
+
+
+def batch() -> dict[str, torch.Tensor]:
+    ids = torch.tensor([[2, 5, 6, 3], [2, 7, 3, 0]])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
+
+
+@pytest.mark.parametrize(("family", "sizes", "vocabulary", "millions"), [
+    ("bert", {"layers": 12, "width": 768, "heads": 12}, 30522, 110),
+    ("distilbert", {"layers": 6, "width": 768, "heads": 12}, 30522, 66),
+    ("bert", {"layers": 4, "width": 312, "heads": 12, "inner": 1200}, 30522, 14.5),
+    ("gpt2", {"layers": 12, "width": 768, "heads": 12, "positions": 1024}, 50257, 124),
+])  # fmt: skip
+def test_fresh_models_have_as_many_parameters_as_their_papers_say(
+    family: str, sizes: dict[str, int], vocabulary: int, millions: float
+) -> None:
+    with torch.device("meta"):
+        net = fresh(2, vocabulary, 0, 128, family, **sizes)  # type: ignore[arg-type]
+    assert num_parameters(net) == pytest.approx(millions * 1e6, rel=0.02)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2"])
+def test_padding_changes_no_answer_and_layers_can_be_listened_to(family: str) -> None:
+    net, spec = small(family), TextSpec(TOKENIZER, 16)
+    model = Classifier(net, spec).eval()
+    assert probe(model, "student").shape == (2, 4)
+    alone = {name: values[1:, :3] for name, values in batch().items()}
+    wide = {name: nn.functional.pad(values, (0, 5)) for name, values in batch().items()}
+    assert torch.allclose(model(batch())[1], model(alone)[0], atol=1e-6)
+    assert torch.allclose(model(batch()), model(wide), atol=1e-6)
+    stack = next(path for path, part in net.named_modules() if isinstance(part, nn.ModuleList))
+    with Tap(net, [f"{stack}.1"]) as tap:
+        assert tap(model, batch()).features[f"{stack}.1"].shape == (2, 4, 16)
+    assert shapes(model)[f"{stack}.2"] == (1, 8, 16)
+
+
+def test_a_folder_is_loaded_with_its_tokenizer_and_a_head_of_the_datas_classes(folder: Path) -> None:
+    net = huggingface(7, 0, str(folder))
+    assert isinstance(net, HuggingFace) and net.tokenizer == TOKENIZER
+    assert net(batch()).shape == (2, 7)
+    theirs, ours = small().model.state_dict(), net.model.state_dict()
+    assert torch.equal(ours["bert.embeddings.word_embeddings.weight"], theirs["bert.embeddings.word_embeddings.weight"])
+    other = huggingface(7, 0, str(folder), init="fresh")
+    assert not torch.equal(other.state_dict()["model.bert.pooler.dense.weight"], ours["bert.pooler.dense.weight"])
+
+
+@pytest.mark.parametrize(("layers", "kept"), [(1, [2]), (2, [1, 2]), (3, [0, 1, 2]), ([0, 2], [0, 2])])
+def test_layers_are_kept_evenly_spaced_or_as_listed_and_rebuilt_without_the_folder(
+    folder: Path, layers: int | list[int], kept: list[int]
+) -> None:
+    net = huggingface(4, 0, str(folder), layers).eval()
+    theirs, ours = small().model.state_dict(), net.state_dict()
+    for place, number in enumerate(kept):
+        key = "attention.self.query.weight"
+        mine = ours[f"model.bert.encoder.layer.{place}.{key}"]
+        assert torch.equal(mine, theirs[f"bert.encoder.layer.{number}.{key}"])
+    assert f"model.bert.encoder.layer.{len(kept)}.attention.self.query.weight" not in ours
+    node = json.loads(json.dumps(net.__dict__[REBUILD]))  # as a card holds it
+    again = huggingface(4, 0, **node)
+    again.load_state_dict(ours)
+    assert torch.equal(again.eval()(batch()), net(batch()))
+
+
+@pytest.mark.parametrize("layers", [0, 4, [3], [-1], []])
+def test_layers_that_are_not_there_are_refused(folder: Path, layers: int | list[int]) -> None:
+    with pytest.raises(ConfigError, match="the model has"):
+        huggingface(4, 0, str(folder), layers)
+
+
+def test_what_could_run_code_or_is_missing_is_refused(folder: Path) -> None:
+    def refused(kind: type[DistillError], told: str, name: str = str(folder)) -> None:
+        with pytest.raises(kind, match=told):
+            huggingface(4, 0, name)
+
+    refused(ConfigError, "there is no such folder", "/no/such/folder")
+    refused(CheckpointError, "the hub cannot be reached|no such model on the hub", "nobody-has/this-model-x")
+    (folder / FILE).rename(folder / "aside.json")
+    refused(CheckpointError, "holds no tokenizer.json")
+    (folder / "aside.json").rename(folder / FILE)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": {"AutoConfig": "mine.Config"}}))
+    refused(CheckpointError, "code of its own")
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(small().model.state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    refused(CheckpointError, "is pickled, and a pickle can run code\nconvert it once")
+    (folder / "pytorch_model.bin").unlink()
+    refused(CheckpointError, "holds no model.safetensors")
+
+
+def test_sizes_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(ConfigError, match="width: 10 cannot be shared out among heads=4"):
+        fresh(2, 9, 0, 8, width=10, heads=4)
+    with pytest.raises(ConfigError, match=r"positions: 8 are fewer than dataset\.max_length=9"):
+        fresh(2, 9, 0, 9, positions=8)
+    with pytest.raises(ConfigError, match=r"max_length=99: the model has 16 positions"):
+        Classifier(fresh(2, TOKENIZER.size, 0, 8, positions=16), TextSpec(TOKENIZER, 99))
