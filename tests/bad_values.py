@@ -80,8 +80,12 @@ def _bad(key: str, known_as: fields.Key) -> list[str]:
         return [*NO_NUMBER, "0", "1.5", "0s", f"{HUGE}s"]
     if rules.get("form") == "size":
         return [*NO_NUMBER, "0", "null"]
+    if rules.get("form") == "weight":
+        return [*NO_NUMBER, "null"]
     if rules.get("form") == "weights":
         return [*NO_NUMBER, "0", "[]", "[abc]", "[1,-1]", "[nan]", f"[{HUGE}]"]
+    if rules.get("form") == "classes":
+        return [*NO_NUMBER, "[]", "[1.5]", "[true]", "[[a]]"]
     if kind is bool:
         return ["abc", "3", "nan", "inf", "-1", HUGE, LARGE, "", *null]
     if kind is int:

@@ -11,7 +11,7 @@ from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import arrangement
 from distill_cli.config.fields import keys
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Fit, Settings, Teacher, Train, stage_objectives
+from distill_cli.config.schema import FIRST, Dataset, Fit, Settings, Teacher, Train, stage_objectives
 from distill_cli.config.values import shown
 
 NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a teacher or a link: a folder is called so
@@ -59,17 +59,31 @@ def _train_problems(settings: Train) -> Iterator[str]:
                     f"schedule.{name}.objective: {used!r} is not among the chosen objectives "
                     f"({', '.join(objectives)}); try objective=[{','.join([*objectives, used])}]"
                 )
-    if (settings.dataset.mean is None) != (settings.dataset.std is None):
-        yield "dataset.mean and dataset.std belong together: give both, or neither"
+    yield from _normalisation_problems(settings.dataset, "dataset")
     if settings.teacher.joint and settings.optimizer.accumulate != 1:
         yield "optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1"
     yield from _teacher_problems(settings.teacher, "teacher")
 
 
+def _normalisation_problems(one: Dataset | Teacher, key: str) -> Iterator[str]:
+    """What is wrong with a mean and a deviation by channel, of values from 0 to 1."""
+    if not one.mean or not one.std:
+        if one.mean is not None or one.std is not None:
+            yield f"{key}.mean and {key}.std belong together, one value a channel: give both, or neither"
+    elif (largest := max(*one.mean, *one.std)) > 1:
+        told = f"{key}.mean and {key}.std are of values from 0 to 1, got {largest:g}"
+        right = [
+            f"{k}=[{','.join(f'{v / 255:.4g}' for v in values)}]"
+            for k, values in (("mean", one.mean), ("std", one.std))
+        ]
+        yield told + (
+            f"; divided by 255 they are {' '.join(f'{key}.{text}' for text in right)}" if largest <= 255 else ""
+        )
+
+
 def _teacher_problems(teacher: Teacher, key: str) -> Iterator[str]:
     """What is wrong with a teacher's keys when they are read together."""
-    if (teacher.mean is None) != (teacher.std is None):
-        yield f"{key}.mean and {key}.std belong together: give both, or neither"
+    yield from _normalisation_problems(teacher, key)
     if teacher.joint and teacher.checkpoint:
         yield f"{key}.joint: trains the teacher along with the student, so it takes no {key}.checkpoint"
     if teacher.mutual and not teacher.joint:

@@ -137,6 +137,14 @@ def _names(value: Any, rules: Mapping[str, Any]) -> tuple[str, ...] | None:
     return None if names is None else tuple(names)
 
 
+def _classes(value: Any, rules: Mapping[str, Any]) -> tuple[str, ...] | None:
+    if value is not None and (not value or not fits(value, list[str | int])):
+        raise ValueError(
+            f"should be a list of names, got {shown(value)}; numbers with a point need quotes, as in '1.5'"
+        )
+    return None if value is None else tuple(map(str, value))
+
+
 def every(value: Any, rules: Mapping[str, Any] | None = None) -> tuple[int | None, float | None]:
     """`save_every` as (steps, seconds), of which one at most is set.
 
@@ -183,4 +191,12 @@ def _is_count(value: Any) -> bool:
 
 
 FORMS: dict[str, Callable[[Any, Mapping[str, Any]], Any]]
-FORMS = {"ramp": _ramp, "names": _names, "every": every, "size": _size, "weight": _weight, "weights": _weights}
+FORMS = {
+    "ramp": _ramp,
+    "names": _names,
+    "every": every,
+    "size": _size,
+    "weight": _weight,
+    "weights": _weights,
+    "classes": _classes,
+}

@@ -78,14 +78,16 @@ class Teacher(Open):
                      choices=("auto", "off", "on"), shared=True)  # fmt: skip
     cache_limit: float = key(4.0, "GiB that its features may take there; beyond them it runs live", ge=0, free=True,
                              shared=True)  # fmt: skip
-    mean: list[float] | None = key(None, "the teacher's own normalisation, where it differs from the data's")
+    mean: list[float] | None = key(None, "its own normalisation; null: as its model.json says, else the data's", ge=0)
     std: list[float] | None = key(None, gt=0)
+    size: int | None = key(None, "pixels a side that it is shown; null: likewise", ge=1, le=2**13)
+    classes: tuple[str, ...] | None = key(None, "what it answers, in its order; null: likewise", form="classes")
     fit: Fit = key({}, node=Fit)
 
     @property
     def network(self) -> dict[str, Any]:
-        """What decides how it answers, whatever its weights: its node and its normalisation."""
-        return {**self.node, "mean": self.mean, "std": self.std}
+        """What decides how it answers, whatever its weights: its node, its normalisation, its size and its classes."""
+        return {**self.node, "mean": self.mean, "std": self.std, "size": self.size, "classes": self.classes}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +105,7 @@ class Dataset(Open):
                           form="size", passed=True)  # fmt: skip
     range: list[float] | None = key(None, "of a folder's greys of more than 8 bits: the values that are black and white, as in "
                                     "[0,4095]; null: measured on train", passed=True)  # fmt: skip
-    mean: list[float] | None = key(None, "by channel, of values from 0 to 1; null: measured on train", passed=True)
+    mean: list[float] | None = key(None, "by channel, of values 0 to 1; null: measured on train", ge=0, passed=True)
     std: list[float] | None = key(None, "by channel; null: measured on train", gt=0, passed=True)
     val_fraction: float = key(0.1, "of train, where the data have no validation set", gt=0, lt=1, passed=True)
     split_seed: int = key(0, "of what is cut off, and of limit and label_noise", ge=0, passed=True)

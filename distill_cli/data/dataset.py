@@ -64,6 +64,21 @@ class Data:
         splits = {name: getattr(self, name) for name in SPLITS}
         return replace(self, **{name: replace(s, spec=spec, source=spec.reads(s.source)) for name, s in splits.items()})
 
+    def answered(self, classes: Sequence[str], order: Sequence[int]) -> Data:
+        """The same samples among the classes of a model that answers more of them, or in another order.
+
+        Args:
+            classes: the model's, (K,). order: which of them is each of the data's, (C,).
+        """
+        places = torch.tensor(order)
+
+        def moved(targets: Tensor) -> Tensor:
+            return torch.where(targets < 0, targets, places.to(targets.device)[targets.clamp(min=0)])
+
+        splits = {name: getattr(self, name) for name in SPLITS}
+        splits = {name: replace(split, targets=moved(split.targets)) for name, split in splits.items()}
+        return replace(self, **splits, classes=tuple(classes))
+
 
 def read_spec(stored: Any, trust: Sequence[str], folder: Path) -> Spec:
     """The spec that model.json holds: of pictures, or of the class that its `_target_` names, by that class's `read`.

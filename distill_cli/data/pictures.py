@@ -6,13 +6,14 @@ import base64
 import functools
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.augmentation import Augmentation
@@ -23,6 +24,7 @@ LARGEST_SIDE = 2**13  # of a picture that a file may ask for, in pixels
 LARGE = 256 * 256  # pixels, above which fewer pictures are answered together
 VECTOR = 16  # floats that the widest of today's CPU vectors hold
 THUMBNAIL = 96  # pixels, its longest side
+SIDES = (*range(8, 257, 8), 28, 299, 384, 448, 512)  # pixels, tried with a network that does not take the data's
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class PictureSpec(Spec):
             mean, std = (tuple(float(v) for v in stored[key]) for key in ("mean", "std"))
             if not all(1 <= number <= LARGEST_SIDE for number in (height, width, int(stored["channels"]))):
                 raise ValueError(f"pictures of {stored['channels']}x{height}x{width}")
+            if not all(spread > 0 for spread in std):
+                raise ValueError(f"std={std}")
             values = stored.get("range")
             low_high = (float(values[0]), float(values[1])) if values is not None else None
             return cls(int(stored["channels"]), (height, width), mean, std, low_high)
@@ -85,10 +89,24 @@ class PictureSpec(Spec):
         size = {"size": height} if height == width else {}
         return size | ({"range": list(self.range)} if self.range else {})
 
-    def front(
-        self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str
-    ) -> PictureFront:
-        return PictureFront(self, net, mean, std, role)
+    def taken(self, own: Mapping[str, Any]) -> PictureSpec:
+        changed: dict[str, Any] = {key: tuple(own[key]) for key in ("mean", "std") if own.get(key)}
+        if side := own.get("size"):
+            if not 1 <= side <= LARGEST_SIDE:
+                raise ConfigError(f"size: must be from 1 to {LARGEST_SIDE} pixels, got {side}")
+            changed["size"] = (side, side)
+        return replace(self, **changed)
+
+    def front(self, net: nn.Module, taken: Spec, role: str) -> PictureFront:
+        assert isinstance(taken, PictureSpec)
+        return PictureFront(self, net, taken, role)
+
+    def remedy(self, works: Callable[[Spec], bool], role: str) -> str:
+        side = next((side for side in SIDES if works(replace(self, size=(side, side)))), None)
+        if side is None:
+            return f"nor does it work at any of {len(SIDES)} other sizes: try the network by itself"
+        key = "teacher.size" if role == "teacher" else "dataset.size"
+        return f"it takes {side}x{side}: {key}={side}"
 
     def inputs(self, raw: Inputs) -> Tensor:
         """(N, C, H, W) uint8, or float of the same range, as float; grey pictures take the mean over the channels."""
@@ -117,7 +135,7 @@ class PictureSpec(Spec):
 
 
 class PictureFront(Front):
-    """Expands grey pictures to a network's channels and applies the normalisation that it was trained under.
+    """Expands grey pictures to a network's channels, and applies the size and normalisation that it was trained under.
 
     Args: as `Spec.front`; spec: what the data's batches look like.
     """
@@ -125,47 +143,51 @@ class PictureFront(Front):
     scale: Tensor | None
     shift: Tensor | None
 
-    def __init__(
-        self, spec: PictureSpec, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str
-    ) -> None:
+    def __init__(self, spec: PictureSpec, net: nn.Module, taken: PictureSpec, role: str) -> None:
         super().__init__()
         first = next((module for module in net.modules() if isinstance(module, nn.Conv2d)), None)
         self.channels = first.in_channels if first is not None else spec.channels
-        if mean is not None and len(mean) not in (1, self.channels):
-            raise ConfigError(f"{role}.mean: has {len(mean)} values, but the network takes {self.channels} channel(s)")
+        own = (taken.mean, taken.std) != (spec.mean, spec.std)
+        for key, values in (("mean", taken.mean), ("std", taken.std)):
+            if own and len(values) not in (1, self.channels):
+                raise ConfigError(
+                    f"{role}.{key}: has {len(values)} values, but the network takes {self.channels} channel(s)",
+                    "give one value a channel, or one for all",
+                )
         if self.channels != spec.channels and spec.channels != 1:
             raise ConfigError(
                 f"{role}: takes {self.channels} channel(s), but the pictures have {spec.channels}",
                 f"drop {role}.in_channels",
             )
         scale = shift = None
-        if mean is not None and std is not None and (tuple(mean), tuple(std)) != (spec.mean, spec.std):
-            scale = _shaped(spec.std) / _shaped(std)
-            shift = (_shaped(spec.mean) - _shaped(mean)) / _shaped(std)
+        if own:
+            scale = _shaped(spec.std) / _shaped(taken.std)
+            shift = (_shaped(spec.mean) - _shaped(taken.mean)) / _shaped(taken.std)
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
+        self.size = taken.size
         self.layout = torch.contiguous_format
 
     def forward(self, inputs: Inputs) -> Tensor:
         """(N, C, H, W) as the data normalise it -> (N, channels, H, W) as the network takes it."""
         assert isinstance(inputs, Tensor)
+        if inputs.shape[2:] != self.size:
+            inputs = F.interpolate(inputs, self.size, mode="bilinear", antialias=True)
         if inputs.shape[1] != self.channels:
             inputs = inputs.expand(-1, self.channels, -1, -1)
         if self.scale is not None and self.shift is not None:
             inputs = inputs * self.scale + self.shift
         return inputs.contiguous(memory_format=self.layout)
 
-    def quicken(self, net: nn.Module, works: Callable[[], object]) -> None:
+    def quicken(self, net: nn.Module, works: Callable[[], bool]) -> None:
         """Channels last, which convolutions are quicker in, unless the network's code cannot work on that (a `view` over
         a feature map is then refused), or oneDNN cannot.
         """
         if any(_overruns(module) for module in net.modules()):
             return
         self.layout = torch.channels_last
-        try:
-            net.to(memory_format=self.layout)
-            works()
-        except ConfigError:
+        net.to(memory_format=self.layout)
+        if not works():
             self.layout = torch.contiguous_format
             net.to(memory_format=self.layout)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,11 +19,11 @@ class Front(nn.Module):
     def forward(self, inputs: Inputs) -> Inputs:
         return inputs
 
-    def quicken(self, net: nn.Module, works: Callable[[], object]) -> None:
+    def quicken(self, net: nn.Module, works: Callable[[], bool]) -> None:
         """Lay `net` out in memory as it is quicker; numbers differ by rounding at most.
 
         Args:
-            works: runs the network; raises ConfigError where it cannot work on that layout.
+            works: whether the network runs on the layout that it has now.
         """
 
 
@@ -79,8 +79,14 @@ class Spec(Protocol):
         """What a data set is read by, where its settings leave it open, for a model of this spec; by the key."""
         return {}
 
-    def front(self, net: nn.Module, mean: Sequence[float] | None, std: Sequence[float] | None, role: str) -> Front:
-        """The front of a network that was trained under the normalisation `mean`, `std`; None: under this one.
+    def taken(self, own: Mapping[str, Any]) -> Spec:
+        """The spec that a model was trained under: what its settings `own` say, such as `mean`, `std` and `size`, and
+        what they do not say as here.
+        """
+        return self
+
+    def front(self, net: nn.Module, taken: Spec, role: str) -> Front:
+        """The front that makes inputs of this spec into those of `taken`, under which the network was trained.
 
         Args:
             role: what the model is called in messages, "teacher" or "student".
@@ -89,6 +95,14 @@ class Spec(Protocol):
             ConfigError: the network cannot take these inputs, or has another number of means.
         """
         return Front()
+
+    def remedy(self, works: Callable[[Spec], bool], role: str) -> str:
+        """What to set where a network does not take such samples.
+
+        Args:
+            works: whether it takes samples of another spec. role: "teacher" or "student".
+        """
+        return ""
 
     def inputs(self, raw: Inputs) -> Inputs:
         """Raw samples, as a source stores them, as a model takes them."""

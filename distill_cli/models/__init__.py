@@ -2,52 +2,56 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from distill_cli.base.errors import ConfigError
+from distill_cli.base.errors import ConfigError, DistillError
 from distill_cli.config import building, schema
 from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
 
 KINDS = {"teacher": schema.Teacher, "student": schema.Student}  # what tells our keys of a node from its class's
+OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 
 
 class Classifier(nn.Module):
-    """A network behind the data's own inputs, which the data's spec fits to it: see `data.spec.Front`.
+    """A network between the data's own inputs, which the data's spec fits to it (see `data.spec.Front`), and the data's
+    own classes.
 
     Args:
         net: takes what the front makes of a batch's inputs, gives logits (N, K).
         spec: what the data's batches look like; `spec` of the model is that with what the network brings of its own.
-        mean, std: the normalisation the network was trained with, where it is not the data's.
+        taken: the spec that the network was trained under; None: that one.
         role: what the model is called in messages.
+
+    Attributes:
+        order: which of the K logits is each of the data's C classes, (C,) int64; None: they are the same.
 
     Raises:
         ConfigError: the network cannot take such inputs.
     """
 
-    def __init__(
-        self,
-        net: nn.Module,
-        spec: Spec,
-        mean: Sequence[float] | None = None,
-        std: Sequence[float] | None = None,
-        role: str = "model",
-    ) -> None:
+    order: Tensor | None
+
+    def __init__(self, net: nn.Module, spec: Spec, taken: Spec | None = None, role: str = "model") -> None:
         super().__init__()
         self.net = net
         self.spec = spec.of(net)
-        self.front = self.spec.front(net, mean, std, role)
+        self.taken = taken or self.spec
+        self.front = self.spec.front(net, self.taken, role)
+        self.register_buffer("order", None, persistent=False)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """A batch's inputs -> logits (N, K)."""
+        """A batch's inputs -> logits (N, C) of the data's classes."""
         logits: Tensor = self.net(self.front(inputs))
-        return logits
+        return logits if self.order is None else logits.index_select(-1, self.order)
 
 
 @contextmanager
@@ -70,23 +74,42 @@ def network(
     node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
-    arguments = {"num_classes": num_classes, **spec.arguments()}
+    own = {"size": node["size"]} if role == "teacher" and node.get("size") else {}
+    arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own}
     return building.build(schema.of_class(KINDS[role], node), nn.Module, role, trust=trust, **arguments)
 
 
 def build(
-    node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
+    node: Mapping[str, Any],
+    role: str,
+    spec: Spec,
+    num_classes: int,
+    trust: Sequence[str] | None = None,
+    order: Sequence[int] | None = None,
 ) -> Classifier:
     """The model that a `teacher` or `student` node describes, in the memory format in which it answers soonest.
 
+    Args:
+        num_classes: how many the network answers. order: which of them are the data's; see `Classifier`.
+
     Raises:
-        ConfigError: unknown class or arguments, or it cannot take such inputs.
+        ConfigError: unknown class or arguments, it cannot be built with them, cannot take such inputs, or answers fewer.
     """
-    net = network(node, role, spec, num_classes, trust)
-    mean, std = (node.get(key) if role == "teacher" else None for key in ("mean", "std"))
-    model = Classifier(net, spec, mean, std, role)
-    probe(model, role)
-    model.front.quicken(net, lambda: probe(model, role))
+    try:
+        net = network(node, role, spec, num_classes, trust)
+        model = Classifier(net, spec, _taken(node, role, spec), role)
+    except OURS:
+        raise
+    except Exception as error:
+        raise ConfigError(f"{role}: {node['_target_']} cannot be built: {_told(error)}") from error
+    answer = probe(model, role)
+    if order is not None:
+        if answer.shape[-1] != num_classes:
+            raise ConfigError(
+                f"{role}.classes: has {num_classes} names, but the network gives {answer.shape[-1]} logits"
+            )
+        model.order = torch.tensor(order)
+    model.front.quicken(net, lambda: _works(model))
     return model
 
 
@@ -97,16 +120,44 @@ def probe(model: Classifier, role: str) -> Tensor:
         ConfigError: it cannot take them, or answers no tensor.
     """
     try:
-        with evaluating(model), torch.no_grad():
-            device = next((p.device for p in model.parameters()), torch.device("cpu"))
-            answer = model(model.spec.example(2, device))
-    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        answer = _answer(model)
+    except OURS:
+        raise
+    except Exception as error:  # its code may be anybody's
+        taken = model.taken
         raise ConfigError(
-            f"{role}: cannot take {model.spec.kind} of {model.spec.words()}: {error}", "try another dataset.size"
+            f"{role}: cannot take {taken.kind} of {taken.words()}: {_told(error)}",
+            taken.remedy(lambda other: _works(Classifier(model.net, other)), role),
         ) from error
     if not isinstance(answer, Tensor):
         raise ConfigError(f"{role}: should give a tensor of logits, gave {type(answer).__name__}")
     return answer
+
+
+def _answer(model: Classifier) -> Any:
+    with evaluating(model), torch.no_grad():
+        return model(model.spec.example(2, next((p.device for p in model.parameters()), None)))
+
+
+def _works(model: Classifier) -> bool:
+    try:
+        _answer(model)
+    except OURS:
+        raise
+    except Exception:
+        return False
+    return True
+
+
+def _told(error: Exception) -> str:
+    """An exception in a network's code, and where."""
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
+
+
+def _taken(node: Mapping[str, Any], role: str, spec: Spec) -> Spec:
+    """The spec that a model is or was trained under: only a teacher may have one of its own."""
+    return spec.taken(node) if role == "teacher" else spec
 
 
 def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:

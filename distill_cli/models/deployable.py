@@ -15,7 +15,7 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.schema import Dataset, Open
 from distill_cli.data import Data, Spec, read_spec
-from distill_cli.models import Classifier, weights
+from distill_cli.models import Classifier, naming, weights
 from distill_cli.runs import checkpoints
 
 CARD, FORMAT = "model.json", 1
@@ -149,21 +149,30 @@ def rebuild(
             found out before memory is taken for it.
     """
     role = "teacher" if card.get("role") == "teacher" else "student"
-    described = card["model"], role, spec, len(card["classes"]), trust
     try:
-        with torch.device("meta"):
-            outline = models.network(*described)
-        weights.load_into(outline, {name: tensor.to("meta") for name, tensor in state.items()}, source)
-    except RuntimeError as error:  # a network that cannot be built without numbers, or of a size that has none
-        if _largest(card["model"]) > LARGEST:
-            raise CheckpointError(f"{source}: what its card describes cannot be built: {error}") from error
+        num_classes, order = naming.answers(card["model"], role, card["classes"])
+        described = card["model"], role, spec, num_classes, trust
+        _check_outline(described, card, state, source)
+        model = models.build(*described, order)
     except ConfigError as error:
         raise CheckpointError(
             f"{source}: what its card describes cannot be built: {error.message}", error.hint
         ) from error
-    model = models.build(*described)
     weights.load_into(model.net, state, source)
     return model
+
+
+def _check_outline(described: Any, card: Mapping[str, Any], state: Mapping[str, Tensor], source: str) -> None:
+    """Hold the weights against the network without memory for its numbers, where it can be built without them."""
+    try:
+        with torch.device("meta"):
+            outline = models.network(*described)
+        weights.load_into(outline, {name: tensor.to("meta") for name, tensor in state.items()}, source)
+    except models.OURS:
+        raise
+    except Exception as error:  # it cannot be built without numbers, or is of a size that has none
+        if _largest(card["model"]) > LARGEST:
+            raise CheckpointError(f"{source}: what its card describes cannot be built: {error}") from error
 
 
 def _largest(value: Any) -> int:

@@ -25,7 +25,8 @@ def outputs(
     fp32, and the model's mode is put back.
 
     Args:
-        batch_size: None: `split.spec.at_once`. view: see `Split.batches`. dtype: in which the model computes.
+        batch_size: None: as many as the data's spec and the model's say. view: see `Split.batches`. dtype: in which the
+            model computes.
         layers: paths of the modules whose features are wanted.
 
     Raises:
@@ -33,7 +34,7 @@ def outputs(
     """
     # A network that draws random numbers draws the same ones whenever it is measured.
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
-        size = batch_size or split.spec.at_once
+        size = batch_size or min(split.spec.at_once, model.taken.at_once)
         for batch in split.batches(size, split.source.arranged(torch.arange(len(split)), size), view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)

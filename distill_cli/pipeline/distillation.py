@@ -10,7 +10,6 @@ from typing import Any
 
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
-from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.models import deployable
 from distill_cli.models.deployable import Deployable
@@ -78,8 +77,7 @@ def prepare_all(job: Job, way: Way) -> dict[str, Prepared]:
     """The teachers, each with its weights in its model; none where they are trained along."""
     if way.joint:
         return {}
-    chosen = arrangement.teachers(job.settings)
-    return {name: prepare(model, chosen[name], job.data, job.settings) for name, model in job.teachers.items()}
+    return {name: prepare(model, job.chosen[name], job.data, job.settings) for name, model in job.teachers.items()}
 
 
 def homes_along(job: Job, folder: Path) -> dict[str, Path]:
@@ -90,7 +88,7 @@ def homes_along(job: Job, folder: Path) -> dict[str, Path]:
 
 def keep_teachers(job: Job, homes: Mapping[str, Path]) -> None:
     """Write teachers that were trained along."""
-    for name, chosen in arrangement.teachers(job.settings).items():
+    for name, chosen in job.chosen.items():
         homes[name].mkdir(parents=True, exist_ok=True)
         model = job.teachers[name]
         card = deployable.card_of("teacher", chosen, model, job.data, job.settings.dataset)
@@ -154,8 +152,6 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 
 def close(summary: Mapping[str, Any], folder: Path, report: bool) -> None:
     """Show the closing table, what distillation bought and where the files are; write the report if it is wanted and missing."""
-    if warning := words.doubt(summary):
-        ui.warn(warning)
     ui.show("")
     ui.show(words.results(summary))
     ui.show(words.closing(summary))

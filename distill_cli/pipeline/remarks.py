@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from distill_cli.config import arrangement
-from distill_cli.teachers.prepare import fit_epochs
+from distill_cli.models.origin import fit_epochs
 from distill_cli.training.job import Job
 
 

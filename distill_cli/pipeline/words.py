@@ -13,7 +13,7 @@ from rich.text import Text
 
 from distill_cli import models
 from distill_cli.base import ui
-from distill_cli.config import arrangement, schema
+from distill_cli.config import schema
 from distill_cli.models import Classifier
 from distill_cli.tasks.task import Task
 from distill_cli.training.balance import Balance
@@ -101,24 +101,29 @@ def _named(chosen: schema.Open, model: Classifier) -> str:
 
 def _taught_by(job: Job) -> str:
     """Who teaches: a name, its size, where its weights come from; of several each one's share too."""
-    chosen = arrangement.teachers(job.settings)
     parts = [
-        f"{_named(chosen[name], model)}  {models.num_parameters(model):,} parameters  {_origin(chosen[name])}"
+        f"{_named(job.chosen[name], model)}  {models.num_parameters(model):,} parameters  {_origin(job.chosen[name], model)}"
         for name, model in job.teachers.items()
     ]
     if len(parts) == 1:
         return parts[0]
     if job.settings.teacher.choose == "best":
         return "  or  ".join(parts) + ", for each sample the one that is surest of its label"
-    shares = (teacher.weight for teacher in chosen.values())
+    shares = (teacher.weight for teacher in job.chosen.values())
     return "  +  ".join(f"{share:g} x {part}" for share, part in zip(shares, parts, strict=True))
 
 
-def _origin(teacher: schema.Teacher) -> str:
-    if teacher.checkpoint:
-        return f"from {Path(teacher.checkpoint).name}"
-    weights = teacher.node.get("weights")
-    return f"from {weights}" if weights else "from scratch"
+def _origin(teacher: schema.Teacher, model: Classifier) -> str:
+    """Where a teacher's weights come from, and what it is shown and asked that is not as the data have it."""
+    weights = Path(teacher.checkpoint).name if teacher.checkpoint else teacher.node.get("weights")
+    parts = [f"from {weights or 'scratch'}"]
+    if teacher.size:
+        parts.append(f"shown {model.taken.words()}")
+    if teacher.mean:
+        parts.append("under its own normalisation")
+    if model.order is not None and teacher.classes:
+        parts.append(f"its {len(teacher.classes)} classes matched by name")
+    return ", ".join(parts)
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, task: Task) -> str:
@@ -185,12 +190,17 @@ def results(summary: Mapping[str, Any]) -> Table:
     return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
 
 
-def doubt(summary: Mapping[str, Any]) -> str:
-    """Why the teacher is not to be trusted, if it is not; else nothing."""
-    val = summary["val"]
-    if "baseline" in val and val["baseline"]["accuracy"] > val["teacher"]["accuracy"]:
-        return "on validation the teacher is worse than the student trained on labels only: it has little to teach"
-    return ""
+def _doubt(summary: Mapping[str, Any]) -> str:
+    """What is said of a teacher that is worse than the student on labels alone; of another nothing."""
+    teacher, baseline = (summary["val"][who]["accuracy"] for who in ("teacher", "baseline"))
+    if teacher >= baseline:
+        return ""
+    return (
+        f"\nOn validation the teacher ({teacher:.2%}) is worse than the student trained on labels only ({baseline:.2%}): it has "
+        "little to teach. Likely causes: it was fitted too briefly (teacher.fit.epochs); its classes are in another order "
+        "(teacher.classes); it was trained under another normalisation or size (teacher.mean, teacher.std, teacher.size); "
+        "the weights are not those that are meant (teacher.checkpoint)."
+    )
 
 
 def closing(summary: Mapping[str, Any]) -> str:
@@ -211,6 +221,6 @@ def closing(summary: Mapping[str, Any]) -> str:
     )
     return (
         f"{kept}\nAgainst the same student on labels only: {100 * delta:+.2f} points (95 % interval {100 * (delta - half):+.2f} "
-        f"to {100 * (delta + half):+.2f} over {samples:,} test samples): {verdict}.\n"
+        f"to {100 * (delta + half):+.2f} over {samples:,} test samples): {verdict}.{_doubt(summary)}\n"
         "This is one seed: -m seed=0,1,2 shows the spread."
     )

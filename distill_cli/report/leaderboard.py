@@ -21,14 +21,14 @@ FEW = 3  # seeds below which a spread says little
 MOST = 40  # rows that are printed
 MANY = 5  # comparisons from which one may well look like something by chance
 
-# What an entry is judged by, and where a summary has it: split, whose, metric.
+# What an entry is judged by, and where a summary has it: split, whose, metric ("": `Record.metric`).
 MEASURED = {
-    "val": ("val", "student", "accuracy"),
-    "test": ("test", "student", "accuracy"),
-    "test_last": ("test", "student_last", "accuracy"),
+    "val": ("val", "student", ""),
+    "test": ("test", "student", ""),
+    "test_last": ("test", "student_last", ""),
     "kl": ("test", "student", "kl"),
     "agreement": ("test", "student", "agreement"),
-    "baseline": ("test", "baseline", "accuracy"),
+    "baseline": ("test", "baseline", ""),
 }
 
 
@@ -75,14 +75,19 @@ class Entry:
 
 
 def leaderboard(records: Sequence[Record]) -> list[Entry]:
-    """Return the records by their settings, the best on validation first; ties by validation NLL, then by settings."""
+    """Return the records by their settings, the best on validation first; ties by validation NLL (without labels KL), then by
+    settings.
+    """
     groups = settings.grouped(records)
     told = settings.telling([group[0] for group in groups])
     return sorted((_entry(own, group) for own, group in zip(told, groups, strict=True)), key=_rank)
 
 
 def _rank(entry: Entry) -> tuple[float, float, str]:
-    return -entry.val.mean, fmean(r.summary["val"]["student"]["nll"] for r in entry.records), entry.label
+    closeness = [
+        scores.get("nll", scores.get("kl")) for r in entry.records for scores in (r.summary["val"]["student"],)
+    ]
+    return -entry.val.mean, fmean(closeness), entry.label
 
 
 def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
@@ -90,7 +95,7 @@ def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
     records = [newest[seed] for seed in sorted(newest)]
     paired = [record.summary for record in records if "baseline" in record.summary["test"]]
     difference = over_samples(paired[0].get("difference") if paired else None)
-    if len(paired) > 1:
+    if len(paired) > 1 and records[0].metric == "accuracy":
         students, baselines = ([s["test"][who]["accuracy"] for s in paired] for who in ("student", "baseline"))
         difference = over_seeds(students, baselines)
     stats: dict[str, Any] = {name: _stat(records, *keys) for name, keys in MEASURED.items()}
@@ -99,8 +104,8 @@ def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
 
 
 def _stat(records: Sequence[Record], split: str, who: str, metric: str) -> Stat | None:
-    parts = [record.summary[split].get(who, {}) for record in records]
-    values = [part[metric] for part in parts if metric in part]
+    parts = [(record.summary[split].get(who, {}), metric or record.metric) for record in records]
+    values = [part[name] for part, name in parts if name in part]
     return Stat(fmean(values), stdev(values) if len(values) > 1 else None, len(values)) if values else None
 
 
@@ -122,6 +127,8 @@ def remarks(entries: Sequence[Entry]) -> list[str]:
 
     data = sorted({record.names["dataset"] for entry in entries for record in entry.records})
     lines = [f"Several data sets ({', '.join(data)}): compare the rows of one."] if len(data) > 1 else []
+    if any(record.metric != "accuracy" for entry in entries for record in entry.records):
+        lines.append("Where validation or test has no labels, what is called accuracy is agreement with the teacher.")
     notes = Counter(note for entry in entries for note in entry.note.split("; ") if note)
     lines += [f"{note[0].upper()}{note[1:]}{among(number)}." for note, number in notes.items()]
     if any(len(entry.seeds) < FEW for entry in entries):

@@ -23,8 +23,10 @@ MOST = 300  # epochs that are read; of more, every second, third, ...
 
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
-    *("val.student.accuracy", "val.student.nll", "params.teacher", "params.student", "compression", "seed"),
-    *(f"test.{who}.accuracy" for who in ("teacher", "student", "student_last")),
+    *("params.teacher", "params.student", "compression", "seed"),
+    *(
+        f"{whose}.accuracy" for whose in ("val.student", "test.student", "test.student_last")
+    ),  # or, without labels, agreement
 )
 
 
@@ -43,6 +45,12 @@ class Record:
     summary: dict[str, Any]
     names: dict[str, str]
     started: float = 0.0
+
+    @property
+    def metric(self) -> str:
+        """What it is compared by: accuracy or, where validation or test has no labels, agreement with the teacher."""
+        measured = [self.summary[split]["student"] for split in ("val", "test")]
+        return "accuracy" if all("accuracy" in scores for scores in measured) else "agreement"
 
     @property
     def unit(self) -> str:
@@ -151,7 +159,7 @@ def _folders(paths: Sequence[Path], done: bool) -> Iterator[Path]:
 def _check(path: Path, summary: Mapping[str, Any]) -> None:
     values = dict(flat(summary))
     for key in NEEDED:
-        value = values.get(key)
+        value = values.get(key, values.get(key.replace("accuracy", "agreement")))
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise CheckpointError(f"{path} is damaged: it does not say {key}")
 

@@ -49,7 +49,7 @@ def run_page(record: Record) -> str:
         taught=training.taught(record, rows),
         evaluation=evaluation,
         cost=evaluation["cost"] if evaluation else None,  # report=false measures none
-        answers=_answers(evaluation, record.summary["test"]) if evaluation else None,
+        answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation["confusion"] else None,
         about=about,
         command=shlex.join(["distill", "train", *recipe, *about["overrides"]]),
         settings=_lines(about["config"], "", records.typed(about["overrides"]).keys()),

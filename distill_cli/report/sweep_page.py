@@ -45,7 +45,7 @@ def sweep_page(entries: Sequence[Entry], home: Path, failures: Sequence[tuple[st
         best=best,
         records=records,
         failures=failures,
-        teacher_accuracy=fmean(record.summary["test"]["teacher"]["accuracy"] for record in best.records),
+        teacher_accuracy=fmean(_teachers(record) for record in best.records),
         interval=verdict(best.difference),
         tally=tally,
         links={record.folder: _link(record, home) for record in records},
@@ -134,10 +134,15 @@ def _effect(entries: Sequence[Entry], name: str, axes: Axes) -> Effect:
 
 def _levels(entries: Sequence[Entry]) -> list[Line]:
     """Return teacher and labels-only student, each where all the settings share it."""
-    teachers = {r.summary["test"]["teacher"]["accuracy"] for entry in entries for r in entry.records}
+    teachers = {_teachers(record) for entry in entries for record in entry.records}
     baselines = {entry.baseline.mean for entry in entries if entry.baseline}
     roles = (("teacher", "teacher", teachers), ("labels", "labels only", baselines))
     return [Line(colour, label, [0], list(levels)) for colour, label, levels in roles if len(levels) == 1]
+
+
+def _teachers(record: Record) -> float:
+    """Return what the teacher reaches on test in what the record is compared by: it agrees with itself."""
+    return float(record.summary["test"]["teacher"]["accuracy"]) if record.metric == "accuracy" else 1.0
 
 
 def _fidelity(entries: Sequence[Entry]) -> Picture:

@@ -190,16 +190,19 @@ def last_words(folder: Path) -> str:
 
 def score(folder: Path, metric: str) -> float | None:
     """What a finished run reached in `metric`, as in val.accuracy: its best epoch's number. None: it has not finished,
-    or what it says is damaged.
+    what it says is damaged, or that is not in it.
     """
     if state(folder, math.inf).name != "finished":
         return None
-    with contextlib.suppress(CheckpointError, OSError, KeyError):
+    with contextlib.suppress(CheckpointError, OSError):
         return score_of(files.read_json(folder / SUMMARY), metric)
     return None
 
 
-def score_of(summary: Mapping[str, Any], metric: str) -> float:
-    """The student's number in a summary that `metric` names, as in val.accuracy: its best epoch's."""
+def score_of(summary: Mapping[str, Any], metric: str) -> float | None:
+    """The student's number in a summary that `metric` names, as in val.accuracy: its best epoch's. None: it has none, as
+    where validation has no labels.
+    """
     split, _, name = metric.partition(".")
-    return float(summary[split]["student"][name])
+    value: float | None = summary.get(split, {}).get("student", {}).get(name)
+    return value

@@ -88,7 +88,8 @@ class View:
         if state.name != "finished":
             return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.why}"
         value = self.scores[label]
-        reached = "damaged" if value is None else f"{self.metric} {value:.4f}"
+        told = f"has no {self.metric}: without labels optimize=val.kl judges; or its summary is damaged"
+        reached = told if value is None else f"{self.metric} {value:.4f}"
         return f"[{self.ended}/{self.total}] {label}: {reached}, {words(state.seconds)}"
 
     def picture(self) -> RenderableType:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -14,11 +14,14 @@ from torch.nn import functional as F
 from distill_cli.base.errors import ConfigError
 from distill_cli.data import UNKNOWN, Data
 from distill_cli.models.features import Output
+from distill_cli.models.naming import listed, typed
+from distill_cli.tasks import scores
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1
 from distill_cli.tasks.task import Meter, Task
 
+LUCK, GAIN = 0.3, 0.1  # another order must be right on so much of what luck leaves wrong, and on so many samples more
 CELLS = 2**20  # numbers that a meter works on at a time, in double precision
 
 
@@ -36,16 +39,32 @@ class Classification(Task):
         if shape != (2, classes):
             raise ConfigError(f"{role}: should give logits of shape (N, {classes}), gave {('N', *shape[1:])}")
 
-    def suspicious(self, metrics: Mapping[str, float]) -> str:
-        """A teacher that tells the classes apart no better than always naming one has them mixed up, as a rule."""
-        targets = self.data.val.targets
-        chance = 1 / max(1, len(targets[targets != UNKNOWN].unique()))
-        reached = metrics.get("balanced_accuracy", 1.0)  # teachers of earlier versions do not say
+    def suspicious(self, rows: Rows, names: Sequence[str]) -> str:
+        """A teacher that would be far better under other names has its classes in another order; one that tells them apart
+        no better than always naming one is not the teacher that is meant.
+        """
+        labelled = rows.targets.cpu() != UNKNOWN
+        targets, decided = rows.targets.cpu()[labelled], rows.logits().argmax(-1).cpu()[labelled]
+        if not len(targets):
+            return ""
+        classes = self.data.classes
+        accuracy = float((decided == targets).double().mean())
+        meant, matched, luck = scores.matching(targets, decided, len(classes))
+        if matched > luck + LUCK * (1 - luck) and matched > accuracy + GAIN:
+            renamed = {classes[said]: classes[true] for true, said in enumerate(meant) if true != said}
+            return (
+                f"the teacher's validation accuracy is {accuracy:.1%}; it would be {matched:.1%} with its classes in another "
+                f"order ({listed([f'{name} means {right}' for name, right in renamed.items()])}): "
+                + typed("teacher.classes", [renamed.get(name, name) for name in names])
+            )
+        chance = 1 / len(targets.unique())
+        reached = scores.balanced_accuracy(targets, decided, len(classes))
         if reached > 1.1 * chance:
             return ""
         return (
             f"the teacher's mean accuracy over the classes of validation is {reached:.1%}, no better than chance "
-            f"({chance:.1%}): check its classes' order, its normalisation (teacher.mean, teacher.std) and its checkpoint"
+            f"({chance:.1%}): check its classes' order (teacher.classes), its normalisation (teacher.mean, teacher.std), its "
+            "size (teacher.size) and its checkpoint"
         )
 
     def meter(self) -> ClassificationMeter:

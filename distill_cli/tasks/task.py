@@ -123,8 +123,12 @@ class Task(ABC):
         fidelity = f"  kl {metrics['kl']:.3f}" if "kl" in metrics and name != "kl" else ""
         return f"val {SHORT.get(name, name)} {metrics[name]:.4f}{fidelity}"
 
-    def suspicious(self, metrics: Mapping[str, float]) -> str:
-        """What is odd about a teacher with these metrics on validation, and what to check; else nothing."""
+    def suspicious(self, rows: Rows, names: Sequence[str]) -> str:
+        """What is odd about a teacher's answers on validation, and what to check; else nothing.
+
+        Args:
+            names: what the teacher's classes are called, in its own order.
+        """
         return ""
 
     @abstractmethod

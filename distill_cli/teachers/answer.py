@@ -51,10 +51,9 @@ def start(job: Job, way: Way, weights: Mapping[str, str]) -> Teacher:
     """
     if way.joint:
         return Joint(job, way.layers)
-    settings = arrangement.teachers(job.settings)
     frozen = {
         name: Frozen(
-            Asked(model, settings[name], job.data.under(model.spec), job.settings, weights[name]), job.task, way
+            Asked(model, job.chosen[name], job.data.under(model.spec), job.settings, weights[name]), job.task, way
         )
         for name, model in job.teachers.items()
     }
@@ -162,9 +161,9 @@ class Joint:
 
     def __init__(self, job: Job, layers: Sequence[str]) -> None:
         self.task, self.steps, self.weights = job.task, 0, weights_of(job.settings)
-        settings, self.row_weights = arrangement.teachers(job.settings), job.data.row_weights
+        self.row_weights = job.data.row_weights
         self.learners = [
-            _Learner(name, model, settings[name], job.device, layers if name == FIRST else ())
+            _Learner(name, model, job.chosen[name], job.device, layers if name == FIRST else ())
             for name, model in job.teachers.items()
         ]
 

@@ -16,7 +16,7 @@ from distill_cli.base.names import fingerprint, slug
 from distill_cli.config import schema
 from distill_cli.config.building import code_digest
 from distill_cli.data import Data
-from distill_cli.models import Classifier, deployable, foreign
+from distill_cli.models import Classifier, deployable, foreign, origin
 from distill_cli.models.deployable import Deployable
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks import task as tasks
@@ -26,8 +26,6 @@ from distill_cli.teachers.store import Asked, network_of
 from distill_cli.training import alone, schedule
 from distill_cli.training.loop import Pace
 from distill_cli.training.optim import fit_recipe
-
-FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
 
 
 @dataclass(frozen=True)
@@ -43,13 +41,6 @@ class Prepared:
     weights: str
 
 
-def fit_epochs(teacher: schema.Teacher) -> int:
-    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint and none with one."""
-    if teacher.fit.epochs is not None:
-        return teacher.fit.epochs
-    return 0 if teacher.checkpoint else FIT_EPOCHS
-
-
 def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.Train) -> Prepared:
     """Load a teacher from output_dir/teachers/, after making it there if no run has needed it before.
 
@@ -61,8 +52,8 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     """
     data = data.under(model.spec)
     task, device = tasks.of(data), next(model.parameters()).device
-    recipe, epochs, pretrained = fit_recipe(teacher.fit), fit_epochs(teacher), teacher.node.get("weights")
-    taken = _taken(teacher.checkpoint, model, teacher, data) if teacher.checkpoint else None
+    recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher), teacher.node.get("weights")
+    taken = _taken(teacher.checkpoint, model, epochs > 0) if teacher.checkpoint else None
     pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
     ingredients = {
@@ -91,7 +82,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
         asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))
-        facts |= {name: _measured(asked, task, name) for name in ("val", "test")}
+        facts |= _judged(asked, task)
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
         checkpoints.remove()
 
@@ -106,25 +97,30 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         raise CheckpointError(error.message, f"delete {folder}: the next run makes it again") from error
     if not made:
         ui.say(f"teacher: reusing {folder}")
-    if warning := task.suspicious(facts["val"]):
-        ui.warn(warning)
+    if facts.get("doubt"):
+        ui.warn(facts["doubt"])
     return Prepared(folder, facts, kept)
 
 
-def _taken(named: str, model: Classifier, teacher: schema.Teacher, data: Data) -> foreign.Taken:
+def _taken(named: str, model: Classifier, fitted: bool) -> foreign.Taken:
     """What `teacher.checkpoint` has for the model; a line says what was chosen of it."""
-    taken = foreign.take(checkpoint_of(named, teacher, data), model.net, "teacher", fitted=fit_epochs(teacher) > 0)
+    taken = foreign.take(origin.weights_file(named), model.net, "teacher", fitted)
     if taken.note:
         ui.say(f"teacher: {taken.note}")
     return taken
 
 
-def _measured(asked: Asked, task: Task, name: str) -> dict[str, float]:
-    """The metrics of the teacher's kept answers on a split."""
-    split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
-    targets, index = task.asked(split.targets.cpu(), torch.arange(len(split)))
-    meter.update(Rows(answers.whole().logits(), targets, index))
-    return meter.compute()
+def _judged(asked: Asked, task: Task) -> dict[str, Any]:
+    """The metrics of the teacher's kept answers on validation and test, and what is odd about those on validation."""
+    judged = dict[str, Any]()
+    for name in ("val", "test"):
+        split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
+        rows = Rows(answers.whole().logits(), *task.asked(split.targets.cpu(), torch.arange(len(split))))
+        meter.update(rows)
+        judged[name] = meter.compute()
+        if name == "val":
+            judged["doubt"] = task.suspicious(rows, asked.teacher.classes or asked.data.classes)
+    return judged
 
 
 def _shown(data: Data) -> dict[str, Any]:
@@ -135,32 +131,3 @@ def _shown(data: Data) -> dict[str, Any]:
 def _new_views(data: Data) -> Data:
     """The same data with a new view in every epoch: `dataset.views` is about what the student is shown."""
     return replace(data, train=replace(data.train, views=0))
-
-
-def checkpoint_of(named: str, teacher: schema.Teacher, data: Data) -> Path:
-    """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose card is then held against
-    the data.
-
-    Raises:
-        CheckpointError: it was trained on other classes, or its bytes are not those that were written.
-    """
-    path = Path(named).expanduser()
-    folder = path if path.is_dir() else path.parent
-    if path.is_file() and not (path.suffix == ".safetensors" and (folder / "model.json").is_file()):
-        return path
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint")
-    card = deployable.read_card(folder)
-    path = deployable.weights_file(folder, card)
-    if card["classes"] != list(data.classes):
-        raise CheckpointError(
-            f"{path} was trained on other classes, or in another order: {', '.join(card['classes'][:5])}, ... "
-            f"against {', '.join(data.classes[:5])}, ..."
-        )
-    scaled = [key for key in ("mean", "std") if key in card["input"]]
-    trained = {key: list(card["model"].get(key) or card["input"][key]) for key in scaled}
-    now = {key: list(getattr(teacher, key) or data.input.as_card()[key]) for key in scaled}
-    if trained != now:
-        flags = " ".join(f"teacher.{key}={values}".replace(" ", "") for key, values in trained.items())
-        ui.warn(f"{path} was trained under another normalisation; {flags} restores it")
-    return path

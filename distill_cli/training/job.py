@@ -12,9 +12,9 @@ from distill_cli import models, objectives, trackers
 from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import arrangement
-from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Train
+from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Teacher, Train
 from distill_cli.data import Data, load
-from distill_cli.models import Classifier
+from distill_cli.models import Classifier, naming, origin
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
@@ -32,7 +32,7 @@ class Job:
 
     Attributes:
         dtype: in which the student computes while it learns.
-        teachers: by name, the one of the `teacher` group first.
+        teachers: by name, the one of the `teacher` group first. chosen: the settings of each, with what its checkpoint says.
         losses: by stage. remarks: lines for the header, by their label.
     """
 
@@ -42,6 +42,7 @@ class Job:
     data: Data
     task: Task
     teachers: Mapping[str, Classifier]
+    chosen: Mapping[str, Teacher]
     student: Classifier
     objectives: Mapping[str, Objective]
     stages: list[Stage]
@@ -82,9 +83,10 @@ def read(settings: Train) -> Job:
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task = tasks.of(data)
     teachers = {}
-    for name, chosen in arrangement.teachers(settings).items():
-        with runtime.seeded("teacher", chosen.fit.seed):
-            teachers[name] = build(chosen, "teacher", data, task)
+    chosen = {name: origin.completed(one, data) for name, one in arrangement.teachers(settings).items()}
+    for name, one in chosen.items():
+        with runtime.seeded("teacher", one.fit.seed):
+            teachers[name] = build(one, "teacher", data, task)
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)
@@ -96,7 +98,7 @@ def read(settings: Train) -> Job:
     remarks["precision"] = runtime.unused_bf16(settings.precision, device)
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(settings.precision, device)
-    return Job(settings, device, dtype, data, task, teachers, student, terms, stages, losses, recipe, remarks)
+    return Job(settings, device, dtype, data, task, teachers, chosen, student, terms, stages, losses, recipe, remarks)
 
 
 def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
@@ -105,7 +107,8 @@ def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
     Raises:
         ConfigError: it cannot be built, or answers something else.
     """
-    model = models.build(chosen.plain, role, data.input, len(data.classes))
+    num_classes, order = naming.answers(chosen.plain, role, data.classes)
+    model = models.build(chosen.plain, role, data.input, num_classes, order=order)
     task.check(Output(models.probe(model, role)), role)
     return model
 

@@ -54,6 +54,16 @@ def no_results(place: Path) -> None:
         (["precision=fp8"], "choices: auto, fp32, bf16, fp16"),
         (["dataset=image_folder"], "dataset.root: has no default"),
         (["teacher.mean=[0.5]"], "teacher.mean and teacher.std belong together"),
+        (["teacher.mean=[]", "teacher.std=[]"], "teacher.mean and teacher.std belong together, one value a channel"),
+        (["teacher.mean=[0.5]", "teacher.std=[0]"], "teacher.std: must be greater than 0, got 0"),
+        (
+            ["teacher.mean=[123.675]", "teacher.std=[58.395]"],
+            "divided by 255 they are teacher.mean=[0.485] teacher.std=[0.229]",
+        ),
+        (["dataset.mean=[0.5]", "dataset.std=[127.5]"], "dataset.mean=[0.001961] dataset.std=[0.5]"),
+        (["teacher.mean=[-1,0,0]", "teacher.std=[1,1,1]"], "teacher.mean: must be at least 0, got -1"),
+        (["teacher.size=0"], "teacher.size: must be at least 1, got 0"),
+        (["teacher.classes=[]"], "teacher.classes: should be a list of names, got []"),
         (["-m", "T=1,2", "alpha=0.5,3"], "alpha: must be at most 1, got 3"),
         (["-m", "T=1,2", "run_dir=x"], "run_dir: names one folder"),
         (["-cn", "nope"], "there is no nope.yaml"),
@@ -231,16 +241,28 @@ def test_a_folder_with_a_run_that_does_not_say_what_it_is_stays_as_it_is(
     assert (folder / "status.json").read_text() == "{}"
 
 
-def test_a_bug_of_ours_is_exit_1_with_a_traceback(tmp_path: Path) -> None:
+def test_a_bug_of_ours_is_exit_1_with_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("oops")
+
+    monkeypatch.setattr("distill_cli.training.job.load", broken)
+    assert distill("train", *QUICK) == 1
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_network_that_cannot_be_built_is_exit_2_with_the_line_that_fails(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "conf" / "student").mkdir(parents=True)
     (tmp_path / "conf" / "student" / "mine.yaml").write_text("_target_: mine.Net\n")
     package = tmp_path / "mine.py"
     package.write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self) -> None:\n        raise KeyError('oops')\n"
     )
-    done = distill_process("train", *QUICK, "student=mine", cwd=tmp_path)
-    assert done.returncode == 1
-    assert "Traceback" in done.stderr
+    assert distill("train", *QUICK, "student=mine") == 2
+    assert "student: mine.Net cannot be built: KeyError: 'oops' (mine.py, line 4)" in capsys.readouterr().err
 
 
 def test_batches_too_small_to_train_on_are_exit_2_everywhere(tmp_path: Path) -> None:

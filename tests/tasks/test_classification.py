@@ -144,7 +144,26 @@ def test_a_teacher_at_chance_is_told_whatever_the_classes_share(decided: list[in
     labels = torch.tensor([0] * 8 + [1, 2])  # naming class 0 always is right on 80 %, and knows nothing
     split = picture_split(torch.zeros(10, 1, 6, 6, dtype=torch.uint8), labels)
     task = tasks.of(Data(split, split, split, ("a", "b", "c"), "", ""))
-    assert bool(task.suspicious(measure(torch.eye(3)[torch.tensor(decided)], labels))) == warned
+    assert bool(task.suspicious(Rows(torch.eye(3)[torch.tensor(decided)], labels, torch.arange(10)), "abc")) == warned
+
+
+def test_a_teacher_whose_classes_are_in_another_order_is_told_which(number: int = 60) -> None:
+    labels = torch.arange(number) % 6
+    split = picture_split(torch.zeros(number, 1, 6, 6, dtype=torch.uint8), labels)
+    task = tasks.of(Data(split, split, split, ("0", "1", "10", "2", "3", "big one"), "", ""))
+    said = torch.tensor([0, 1, 3, 4, 2, 5])[labels]  # its third answer is what the data's fifth class is, and so on
+    said[::7] = 0  # wrong now and then
+
+    def told(decided: Tensor) -> str:
+        return task.suspicious(Rows(torch.eye(6)[decided], labels, torch.arange(number)), task.data.classes)
+
+    warning = told(said)
+    assert "is 45.0%; it would be 88.3%" in warning and "2 means 10, 3 means 2, 10 means 3" in warning
+    assert warning.endswith("""'teacher.classes=[0,1,3,10,2,"big one"]'""")
+    assert not told(labels)
+    noise = torch.randint(0, 6, (number,), generator=torch.Generator().manual_seed(0))
+    assert "means" not in told(noise)
+    assert not told(torch.where(torch.arange(number) % 2 == 0, labels, noise))  # a weak one, in the right order
 
 
 def one_hot(decisions: list[int]) -> Tensor:

@@ -20,14 +20,15 @@ from typing import Any
 import torch
 
 from distill_cli.base import files, runtime, ui
-from distill_cli.base.errors import CheckpointError
+from distill_cli.base.errors import CheckpointError, DataError
 from distill_cli.base.names import slug
 from distill_cli.config.records import read
 from distill_cli.config.schema import Dataset, Eval
-from distill_cli.data import Batch, Data, load
+from distill_cli.data import UNKNOWN, Batch, Data, load
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
+from distill_cli.models.naming import listed, order_of
 from distill_cli.pipeline.words import COLUMNS
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
@@ -56,12 +57,16 @@ def run(settings: Eval) -> dict[str, float]:
     watchers: list[Watcher] = [meters["student"], *([tasks.OfTeacher(meters["teacher"])] if ask else [])]
     watchers += [decisions] if settings.per_class else []
     watchers += [answers] if settings.predictions else []
+    if not (ask or settings.predictions or len(split.labelled)):
+        raise DataError(f"{settings.split} has no labels, and there is no teacher: nothing can be measured",
+                        "predictions=FILE.csv writes what the student says")  # fmt: skip
     tasks.watch(task, student.network.to(device), split, watchers, ask, settings.batch_size)
     metrics = {who: meter.compute() for who, meter in meters.items()}
     chosen = settings.choices["dataset"]
     dataset = student.card["names"]["dataset"] if chosen == "stored" else chosen
     table = [[who, *(f"{m[c]:.4f}" if c in m else "-" for c in COLUMNS)] for who, m in metrics.items()]
-    ui.show(ui.table(f"{dataset} {settings.split}, {len(split):,} samples, at T = 1", ["", *COLUMNS], table))
+    known = "" if split.complete else f" ({len(split.labelled):,} with labels)"
+    ui.show(ui.table(f"{dataset} {settings.split}, {len(split):,} samples{known}, at T = 1", ["", *COLUMNS], table))
     facts = {"checkpoint": str(student.path), "dataset": dataset, "split": settings.split, "samples": len(split)}
     facts["student"] = metrics["student"]
     if settings.per_class:
@@ -103,11 +108,13 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     ours = card["classes"]
     data = load(dataset, settings.workers, settings.trust if stored else None, model=(spec, ours), only=settings.split)
     ui.say(f"data: {data.note}")
-    theirs = list(data.classes)
-    if len(ours) != len(theirs):
-        raise CheckpointError(f"the checkpoint was trained on {len(ours)} classes, this data set has {len(theirs)}")
-    if ours != theirs:
-        ui.warn("the classes have other names than in training; they are matched by position")
+    order, missing = order_of(ours, data.classes)
+    if missing:
+        known = f"{len(ours)} classes ({listed(ours)})"
+        raise CheckpointError(f"the checkpoint answers {known}: it does not know the data's {listed(missing)}")
+    if order:
+        ui.say(f"the data's {len(order)} classes are matched by name with the {len(ours)} that the checkpoint answers")
+        data = data.answered(ours, order)
     spec.check(data.input)
     return data.under(spec)
 
@@ -167,9 +174,14 @@ class Predictions:
 
     def update(self, rows: Rows, signal: Signal | None = None) -> None:
         tables = [torch.softmax(answers.logits().cpu().double(), dim=-1) for answers in (rows, signal) if answers]
-        columns = [rows.index.tolist(), rows.targets.tolist(), rows.logits().argmax(-1).tolist()]
+        columns = [rows.index.tolist(), _labels(rows), rows.logits().argmax(-1).tolist()]
         for *facts, values in zip(*columns, torch.cat(tables, dim=-1).tolist(), strict=True):
             self.writer.writerow([*facts, *values])
+
+
+def _labels(rows: Rows) -> list[int | str]:
+    """The label of each row, empty where nobody knows it."""
+    return ["" if target == UNKNOWN else target for target in rows.targets.tolist()]
 
 
 def write_metrics(student: Deployable, facts: Mapping[str, Any]) -> Path:

@@ -16,7 +16,6 @@ from typing import Any
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.teachers.prepare import prepare
 from distill_cli.training import job as jobs
@@ -32,7 +31,7 @@ def run(settings: Train) -> dict[str, Any]:
     if settings.teacher.joint:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
     facts = {}
-    for name, teacher in arrangement.teachers(settings).items():
+    for name, teacher in job.chosen.items():
         prepared = prepare(job.teachers[name], teacher, job.data, settings)
         facts[name] = prepared.facts
         columns = [column for column, value in prepared.facts["val"].items() if isinstance(value, float)]

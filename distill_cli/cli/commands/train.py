@@ -20,8 +20,8 @@ from distill_cli.runs.run import Run
 from distill_cli.sweep import jobs
 
 
-def run(settings: Train) -> float:
-    """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`.
+def run(settings: Train) -> float | None:
+    """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`, if it did.
 
     torch is imported only after the folder was taken: a user who cannot have it is told at once.
 

@@ -1,0 +1,121 @@
+"""What a teacher's checkpoint says of the teacher: its classes, and the normalisation and size it was trained under."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from distill_cli.base.errors import CheckpointError
+from distill_cli.base.tensors import Inert, read_tensors
+from distill_cli.config import schema
+from distill_cli.data import Data
+from distill_cli.models import deployable
+from distill_cli.models.naming import listed, order_of, typed
+
+FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
+BY_NAME, BY_PLACE = ("class_to_idx", "label2id"), ("idx_to_class", "id2label", "classes", "class_names")  # files' keys
+DEPTH = 3  # of mappings in mappings in which a file's names are looked for
+
+
+def fit_epochs(teacher: schema.Teacher) -> int:
+    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint and none with one."""
+    if teacher.fit.epochs is not None:
+        return teacher.fit.epochs
+    return 0 if teacher.checkpoint else FIT_EPOCHS
+
+
+def weights_file(named: str) -> Path:
+    """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose bytes are then verified.
+
+    Raises:
+        CheckpointError: it is not there, or its bytes are not those that were written.
+    """
+    path = Path(named).expanduser()
+    if (card := _card(path)) is not None:
+        return deployable.weights_file(path if path.is_dir() else path.parent, card)
+    return path
+
+
+def completed(teacher: schema.Teacher, data: Data) -> schema.Teacher:
+    """The settings of a teacher with what its checkpoint says of it that they do not say and the data do not have.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used, or does not know the data's classes.
+    """
+    if teacher.joint or not teacher.checkpoint:
+        return teacher
+    path = Path(teacher.checkpoint).expanduser()
+    card = _card(path)
+    said = {} if card is None else _of_card(card, data)
+    if teacher.classes is None:
+        names = _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
+        places, missing = order_of(names, data.classes) if names else (None, [])
+        if missing and not fit_epochs(teacher):
+            raise _unknown(path, names, missing, data.classes)
+        said["classes"] = names if places else None
+    said = {key: value for key, value in said.items() if getattr(teacher, key) is None}
+    return replace(teacher, plain={**teacher.plain, **said}, **said)
+
+
+def _unknown(path: Path, names: Sequence[str], missing: Sequence[str], ours: Sequence[str]) -> CheckpointError:
+    told = f"{path} was trained on other classes ({len(names)}: {listed(names)}): it does not know {listed(missing)}"
+    way = "teacher.fit.epochs=6 trains it on the data"
+    if len(names) == len(ours):
+        way += "; if only the names differ, give it the data's in its own order: " + typed("teacher.classes", ours)
+    return CheckpointError(told, way)
+
+
+def _card(path: Path) -> dict[str, Any] | None:
+    """The card of a folder of ours, or the one beside weights of ours; None: a file of somebody else's.
+
+    Raises:
+        CheckpointError: there is nothing, or the card is missing or damaged.
+    """
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint")
+    if path.is_dir():
+        return deployable.read_card(path)
+    ours = path.suffix == ".safetensors" and (path.parent / deployable.CARD).is_file()
+    return deployable.read_card(path.parent) if ours else None
+
+
+def _of_card(card: Mapping[str, Any], data: Data) -> dict[str, Any]:
+    """The normalisation and size that a model of ours was trained under, where they are not the data's."""
+    own = card["model"] if card.get("role") == "teacher" else {}
+    now, said = data.input.as_card(), dict[str, Any]()
+    scaled = {key: list(own.get(key) or card["input"][key]) for key in ("mean", "std") if key in card["input"]}
+    if any(list(now[key]) != values for key, values in scaled.items()):
+        said |= scaled
+    if sides := card["input"].get("size"):
+        side = own.get("size") or sides[0]
+        square = own.get("size") or sides[0] == sides[1]
+        if square and list(now["size"]) != [side, side]:
+            said["size"] = side
+    return said
+
+
+def _names(content: Any, depth: int = DEPTH) -> list[str]:
+    """The classes that a file lists beside its weights, in the order of its answers; none where it lists none."""
+    content = vars(content) if isinstance(content, Inert) else content
+    if not isinstance(content, Mapping):
+        return []
+    for key, value in content.items():
+        if names := _listed(str(key).casefold(), value):
+            return names
+    inner = (_names(value, depth - 1) for value in content.values() if depth)
+    return next((names for names in inner if names), [])
+
+
+def _listed(key: str, value: Any) -> list[str]:
+    if key in BY_PLACE and isinstance(value, list | tuple):
+        return [str(name) for name in value] if all(isinstance(name, str) for name in value) else []
+    if key not in (*BY_NAME, *BY_PLACE) or not isinstance(value, Mapping):
+        return []
+    pairs = value.items() if key in BY_PLACE else [(place, name) for name, place in value.items()]
+    try:
+        named = {int(place): str(name) for place, name in pairs}
+    except (TypeError, ValueError):
+        return []
+    return [named[place] for place in sorted(named)] if sorted(named) == list(range(len(value))) else []
