@@ -53,6 +53,10 @@ class Source(Protocol):
         """
         return order
 
+    def columns(self, row: int) -> dict[str, str]:
+        """What a table of predictions holds of a sample beside its row, by column; the same columns for all."""
+        return {}
+
     def name_of(self, row: int) -> str:
         """What to call a sample in a message."""
         return f"sample {row}"

@@ -68,6 +68,10 @@ class Spec(Protocol):
         """
         return self
 
+    def fed(self, own: Spec) -> Spec:
+        """Under which spec a model that was made for `own` answers about data of this one."""
+        return self
+
     def reads(self, source: Source) -> Source:
         """A source of data of this kind, so that it gives raw samples as this spec takes them."""
         return source

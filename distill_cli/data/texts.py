@@ -58,6 +58,10 @@ class TextSpec(Spec):
             )
         return self if tokenizer is None else replace(self, tokenizer=tokenizer)
 
+    def fed(self, own: Spec) -> Spec:
+        """Its own: the data are then cut into tokens for it."""
+        return own
+
     def reads(self, source: Source) -> Source:
         return replace(source, spec=self) if isinstance(source, Texts) else source
 
@@ -139,8 +143,9 @@ class Texts(Source):
     def name_of(self, row: int) -> str:
         return self.names[row]
 
-    def said(self, row: int) -> str:
-        return "\n".join(self.texts[row])
+    def columns(self, row: int) -> dict[str, str]:
+        text = self.texts[row]
+        return {"text": text[0]} if len(text) == 1 else {"text_1": text[0], "text_2": text[1]}
 
     @cached_property
     def tokens(self) -> Tokens:

@@ -55,7 +55,8 @@ class Deployable:
         else:
             loaded = checkpoints.read(path)
             card, state = require_card(loaded.get("card"), path), loaded["student"]
-        spec = spec or read_spec(card["input"], trust, path.parent)
+        own = read_spec(card["input"], trust, path.parent)
+        spec = spec.fed(own) if spec else own
         return cls(card, rebuild(card, spec, state, str(path), trust), path)
 
     @property

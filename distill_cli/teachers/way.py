@@ -63,6 +63,12 @@ def way_of(job: Job) -> Way:
             of = f" of {views} view{'s' if views > 1 else ''}" if train.draws else ""
             return Way("cached", layers, f"its {what}{of} are cached, {size(total)}", views)
         way = Way("live", layers, f"runs live: its features take {size(total)}, more than teacher.cache_limit")
+    if unlike := [name for name, model in job.teachers.items() if model.spec != job.student.spec]:
+        raise ConfigError(
+            f"{unlike[0]}: reads {job.data.input.kind} in another way than the student, so it cannot answer the student's batches, "
+            f"but it {way.note}",
+            "its cached logits can teach: objectives on logits with teacher.cache=auto; or give both one dataset.tokenizer",
+        )
     if teacher.cache == "on":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way

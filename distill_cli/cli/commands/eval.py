@@ -25,6 +25,7 @@ from distill_cli.base.names import slug
 from distill_cli.config.records import read
 from distill_cli.config.schema import Dataset, Eval
 from distill_cli.data import UNKNOWN, Batch, Data, load
+from distill_cli.data.source import Source
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
@@ -51,9 +52,9 @@ def run(settings: Eval) -> dict[str, float]:
     data = load_data(settings, student).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
     task.check(Output(probe(student.network, "student")), "student")
-    ask = teachers_of(student, task, settings.trust, device)
+    ask = teachers_of(student, task, data, settings.split, settings.trust, device)
     meters = {who: task.meter() for who in (("teacher", "student") if ask else ("student",))}
-    decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, ask is not None)
+    decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, split.source, ask is not None)
     watchers: list[Watcher] = [meters["student"], *([tasks.OfTeacher(meters["teacher"])] if ask else [])]
     watchers += [decisions] if settings.per_class else []
     watchers += [answers] if settings.predictions else []
@@ -78,7 +79,7 @@ def run(settings: Eval) -> dict[str, float]:
     if settings.predictions:
         file = Path(settings.predictions).expanduser()
         file.parent.mkdir(parents=True, exist_ok=True)
-        files.write(file, answers.lines.getvalue())
+        files.write(file, answers.written())
         ui.show(f"predictions: {file}")
     ui.show(f"metrics: {write_metrics(student, facts)}")
     return metrics["student"]
@@ -119,8 +120,11 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     return data.under(spec)
 
 
-def teachers_of(student: Deployable, task: Task, trust: Sequence[str], device: torch.device) -> Ask | None:
-    """A function that asks the teachers of a student's card what they say together of a batch; None where one is missing.
+def teachers_of(
+    student: Deployable, task: Task, data: Data, split: str, trust: Sequence[str], device: torch.device
+) -> Ask | None:
+    """A function that asks the teachers of a student's card what they say together of a batch of a split; None where one is
+    missing.
 
     Raises:
         CheckpointError: what the card says of them is damaged, or other teachers lie there.
@@ -135,11 +139,14 @@ def teachers_of(student: Deployable, task: Task, trust: Sequence[str], device: t
             raise CheckpointError(f"{folder} holds another teacher than this student's")
         models.append(Deployable.read(folder, trust, student.spec).network.to(device))
 
+    splits = [getattr(data.under(model.spec), split) for model in models]
+
     def ask(batch: Batch) -> Signal:
         answers = []
-        for model in models:
+        for model, theirs in zip(models, splits, strict=True):
+            read = batch if model.spec == student.spec else next(theirs.batches(len(batch), batch.index.cpu()))
             with evaluating(model), torch.inference_mode(), runtime.exact():
-                answers.append(task.rows(Output(model(batch.inputs)), batch).logits().float().clone())
+                answers.append(task.rows(Output(model(read.inputs)), read).logits().float().clone())
         return Dense(mixture(answers, shares))
 
     return ask
@@ -162,21 +169,28 @@ def _named_teachers(student: Deployable) -> list[tuple[Path, Any, float]]:
 
 
 class Predictions:
-    """Writes a CSV row for each row of the data: index, label, predicted, and the probabilities at T = 1 with all their
-    digits, the student's before the teacher's.
+    """A CSV row for each row of the data, in their order: index, what its source tells of it, label, predicted, and the
+    probabilities at T = 1 with all their digits, the student's before the teacher's.
     """
 
-    def __init__(self, classes: Sequence[str], both: bool) -> None:
-        self.lines = io.StringIO()
-        self.writer = csv.writer(self.lines, lineterminator="\n")
-        names = [f"{who}_{name}" for who in ("student", "teacher")[: 1 + both] for name in classes]
-        self.writer.writerow(["index", "label", "predicted", *names])
+    def __init__(self, classes: Sequence[str], source: Source, both: bool) -> None:
+        self.names = [f"{who}_{name}" for who in ("student", "teacher")[: 1 + both] for name in classes]
+        self.source, self.rows = source, list[list[Any]]()
 
     def update(self, rows: Rows, signal: Signal | None = None) -> None:
         tables = [torch.softmax(answers.logits().cpu().double(), dim=-1) for answers in (rows, signal) if answers]
         columns = [rows.index.tolist(), _labels(rows), rows.logits().argmax(-1).tolist()]
         for *facts, values in zip(*columns, torch.cat(tables, dim=-1).tolist(), strict=True):
-            self.writer.writerow([*facts, *values])
+            self.rows.append([*facts, *values])
+
+    def written(self) -> str:
+        """The table as text."""
+        told, text = self.source.columns, io.StringIO()
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(["index", *told(0), "label", "predicted", *self.names])
+        for index, *others in sorted(self.rows, key=lambda row: row[0]):  # stable: one sample's rows stay in order
+            table.writerow([index, *told(index).values(), *others])
+        return text.getvalue()
 
 
 def _labels(rows: Rows) -> list[int | str]:

@@ -1,0 +1,161 @@
+"""Proves that texts go through the command line as pictures do: trained, cached, resumed, evaluated elsewhere, shown."""
+
+from __future__ import annotations
+
+import csv
+import random
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from helpers import distill, killed, read_json, rows, without_times
+
+from distill_cli.data.tokens import FILE, Tokenizer
+from distill_cli.models.huggingface import HuggingFace, fresh
+
+WORDS = {"sport": ["ball", "team", "goal", "match", "win"], "food": ["bread", "soup", "cook", "taste", "salt"],
+         "music": ["song", "piano", "choir", "band", "tune"]}  # fmt: skip
+BETWEEN = ["the", "a", "of", "and", "with", "on", "for", "very"]
+SMALL = [
+    "dataset=text",
+    "dataset.root=texts",
+    "dataset.bucket=2",
+    "dataset.max_length=24",
+    "teacher=words_large",
+    "teacher.width=32",
+    "teacher.heads=2",
+    "teacher.inner=32",
+    "teacher.fit.epochs=6",
+    "teacher.fit.lr=0.005",
+    "student=words_tiny",
+    "student.width=16",
+    "student.inner=16",
+    "schedule.imitate.epochs=4",
+    "schedule.refine.epochs=2",
+    "optimizer.lr=0.01",
+    "batch_size=8",
+    "report=false",
+    "threads=1",
+]
+
+
+def sentence(draw: random.Random, label: str) -> str:
+    return " ".join(draw.choice(WORDS[label] if draw.random() < 0.4 else BETWEEN) for _ in range(draw.randint(3, 20)))
+
+
+@pytest.fixture(autouse=True)
+def texts(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    (tmp_path / "texts").mkdir()
+    for name, number in (("train", 120), ("test", 45)):
+        with (tmp_path / "texts" / f"{name}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["text", "label"])
+            labels = [label for _ in range(number // 3) for label in WORDS]
+            table.writerows([sentence(draw, label), label] for label in labels)
+
+
+def test_a_student_of_texts_is_trained_judged_and_leaves_with_its_tokenizer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert distill("train", *SMALL, "baseline=true", "report=true", "run_dir=run") == 0
+    said = capsys.readouterr()
+    assert "108 train, 12 val, 45 test, 3 classes, up to 24 tokens" in said.out and "texts/s" in said.err
+    summary = read_json(tmp_path / "run" / "summary.json")
+    assert summary["test"]["teacher"]["accuracy"] > 0.6 and summary["test"]["student"]["accuracy"] > 0.5
+    page = (tmp_path / "run" / "report.html").read_text()
+    sample = read_json(tmp_path / "run" / "evaluation.json")["samples"][0]
+    assert sample["text"] in page
+    # elsewhere, on one file, without train and without the teacher; the rows come in their order, with their texts
+    away = tmp_path / "away"
+    away.mkdir()
+    for name in ("student.safetensors", "model.json", FILE):
+        shutil.copy(tmp_path / "run" / name, away)
+    shutil.copy(tmp_path / "texts" / "test.csv", away / "mine.csv")
+    shutil.rmtree(tmp_path / "texts")
+    assert (
+        distill("eval", f"ckpt={away}", f"dataset.root={away / 'mine.csv'}", "dataset=text", "predictions=p.csv") == 0
+    )
+    again = read_json(away / "text-test.json")["student"]
+    assert {name: again[name] for name in ("accuracy", "nll")} == pytest.approx(
+        {name: summary["test"]["student"][name] for name in ("accuracy", "nll")}, rel=1e-6
+    )
+    with (away / "mine.csv").open() as one, (tmp_path / "p.csv").open() as other:
+        given, told = list(csv.DictReader(one)), list(csv.DictReader(other))
+    assert [line["text"] for line in told] == [line["text"] for line in given]
+    assert [line["index"] for line in told] == [str(n) for n in range(45)]
+    (away / FILE).write_text((away / FILE).read_text().replace("goal", "gaol"))
+    assert distill("eval", f"ckpt={away}", f"dataset.root={away / 'mine.csv'}", "dataset=text") == 4
+    assert "is not the tokenizer that its model was trained with" in capsys.readouterr().err
+
+
+def test_cached_answers_are_the_live_ones_whatever_the_batches_were(tmp_path: Path) -> None:
+    quiet = ["teacher.dropout=0.0", "student.dropout=0.0"]
+    for name, more in {"cached": [], "live": ["teacher.cache=off"], "flat": ["dataset.bucket=0"]}.items():
+        assert distill("train", *SMALL, *quiet, *more, f"run_dir={name}") == 0
+    cached, live, flat = (rows(tmp_path / name) for name in ("cached", "live", "flat"))
+    for one, other in zip(cached, live, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
+    assert flat[0]["loss"] != pytest.approx(cached[0]["loss"], rel=1e-6)  # another order
+
+
+def test_killed_and_gone_on_with_it_is_the_same_to_the_bit(tmp_path: Path) -> None:
+    words = [*SMALL, "optimizer.accumulate=2", "save_every=5"]
+    assert distill("train", *words, "run_dir=run") == 0
+    whole, weights = rows(tmp_path / "run"), (tmp_path / "run" / "student.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run")
+    killed("train", *words, "run_dir=run", saves=5)
+    assert distill("resume", "run") == 0
+    assert [without_times(row) for row in rows(tmp_path / "run")] == [without_times(row) for row in whole]
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == weights
+
+
+def folder_of(place: Path, family: str, texts: str) -> Path:
+    """A model of transformers as a user brings it, with a tokenizer of its own."""
+    tokenizer = Tokenizer.made_from([texts] * 2)
+    torch.manual_seed(0)
+    net = fresh(3, tokenizer.size, tokenizer.pad, 24, family, layers=2, width=16, heads=2)  # type: ignore[arg-type]
+    assert isinstance(net, HuggingFace)
+    net.model.save_pretrained(place)  # type: ignore[operator]
+    (place / FILE).write_text(tokenizer.json)
+    return place
+
+
+def test_a_teacher_of_another_kind_and_tokenizer_teaches_by_its_kept_answers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpt = folder_of(tmp_path / "gpt", "gpt2", " ".join(BETWEEN + WORDS["food"] + WORDS["sport"]))
+    bert = folder_of(tmp_path / "bert", "bert", " ".join(BETWEEN + WORDS["music"]))
+    shared = [
+        word for word in SMALL if not word.startswith(("teacher.w", "teacher.h", "teacher.i", "teacher=", "student"))
+    ]
+    line = [*shared, "teacher=huggingface", f"teacher.name={gpt}", "student=huggingface", f"student.name={bert}"]
+    line.append("student.layers=1")
+    assert distill("train", *line, "run_dir=run") == 0
+    assert (tmp_path / "run" / FILE).read_text() == (bert / FILE).read_text()
+    shutil.rmtree(gpt)  # what was made of them is enough
+    shutil.rmtree(bert)
+    capsys.readouterr()
+    assert distill("eval", "ckpt=run") == 0
+    told, kept = read_json(tmp_path / "run" / "eval" / "text-test.json"), read_json(tmp_path / "run" / "summary.json")
+    assert told["student"] == pytest.approx(kept["test"]["student"], rel=1e-5)  # the teacher's answers too: kl is there
+    assert "kl" in told["student"]
+    folder_of(tmp_path / "gpt", "gpt2", "a b c")
+    folder_of(tmp_path / "bert", "bert", "d e")
+    assert distill("train", *line, "teacher.cache=off", "run_dir=live") == 2
+    assert "reads texts in another way than the student" in capsys.readouterr().err
+
+
+def test_little_is_padded_where_lengths_differ(tmp_path: Path) -> None:
+    from distill_cli.data.text import text
+
+    def share(bucket: int) -> float:
+        train = text(str(tmp_path / "texts"), bucket=bucket).train
+        batches = train.batches(8, train.order(8, seed=0, epoch=1))
+        masks = [batch.inputs["attention_mask"] for batch in batches if not isinstance(batch.inputs, torch.Tensor)]
+        return float(sum(mask.sum() for mask in masks) / sum(mask.numel() for mask in masks))
+
+    assert share(64) > 0.93 > 0.8 > share(0)
+    assert np.isfinite(share(1))
