@@ -105,8 +105,7 @@ class PictureSpec(Spec):
         side = next((side for side in SIDES if works(replace(self, size=(side, side)))), None)
         if side is None:
             return f"nor does it work at any of {len(SIDES)} other sizes: try the network by itself"
-        key = "teacher.size" if role == "teacher" else "dataset.size"
-        return f"it takes {side}x{side}: {key}={side}"
+        return f"it takes {side}x{side}: {'dataset' if role == 'student' else role}.size={side}"
 
     def inputs(self, raw: Inputs) -> Tensor:
         """(N, C, H, W) uint8, or float of the same range, as float; grey pictures take the mean over the channels."""
@@ -166,6 +165,12 @@ class PictureFront(Front):
         self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("shift", shift, persistent=False)
         self.size = taken.size
+        done = {
+            f"grey as {self.channels} channels": self.channels != spec.channels,
+            f"resized to {self.size[0]}x{self.size[1]}": self.size != spec.size,
+            "under its own normalisation": own,
+        }
+        self.said = ", ".join(text for text, is_so in done.items() if is_so)
         self.layout = torch.contiguous_format
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -178,6 +183,10 @@ class PictureFront(Front):
         if self.scale is not None and self.shift is not None:
             inputs = inputs * self.scale + self.shift
         return inputs.contiguous(memory_format=self.layout)
+
+    @property
+    def note(self) -> str:
+        return f"shown {self.said}" if self.said else ""
 
     def quicken(self, net: nn.Module, works: Callable[[], bool]) -> None:
         """Channels last, which convolutions are quicker in, unless the network's code cannot work on that (a `view` over

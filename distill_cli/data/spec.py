@@ -19,6 +19,11 @@ class Front(nn.Module):
     def forward(self, inputs: Inputs) -> Inputs:
         return inputs
 
+    @property
+    def note(self) -> str:
+        """What is done to the inputs that is not seen in them, for people."""
+        return ""
+
     def quicken(self, net: nn.Module, works: Callable[[], bool]) -> None:
         """Lay `net` out in memory as it is quicker; numbers differ by rounding at most.
 
@@ -93,7 +98,7 @@ class Spec(Protocol):
         """The front that makes inputs of this spec into those of `taken`, under which the network was trained.
 
         Args:
-            role: what the model is called in messages, "teacher" or "student".
+            role: what the model is called in messages: "student", or a teacher's key.
 
         Raises:
             ConfigError: the network cannot take these inputs, or has another number of means.
@@ -104,7 +109,7 @@ class Spec(Protocol):
         """What to set where a network does not take such samples.
 
         Args:
-            works: whether it takes samples of another spec. role: "teacher" or "student".
+            works: whether it takes samples of another spec. role: as in `front`.
         """
         return ""
 

@@ -16,7 +16,6 @@ from distill_cli.config import building, schema
 from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
 
-KINDS = {"teacher": schema.Teacher, "student": schema.Student}  # what tells our keys of a node from its class's
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 
@@ -74,9 +73,10 @@ def network(
     node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
-    own = {"size": node["size"]} if role == "teacher" and node.get("size") else {}
+    kind = schema.Student if role == "student" else schema.Teacher  # which tells our keys of a node from its class's
+    own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
     arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own}
-    return building.build(schema.of_class(KINDS[role], node), nn.Module, role, trust=trust, **arguments)
+    return building.build(schema.of_class(kind, node), nn.Module, role, trust=trust, **arguments)
 
 
 def build(
@@ -90,7 +90,8 @@ def build(
     """The model that a `teacher` or `student` node describes, in the memory format in which it answers soonest.
 
     Args:
-        num_classes: how many the network answers. order: which of them are the data's; see `Classifier`.
+        role: "student", or a teacher's key. num_classes: how many the network answers.
+        order: which of them are the data's; see `Classifier`.
 
     Raises:
         ConfigError: unknown class or arguments, it cannot be built with them, cannot take such inputs, or answers fewer.
@@ -151,13 +152,14 @@ def _works(model: Classifier) -> bool:
 
 def _told(error: Exception) -> str:
     """An exception in a network's code, and where."""
-    place = traceback.extract_tb(error.__traceback__)[-1]
+    frames = traceback.extract_tb(error.__traceback__)
+    place = next((frame for frame in reversed(frames) if "/torch/" not in frame.filename), frames[-1])
     return f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
 
 
 def _taken(node: Mapping[str, Any], role: str, spec: Spec) -> Spec:
     """The spec that a model is or was trained under: only a teacher may have one of its own."""
-    return spec.taken(node) if role == "teacher" else spec
+    return spec if role == "student" else spec.taken(node)
 
 
 def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:

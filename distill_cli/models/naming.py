@@ -48,7 +48,7 @@ def answers(model: Mapping[str, Any], role: str, classes: Sequence[str]) -> tupl
     Raises:
         ConfigError: some of them are not among its own.
     """
-    own = (model.get("classes") if role == "teacher" else None) or classes
+    own = (None if role == "student" else model.get("classes")) or classes
     if not isinstance(own, list | tuple):
         raise ConfigError(f"{role}.classes: should be a list of names, got {own!r}")
     own = [str(name) for name in own]

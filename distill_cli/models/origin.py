@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import Inert, read_tensors
 from distill_cli.config import schema
@@ -38,8 +39,11 @@ def weights_file(named: str) -> Path:
     return path
 
 
-def completed(teacher: schema.Teacher, data: Data) -> schema.Teacher:
+def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
     """The settings of a teacher with what its checkpoint says of it that they do not say and the data do not have.
+
+    Args:
+        key: of the teacher, for messages.
 
     Raises:
         CheckpointError: the checkpoint cannot be used, or does not know the data's classes.
@@ -48,22 +52,27 @@ def completed(teacher: schema.Teacher, data: Data) -> schema.Teacher:
         return teacher
     path = Path(teacher.checkpoint).expanduser()
     card = _card(path)
-    said = {} if card is None else _of_card(card, data)
+    said = {} if card is None else _of_card(card, data, key)
     if teacher.classes is None:
         names = _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
         places, missing = order_of(names, data.classes) if names else (None, [])
         if missing and not fit_epochs(teacher):
-            raise _unknown(path, names, missing, data.classes)
+            raise _unknown(path, names, missing, data.classes, key)
+        if missing:
+            trained = f"{key}: {path.name} was trained on other classes ({len(names)}: {listed(names)})"
+            ui.say(f"{trained}; the fit is to teach it the data's")
         said["classes"] = names if places else None
     said = {key: value for key, value in said.items() if getattr(teacher, key) is None}
     return replace(teacher, plain={**teacher.plain, **said}, **said)
 
 
-def _unknown(path: Path, names: Sequence[str], missing: Sequence[str], ours: Sequence[str]) -> CheckpointError:
+def _unknown(
+    path: Path, names: Sequence[str], missing: Sequence[str], ours: Sequence[str], key: str
+) -> CheckpointError:
     told = f"{path} was trained on other classes ({len(names)}: {listed(names)}): it does not know {listed(missing)}"
-    way = "teacher.fit.epochs=6 trains it on the data"
+    way = f"{key}.fit.epochs={FIT_EPOCHS} trains it on the data"
     if len(names) == len(ours):
-        way += "; if only the names differ, give it the data's in its own order: " + typed("teacher.classes", ours)
+        way += "; if only the names differ, give it the data's in its own order: " + typed(f"{key}.classes", ours)
     return CheckpointError(told, way)
 
 
@@ -81,10 +90,16 @@ def _card(path: Path) -> dict[str, Any] | None:
     return deployable.read_card(path.parent) if ours else None
 
 
-def _of_card(card: Mapping[str, Any], data: Data) -> dict[str, Any]:
+def _of_card(card: Mapping[str, Any], data: Data, key: str) -> dict[str, Any]:
     """The normalisation and size that a model of ours was trained under, where they are not the data's."""
     own = card["model"] if card.get("role") == "teacher" else {}
     now, said = data.input.as_card(), dict[str, Any]()
+    before, after = (shown.get("range") for shown in (card["input"], now))
+    if before and after and list(before) != list(after):
+        low, high = before
+        ui.warn(
+            f"{key} was trained on greys from {low:g} to {high:g}: dataset.range=[{low:g},{high:g}] reads the data so"
+        )
     scaled = {key: list(own.get(key) or card["input"][key]) for key in ("mean", "std") if key in card["input"]}
     if any(list(now[key]) != values for key, values in scaled.items()):
         said |= scaled

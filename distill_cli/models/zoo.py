@@ -8,6 +8,7 @@ from urllib.error import URLError
 from torch import nn
 from torchvision import models
 
+from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.models import REBUILD
 
@@ -15,6 +16,7 @@ AUXILIARY = ("googlenet", "inception_v3")  # in training these would answer with
 SMALL_FROM, SMALL_BELOW = 32, 64  # pixels between which stem=auto takes the small stem
 # The first convolution of the architectures whose stem can be made small.
 STEMS = {models.ResNet: "conv1", models.MobileNetV3: "features.0.0", models.EfficientNet: "features.0.0"}
+HEAD = "{}: its head for {:,} classes is made anew for {:,}"
 HEADS = ("fc", "classifier", "head", "heads", "linear")
 
 
@@ -82,7 +84,11 @@ def timm(name: str, num_classes: int, in_channels: int, weights: str | bool | No
             full, pretrained=bool(weights), num_classes=num_classes, in_chans=in_channels
         )
     except (RuntimeError, OSError) as error:
+        if not weights:
+            raise
         raise _not_fetched(full, error) from error
+    if weights and (theirs := model.__dict__.get("pretrained_cfg", {}).get("num_classes", num_classes)) != num_classes:
+        ui.say(HEAD.format(name, theirs, num_classes))
     model.__dict__[REBUILD] = {"weights": None}
     return model
 
@@ -92,6 +98,7 @@ def replace_head(model: nn.Module, num_classes: int) -> None:
     for name, module in reversed(list(model.named_modules())):
         if isinstance(module, nn.Linear) and name.split(".")[0] in HEADS:
             if module.out_features != num_classes:
+                ui.say(HEAD.format(type(model).__name__, module.out_features, num_classes))
                 model.set_submodule(name, nn.Linear(module.in_features, num_classes, module.bias is not None))
             return
     raise ConfigError(

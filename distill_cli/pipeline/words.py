@@ -14,7 +14,7 @@ from rich.text import Text
 from distill_cli import models
 from distill_cli.base import ui
 from distill_cli.config import schema
-from distill_cli.models import Classifier
+from distill_cli.models import Classifier, deployable
 from distill_cli.tasks.task import Task
 from distill_cli.training.balance import Balance
 from distill_cli.training.job import Job
@@ -58,10 +58,10 @@ def header(job: Job, teaching: str) -> Table:
     """
     data, config = job.data, job.settings
     sizes = job.sizes
-    smaller = sizes["teacher"] / sizes["student"]
+    smaller, shown = sizes["teacher"] / sizes["student"], job.student.front.note and f", {job.student.front.note}"
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
-        ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters, {smaller:.3g}x smaller"),
+        ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters, {smaller:.3g}x smaller{shown}"),
         ("data", f"{config.dataset.name}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
     ]  # fmt: skip
@@ -115,15 +115,14 @@ def _taught_by(job: Job) -> str:
 
 def _origin(teacher: schema.Teacher, model: Classifier) -> str:
     """Where a teacher's weights come from, and what it is shown and asked that is not as the data have it."""
-    weights = Path(teacher.checkpoint).name if teacher.checkpoint else teacher.node.get("weights")
-    parts = [f"from {weights or 'scratch'}"]
-    if teacher.size:
-        parts.append(f"shown {model.taken.words()}")
-    if teacher.mean:
-        parts.append("under its own normalisation")
-    if model.order is not None and teacher.classes:
-        parts.append(f"its {len(teacher.classes)} classes matched by name")
-    return ", ".join(parts)
+    weights = teacher.node.get("weights") or "scratch"
+    if teacher.checkpoint:
+        path = Path(teacher.checkpoint).expanduser()
+        weights = f"{path.name}/{deployable.read_card(path)['weights']}" if path.is_dir() else path.name
+    matched = (
+        f"its {len(teacher.classes)} classes matched by name" if model.order is not None and teacher.classes else ""
+    )
+    return ", ".join(filter(None, (f"from {weights}", model.front.note, matched)))
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, task: Task) -> str:

@@ -83,10 +83,11 @@ def read(settings: Train) -> Job:
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task = tasks.of(data)
     teachers = {}
-    chosen = {name: origin.completed(one, data) for name, one in arrangement.teachers(settings).items()}
+    keys = {name: name if name == FIRST else f"teachers.{name}" for name in arrangement.teachers(settings)}
+    chosen = {name: origin.completed(one, data, keys[name]) for name, one in arrangement.teachers(settings).items()}
     for name, one in chosen.items():
         with runtime.seeded("teacher", one.fit.seed):
-            teachers[name] = build(one, "teacher", data, task)
+            teachers[name] = build(one, keys[name], data, task)
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)

@@ -130,7 +130,9 @@ def test_our_own_folder_serves_data_whose_classes_are_called_or_sorted_otherwise
     assert read_json(next(Path("run/eval").iterdir()))["samples"] == 16
 
 
-def test_a_teacher_that_does_not_know_the_datas_classes_is_refused_with_the_lines_to_type(teacher: Path) -> None:
+def test_a_teacher_that_does_not_know_the_datas_classes_is_refused_with_the_lines_to_type(
+    teacher: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     shutil.rmtree("pictures")
     folder("pictures", ["ant", "bee", "cat"])
     with pytest.raises(
@@ -141,6 +143,14 @@ def test_a_teacher_that_does_not_know_the_datas_classes_is_refused_with_the_line
         job(f"teacher.checkpoint={teacher}", "teacher.classes=[ant,bea,cat]")
     assert accuracy(f"teacher.checkpoint={teacher}", "teacher.classes=[ant,bee,cat]") > 0.9
     job(f"teacher.checkpoint={teacher}", "teacher.fit.epochs=1")  # it is to learn them
+    assert "was trained on other classes (3: 10, 2, 9); the fit is to teach" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    more = ["+model@teachers.more=smallcnn", "+teachers.more.widths=[4]", f"+teachers.more.checkpoint={teacher}"]
+    with pytest.raises(
+        CheckpointError, match=r"teachers\.more\.fit\.epochs=6 .*teachers\.more\.classes=\[ant,bee,cat\]"
+    ):
+        job(*more)
 
 
 def test_names_are_matched_letter_by_letter_or_else_by_what_is_read() -> None:
@@ -176,13 +186,16 @@ VIT = {"_target_": f"{__name__}.FixedViT"}
 COLOUR = PictureSpec(3, (32, 32), (0.5, 0.4, 0.3), (0.2, 0.25, 0.3))
 
 
-@pytest.mark.parametrize(("role", "key"), [("teacher", "teacher.size=16"), ("student", "dataset.size=16")])
+@pytest.mark.parametrize(
+    ("role", "key"),
+    [("teacher", "teacher.size=16"), ("student", "dataset.size=16"), ("teachers.b", "teachers.b.size=16")],
+)
 def test_a_network_of_one_size_tells_which(role: str, key: str) -> None:
     with pytest.raises(
         ConfigError, match=rf"{role}: cannot take pictures of 3x32x32: AssertionError: 16 pixels, not 32"
     ) as e:
         build(VIT, role, COLOUR, 4)
-    assert e.value.hint == f"it takes 16x16: {key}"
+    assert e.value.hint == f"it takes 16x16: {key}" and "(test_origin.py, line" in e.value.message
 
 
 def test_a_teacher_of_another_size_sees_the_pictures_resized_and_under_its_normalisation() -> None:
@@ -213,7 +226,7 @@ def test_the_size_is_part_of_the_teacher_and_of_its_cache(teacher: Path, capsys:
         assert distill("train", *chosen, *size, "teacher.fit.epochs=0") == 0
         assert {path.name for path in Path("outputs/cache").iterdir()} - before
         assert set(Path("outputs/teachers").glob("[!.]*")) - teachers
-    assert "shown 3x24x24" in " ".join(capsys.readouterr().out.split())
+    assert "from scratch, shown resized to 24x24" in " ".join(capsys.readouterr().out.split())
 
 
 def test_our_own_folder_brings_its_size_and_normalisation(teacher: Path, capsys: pytest.CaptureFixture[str]) -> None:
