@@ -88,7 +88,10 @@ def assemble(
         lone = [name for label, name in enumerate(classes) if label not in val.targets]
         if lone and UNKNOWN not in val.targets:
             note += f"; validation lacks the classes of one sample ({', '.join(lone[:5])})"
-    spec = spec or _spec(train, mean, std, workers)
+    if spec is None:
+        spec = _spec(train, mean, std, workers)
+        if mean is None and len(train) > MEASURED:
+            note += f"; mean and deviation of {MEASURED:,} pictures"
     parts = {"train": train, "val": val, "test": test}
     digest = fingerprint([[part.digest() for part in parts.values()], list(classes), *spec.measured])
     splits: dict[str, Any] = {

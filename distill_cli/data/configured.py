@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -24,26 +23,24 @@ def load(
     workers: int,
     trust: Sequence[str] | None = None,
     store: Path | None = None,
-    model: tuple[Spec, Sequence[str]] | None = None,
+    spec: Spec | None = None,
     only: str | None = None,
 ) -> Data:
     """The data set that settings describe, its training samples changed at random as they say.
 
     Args:
         trust: as in `building.build`. store: a folder in which what is slow to read may be kept for other runs.
-        model: the spec and the classes of a model that the data are for: what settings leave open is read as it needs.
+        spec: of a model that the data are for: what settings leave open is read as it needs.
         only: the one split that is wanted: a reader may leave the others empty.
 
     Raises:
         ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
     """
     node = dataset.node
-    about: dict[str, Any] = {"workers": workers, "store": store, "only": only}
-    if model is not None:
-        spec, about["classes"] = model
+    if spec is not None:
         node |= {key: value for key, value in spec.reading().items() if node.get(key, 0) in (None, "auto")}
     try:
-        data = building.build(node, Data, "dataset", trust=trust, **about)
+        data = building.build(node, Data, "dataset", trust=trust, workers=workers, store=store, only=only)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
     data = _hardened(data, dataset)
@@ -64,6 +61,8 @@ def _hardened(data: Data, dataset: schema.Dataset) -> Data:
         notes.append(f"train limited to {limit:,} of {len(train):,}")
         rows = _chosen(train.targets.numpy(), limit, classes, seed)
         train = train.take(torch.from_numpy(rows))
+    elif limit is not None and len(train):
+        notes.append(f"dataset.limit has no effect: train holds {len(train):,}")
     if noise:
         notes.append(f"{noise:.0%} of train labelled wrongly on purpose")
         random, labels = np.random.default_rng([seed, 1]), train.targets.numpy().copy()
@@ -72,7 +71,7 @@ def _hardened(data: Data, dataset: schema.Dataset) -> Data:
         labels[wrong] = (labels[wrong] + random.integers(1, classes, len(wrong))) % classes
         train = replace(train, targets=torch.from_numpy(labels))
     if train is data.train:
-        return data
+        return replace(data, note="; ".join(notes))
     digest = fingerprint([data.digest, len(train), noise, seed])
     return replace(data, train=train, digest=digest, note="; ".join(notes))
 

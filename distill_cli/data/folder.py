@@ -35,7 +35,6 @@ def image_folder(
     workers: int = 0,
     store: Path | None = None,
     only: str | None = None,
-    classes: Sequence[str] | None = None,
 ) -> Data:
     """`root`/{train,val,test}/<class>/<picture>; val or test may be missing.
 
@@ -48,7 +47,6 @@ def image_folder(
         range: the values that are black and white in greys of more than 8 bits; None: the least and the largest in train.
         store: where what was read is kept for other runs, if anywhere; see `decoded`.
         only: the one split to read; the others may be missing. Pictures to test on may lie in `root`/<class> too.
-        classes: all there are, in order, where `only` is given: its folders may be fewer.
 
     Raises:
         ConfigError: `range` is none.
@@ -56,7 +54,7 @@ def image_folder(
     """
     if range is not None and not (len(range) == 2 and range[0] < range[1]):
         raise ConfigError(f"range: should be [black, white], the smaller value first, got {range}")
-    listing = _listing(Path(root).expanduser().absolute(), only, classes)
+    listing = _listing(Path(root).expanduser().absolute(), only)
     values = (range[0], range[1]) if range else None
     parts, values, said = _read(listing, size, values, memory, workers, store)
     names, origins = listing.classes, listing.origins
@@ -96,7 +94,7 @@ class Listing:
         return f"{self.layout.parts[self.origins[split]].name}/"
 
 
-def _listing(folder: Path, only: str | None, classes: Sequence[str] | None) -> Listing:
+def _listing(folder: Path, only: str | None) -> Listing:
     layout = Layout.of(folder) if folder.is_dir() else Layout({})
     places = layout.parts
     if only == "test" and not places and folder.is_dir() and class_folders(folder):
@@ -115,8 +113,6 @@ def _listing(folder: Path, only: str | None, classes: Sequence[str] | None) -> L
         raise DataError(
             f"{places[needed[0]]} holds no class folders", "it needs one subfolder of pictures for each class"
         )
-    if only and classes and set(names) & set(classes):
-        names = list(classes)
     files = {part: layout.files(places[part], names, every=only is None) for part in needed}
     return Listing(folder, layout, origins, names, files)
 
@@ -148,6 +144,8 @@ def _read(
             parts[name] = Part(torch.from_numpy(kept.array(name, paths, wanted, read)), labels)
     labels = np.concatenate([labels for _, labels in files.values()])
     said = layout.remarks + remarks(headers, train, size == "auto", values)
+    if streamed := [name for name in files if name not in held]:
+        said.append(f"{', '.join(streamed)} read as needed")
     left_out = ", ".join([*layout.unused, *filter(None, [listed(layout.left_out)])])
     warnings = doubts(headers, everything, values)
     if left_out and (layout.unused or layout.left_out.keys() - {HIDDEN}):

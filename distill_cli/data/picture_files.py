@@ -37,7 +37,7 @@ class Headers(NamedTuple):
     long: np.ndarray
     low: np.ndarray  # the smallest value of a grey of more than 8 bits; of other pictures NaN
     high: np.ndarray
-    deep_colour: np.ndarray  # more than 8 bits a channel, of which PIL gives the upper 8
+    halved: np.ndarray  # 16 bits a channel, of which PIL gives the upper 8: colour, or grey with transparency
     clear: np.ndarray  # with transparency
     several: np.ndarray  # an animation, or several pages
     odd: np.ndarray  # PIL complains of the metadata
@@ -102,7 +102,7 @@ def header(path: Path) -> tuple[float, ...]:
         DataError: it cannot be read.
     """
     with _opened(path) as (picture, complaints):
-        deep_colour = ";16" in str(getattr(picture, "tile", "")) and picture.mode not in GREY_MODES
+        halved = ";16" in str(getattr(picture, "tile", "")) and picture.mode not in DEEP_MODES
         _orientation(picture)
         several = getattr(picture, "is_animated", False) and picture.format != "MPO"  # whose others are previews
         values = _values(picture) if picture.mode in DEEP_MODES else np.full(1, np.nan)
@@ -110,7 +110,7 @@ def header(path: Path) -> tuple[float, ...]:
             size = file.seek(0, os.SEEK_END)
             file.seek(max(0, size - TAIL))
             tail = zlib.crc32(file.read())
-        return (picture.mode in GREY_MODES, min(picture.size), max(picture.size), values.min(), values.max(), deep_colour,
+        return (picture.mode in GREY_MODES, min(picture.size), max(picture.size), values.min(), values.max(), halved,
                 _clear(picture), several, bool(complaints), size, tail)  # fmt: skip
 
 

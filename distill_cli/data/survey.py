@@ -42,6 +42,8 @@ def remarks(headers: Headers, train: Headers, auto_size: bool, chosen: Range | N
     if chosen and deep.any():
         among = f", in {deep.sum():,} of {number:,} pictures" if deep.sum() < number else ""
         said.append(f"grey values from {chosen[0]:.6g} to {chosen[1]:.6g} become 0 to 255{among}")
+    elif chosen:
+        said.append(f"no picture has more than 8 bits, so the range {chosen[0]:.6g} to {chosen[1]:.6g} is not used")
     if 0 < (grey := int(headers.grey.sum())) < number:
         said.append(f"{grey:,} grey among colour")
     counted = {
@@ -55,7 +57,7 @@ def remarks(headers: Headers, train: Headers, auto_size: bool, chosen: Range | N
 def doubts(headers: Headers, paths: Sequence[Path], chosen: Range | None) -> list[str]:
     """What may spoil the data without ending the run: a line each, with a picture as an example."""
     counted = {
-        "have more than 8 bits a colour, of which the upper 8 are read": headers.deep_colour > 0,
+        "have 16 bits a channel, of which the upper 8 are read": headers.halved > 0,
         "have metadata that cannot be read, and are shown as they lie": headers.odd > 0,
     }
     if chosen and np.isfinite(headers.low).any():
@@ -78,11 +80,10 @@ def repeated(headers: Headers, paths: Sequence[Path], parts: Mapping[str, slice]
     """How many pictures, the same byte by byte, are in two parts or classes, or twice in the train that validation is cut
     from; "" where none is.
     """
-    _, group, sizes = np.unique(
-        np.stack([headers.bytes, headers.tail]), axis=1, return_inverse=True, return_counts=True
-    )
+    ends = headers.bytes.astype(np.int64) << 32 | headers.tail.astype(np.int64)
+    _, group, sizes = np.unique(ends, return_inverse=True, return_counts=True)
     alike: dict[str, list[int]] = {}
-    for row in np.flatnonzero(sizes[group.reshape(-1)] > 1).tolist():
+    for row in np.flatnonzero(sizes[group] > 1).tolist():
         alike.setdefault(files.sha256(paths[row]), []).append(row)
     part_of = [name for name, part in parts.items() for _ in paths[part]]
     counts = Counter[str]()

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from distill_cli.base import ui
 from distill_cli.base.errors import DataError
 from distill_cli.base.locks import exclusive
 from distill_cli.data import Data, Part, assemble
@@ -61,7 +62,8 @@ def torchvision(
         split_seed=split_seed,
         mean=mean,
         std=std,
-        note=f"test: {name}'s own; validation: {val_fraction:.0%} of its train",
+        note=f"test: {name}'s own; validation: {val_fraction:.0%} of its train"
+        + "".join(f"; {part} read as needed" for part in arrays if part not in kept),
         workers=workers,
     )
 
@@ -85,6 +87,7 @@ def _open(name: str, root: Path, train: bool, download: bool) -> Any:
         if not download:
             raise RuntimeError("dataset.download is false")
         root.mkdir(parents=True, exist_ok=True)
+        ui.say(f"{name} is not in {root.absolute()}: fetching it")
         with exclusive(root / f".{name}.lock"), contextlib.redirect_stdout(io.StringIO()):
             return kind(download=True)
     except (RuntimeError, URLError, ConnectionError, TimeoutError) as error:

@@ -564,6 +564,7 @@ def test_a_limit_keeps_so_many_of_each_class_in_the_order_of_the_data_and_leaves
     assert pictures_of(few.val) == pictures_of(whole.val) and pictures_of(few.test) == pictures_of(whole.test)
     assert pictures_of(hardened(limit=200).train) == pictures_of(few.train)
     assert hardened(limit=5000).digest == whole.digest != few.digest
+    assert "dataset.limit has no effect: train holds 1,293" in hardened(limit=5000).note
 
 
 def test_label_noise_makes_that_share_of_the_training_labels_wrong_and_no_other() -> None:

@@ -209,7 +209,7 @@ def test_eval_refuses_a_class_that_the_student_does_not_know(
     trained: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make_pictures(tmp_path / "new", ("test",), classes="abd")
-    assert distill("eval", "ckpt=run", "dataset.root=new") == 3
-    assert "class 'd' is in test/ only" in capsys.readouterr().err
+    assert distill("eval", "ckpt=run", "dataset.root=new") == 4
+    assert "it does not know the data's d" in capsys.readouterr().err
     assert distill("eval", "ckpt=run", "dataset.root=new", "split=val") == 3
     assert "val/<class>/" in capsys.readouterr().err

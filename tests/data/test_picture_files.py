@@ -106,7 +106,7 @@ def test_colours_of_sixteen_bits_are_told_to_lose_their_lower_half(
     rows = b"".join(b"\0" + bytes(6 * 16) for _ in range(16))
     path.write_bytes(png(rows, depth=16, kind=2))
     image_folder(str(tmp_path))
-    assert f"1 picture(s), such as {path}, have more than 8 bits a colour" in capsys.readouterr().err
+    assert f"1 picture(s), such as {path}, have 16 bits a channel" in capsys.readouterr().err
 
 
 def png(rows: bytes, depth: int, kind: int, side: int = 16) -> bytes:

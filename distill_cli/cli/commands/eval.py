@@ -6,7 +6,7 @@ usage: distill eval ckpt=PATH [key=value ...] [options]
   distill eval ckpt=student.safetensors                 a copied student, with its model.json beside it
   distill eval ckpt=RUN split=val per_class=true
   distill eval ckpt=RUN predictions=predictions.csv     a row per sample, with probabilities
-  distill eval ckpt=RUN dataset.root=elsewhere          the same data in another place
+  distill eval ckpt=RUN dataset.root=elsewhere          other data of the same classes, or the same in another place
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     if stored:
         spec.check(dataset.plain)
     ours = card["classes"]
-    data = load(dataset, settings.workers, settings.trust if stored else None, model=(spec, ours), only=settings.split)
+    data = load(dataset, settings.workers, settings.trust if stored else None, spec=spec, only=settings.split)
     ui.say(f"data: {data.note}")
     order, missing = order_of(ours, data.classes)
     if missing:
