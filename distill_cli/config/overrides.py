@@ -20,8 +20,8 @@ from distill_cli.config.places import OPTIONAL_GROUPS, group_files, group_names,
 from distill_cli.config.values import LARGEST, complaint, short, shown
 
 # Values that are paths are taken as typed: `~` expanded, spaces, umlauts and = allowed.
-PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "run_dir", "output_dir", "predictions", "hydra.sweep.dir",
-             "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
+PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "student.checkpoint", "run_dir", "output_dir", "predictions",
+             "hydra.sweep.dir", "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
 
 MOST = 10_000  # values of one sweep: each is composed before the first runs
 

@@ -55,6 +55,8 @@ class Open:
 class Student(Open):
     """A model that learns, and what each link of a chain is built from."""
 
+    checkpoint: str | None = key(None, "weights to start from: a run, or a file of weights", filled=True, free=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
@@ -214,7 +216,7 @@ class Train(Settings):
                                        "+model@chain.NAME=MODEL adds one", nodes=Student)  # fmt: skip
     link: str | None = key(None, "which link of its chain a run is; `distill resume RUN/chain/NAME` goes on with one alone",
                            filled=True)  # fmt: skip
-    student: Student = key(None, node=Student)
+    student: Student = key(None, "what every student has; more by its model's class", node=Student, every_has=True)
     objective: Mapping[str, Objective] = key({}, "what every objective has; more by its class", nodes=Objective)
     schedule: Mapping[str, Stage] = key({}, "what every stage has", nodes=Stage)
     optimizer: Optimizer = key(None, "what every optimizer has; more by its class", node=Optimizer)

@@ -123,6 +123,25 @@ def require_card(card: Any, source: Path, more: Sequence[str] = ()) -> dict[str,
     return dict(card)
 
 
+def source(named: str, key: str) -> tuple[Path, dict[str, Any] | None]:
+    """The file that a key for weights names, a file or a folder that a model was left in, and its card where it is ours.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    path = Path(named).expanduser()
+    folder, last = path if path.is_dir() else path.parent, path / "checkpoints" / checkpoints.LAST
+    if not path.exists():
+        raise CheckpointError(f"there is no file {path.absolute()}", f"check {key}")
+    if not (folder / CARD).is_file() and last.is_file():
+        raise CheckpointError(f"{path} holds a run that is not finished", f"{key}={last} has what it reached so far")
+    if path.is_file() and not (path.suffix == ".safetensors" and (folder / CARD).is_file()):
+        return path, None
+    card = read_card(folder)
+    file = folder / Path(card["weights"]).name
+    return (file, card) if path.is_dir() or path.name == file.name else (path, None)
+
+
 def weights_file(folder: Path, card: Mapping[str, Any]) -> Path:
     """The weights' file that a folder's card names, verified."""
     return verified(folder / Path(card["weights"]).name, card["sha256"])

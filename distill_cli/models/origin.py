@@ -33,10 +33,8 @@ def weights_file(named: str) -> Path:
     Raises:
         CheckpointError: it is not there, or its bytes are not those that were written.
     """
-    path = Path(named).expanduser()
-    if (card := _card(path)) is not None:
-        return deployable.weights_file(path if path.is_dir() else path.parent, card)
-    return path
+    path, card = deployable.source(named, "teacher.checkpoint")
+    return path if card is None else deployable.verified(path, card["sha256"])
 
 
 def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
@@ -50,8 +48,7 @@ def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
     """
     if teacher.joint or not teacher.checkpoint:
         return teacher
-    path = Path(teacher.checkpoint).expanduser()
-    card = _card(path)
+    path, card = deployable.source(teacher.checkpoint, f"{key}.checkpoint")
     said = {} if card is None else _of_card(card, data, key)
     if teacher.classes is None:
         names = _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
@@ -74,20 +71,6 @@ def _unknown(
     if len(names) == len(ours):
         way += "; if only the names differ, give it the data's in its own order: " + typed(f"{key}.classes", ours)
     return CheckpointError(told, way)
-
-
-def _card(path: Path) -> dict[str, Any] | None:
-    """The card of a folder of ours, or the one beside weights of ours; None: a file of somebody else's.
-
-    Raises:
-        CheckpointError: there is nothing, or the card is missing or damaged.
-    """
-    if not path.exists():
-        raise CheckpointError(f"there is no file {path.absolute()}", "check teacher.checkpoint")
-    if path.is_dir():
-        return deployable.read_card(path)
-    ours = path.suffix == ".safetensors" and (path.parent / deployable.CARD).is_file()
-    return deployable.read_card(path.parent) if ours else None
 
 
 def _of_card(card: Mapping[str, Any], data: Data, key: str) -> dict[str, Any]:

@@ -33,7 +33,8 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     best = judged_by(settings.optimize, job.task, fidelity=False)
     pace = replace(job.pace, best=best)
     ingredients = {
-        "model": card["model"],
+        "model": {key: value for key, value in card["model"].items() if key != "checkpoint"},
+        **({"start": job.start} if job.start else {}),
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),

@@ -68,6 +68,7 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
         files.write_json(run.folder / judging.DETAILS, details)
         about = {"run": str(run.folder), "seed": settings.seed, "overrides": run.known["overrides"]}
         summary = {**about, **summary, "seconds": clock.seconds}
+        (run.folder / write.PAGE).unlink(missing_ok=True)  # of a shorter run
         files.write_json(run.folder / SUMMARY, summary)
         close(summary, run.folder, settings.report)
     return summary
@@ -114,7 +115,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
     checkpoints = Checkpoints(run.folder / "checkpoints", *job.settings.save_every)
 
     def restore(snapshot: Snapshot) -> None:
-        if snapshot.get("run") != run.fingerprint:
+        if not run.owns(snapshot.get("run")):
             raise CheckpointError(
                 f"{checkpoints.folder} holds the checkpoints of another run", "delete it to start again"
             )

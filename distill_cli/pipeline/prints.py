@@ -17,11 +17,12 @@ from distill_cli.training.job import Job
 
 
 def of_work(job: Job, prepared: Mapping[str, Prepared]) -> dict[str, Any]:
-    """Fingerprints of the data, of each teacher's weights, and of the user's own code by target."""
+    """Fingerprints of the data, of each teacher's weights, of those the student starts from, and of the user's own code."""
     return {
         "data": job.data.digest,
         "teacher": prepared[FIRST].weights if prepared else None,
         **{f"teachers.{name}": one.weights for name, one in prepared.items() if name != FIRST},
+        **({"student": job.start} if job.start else {}),
         "code": user_code({**job.settings.plain, "logger": None}),  # trackers change nothing in what comes out
     }
 

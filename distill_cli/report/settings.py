@@ -11,7 +11,11 @@ from distill_cli.report.records import Record, typed
 from distill_cli.runs import identity
 
 # Runs that differ in these alone are the same thing. Which data and whose weights is told by their paths here.
-IGNORED = (identity.FREE - {"dataset.root", "teacher.checkpoint"}) | {"seed", "baseline", "logger"}
+IGNORED = (identity.FREE - {"dataset.root", "teacher.checkpoint", "student.checkpoint"}) | {
+    "seed",
+    "baseline",
+    "logger",
+}
 
 
 def grouped(records: Sequence[Record]) -> list[list[Record]]:

@@ -17,8 +17,8 @@ from distill_cli import __version__
 from distill_cli.base import files, locks, stopping, ui
 from distill_cli.base.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.base.names import fingerprint
-from distill_cli.config.schema import Settings
-from distill_cli.runs import identity
+from distill_cli.config.schema import Train
+from distill_cli.runs import growth, identity
 from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
 
 FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "tensorboard", "wandb")
@@ -38,9 +38,10 @@ class Run:
         BusyError: another process works in it. CheckpointError: it holds another run, or one that says nothing of itself.
     """
 
-    def __init__(self, settings: Settings, folder: Path, named: bool) -> None:
+    def __init__(self, settings: Train, folder: Path, named: bool) -> None:
         self.settings, self.folder, self.named = settings, folder, named
         self.known: dict[str, Any] = {}
+        self._longer: dict[str, Any] = {}  # what it is to be, where it is to train longer than it was told
         self.since = time.time()
         self._log: Any = None
 
@@ -74,9 +75,23 @@ class Run:
         if not self.started:
             self._introduce(about)  # stopped before anything of it was saved: there is nothing to contradict
             return
-        hint = f"{self.resume_line} goes on with it as it was; drop run_dir for a new run"
+        why = ""
+        if growth.asked(self.known["config"], config):
+            if not (why := growth.obstacle(self.settings)):
+                self._longer = about
+                return
+            why = f"\nit cannot just train longer: {why}"
         what = f"{self.folder} holds a run of another configuration"
-        identity.require_same(self.known["config"], config, what, hint)
+        hint = f"{self.resume_line} goes on with it as it was; {self._new_line(typed)}"
+        if faults := identity.changes(self.known["config"], config):
+            raise CheckpointError("\n".join([f"{what}:", *faults]) + why, hint)
+
+    def _new_line(self, typed: Sequence[str]) -> str:
+        """What to type for a new run of the same recipe, with what is typed now."""
+        finished, folder = (self.folder / SUMMARY).exists(), shlex.quote(str(self.folder))
+        changed = [shlex.quote(text) for text in typed if text not in self.known["overrides"]]
+        line = " ".join([f"distill train --from {folder}", *changed, *([f"student.checkpoint={folder}"] * finished)])
+        return f"{line} is a new run" + (" that starts from its student" if finished else "")
 
     def _introduce(self, about: Mapping[str, Any]) -> None:
         started = {"name": self.settings.config, "directory": str(Path.cwd())}
@@ -94,6 +109,10 @@ class Run:
     def fingerprint(self) -> str:
         """Of all that the run is and works on: what its checkpoints belong to."""
         return fingerprint([self.known["config"], self.known["prints"]])
+
+    def owns(self, fingerprint: Any) -> bool:
+        """Whether a checkpoint of this fingerprint is the run's, or its own from before it was to train longer."""
+        return fingerprint in (self.fingerprint, *self.known.get("earlier", []))
 
     @property
     def resume_line(self) -> str:
@@ -120,10 +139,14 @@ class Run:
             CheckpointError: something has changed since.
         """
         if self.started and self.known["prints"]:
-            hint = "put it back as it was, or drop run_dir for a new run"
+            hint = f"put it back as it was; {self._new_line([])}"
             identity.require_same(self.known["prints"], prints, f"{self.folder} was started on something else", hint)
             for key, old, new in identity.differences(self.known["machine"], machine):
                 ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
+            if self._longer:  # a kill in between leaves a run that is not finished, with checkpoints of its own
+                (self.folder / SUMMARY).unlink(missing_ok=True)
+                self.known |= {**self._longer, "earlier": [*self.known.get("earlier", []), self.fingerprint]}
+                files.write_json(self.folder / identity.FILE, self.known)
         else:
             self.known |= {"prints": dict(prints), "machine": dict(machine)}
             files.write_json(self.folder / identity.FILE, self.known)
@@ -135,7 +158,7 @@ class Run:
         Raises:
             CheckpointError: they are damaged, and there is no checkpoint to make them again from.
         """
-        if not (self.folder / SUMMARY).exists():
+        if self._longer or not (self.folder / SUMMARY).exists():
             return None
         try:
             summary = files.read_json(self.folder / SUMMARY)

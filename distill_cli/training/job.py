@@ -9,12 +9,13 @@ from pathlib import Path
 import torch
 
 from distill_cli import models, objectives, trackers
-from distill_cli.base import runtime
+from distill_cli.base import files, runtime
 from distill_cli.base.errors import ConfigError
+from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
-from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Teacher, Train
+from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Student, Teacher, Train
 from distill_cli.data import Data, load
-from distill_cli.models import Classifier, naming, origin
+from distill_cli.models import Classifier, deployable, foreign, naming, origin
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
@@ -33,6 +34,7 @@ class Job:
     Attributes:
         dtype: in which the student computes while it learns.
         teachers: by name, the one of the `teacher` group first. chosen: the settings of each, with what its checkpoint says.
+        start: what the student starts from, by a digest, where student.checkpoint says so; else empty.
         losses: by stage. remarks: lines for the header, by their label.
     """
 
@@ -44,6 +46,7 @@ class Job:
     teachers: Mapping[str, Classifier]
     chosen: Mapping[str, Teacher]
     student: Classifier
+    start: str
     objectives: Mapping[str, Objective]
     stages: list[Stage]
     losses: Mapping[str, Loss]
@@ -92,14 +95,33 @@ def read(settings: Train) -> Job:
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)
         data = data.under(student.spec)
+        start, told = _started(student, settings.student, data) if settings.student.checkpoint else ("", "")
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
     remarks["labels"] = labelling.said(data)
+    remarks["start"] = told
     remarks["precision"] = runtime.unused_bf16(settings.precision, device)
     remarks = {label: text for label, text in remarks.items() if text}
     dtype = runtime.dtype(settings.precision, device)
-    return Job(settings, device, dtype, data, task, teachers, chosen, student, terms, stages, losses, recipe, remarks)
+    return Job(
+        settings, device, dtype, data, task, teachers, chosen, student, start, terms, stages, losses, recipe, remarks
+    )
+
+
+def _started(student: Classifier, chosen: Student, data: Data) -> tuple[str, str]:
+    """Give the student the weights that its settings name; returns a digest of them, and what was taken, in words.
+
+    Raises:
+        CheckpointError: they cannot be used.
+    """
+    path, card = deployable.source(str(chosen.checkpoint), "student.checkpoint")
+    if card is not None:
+        deployable.verified(path, card["sha256"])
+    taken = foreign.take(path, student.net, "student", fitted=True)
+    student.net.load_state_dict(taken.state)
+    others = "its classes are others, or in another order" if card and card["classes"] != list(data.classes) else ""
+    return fingerprint([files.sha256(path), taken.place]), "; ".join(filter(None, [str(path), taken.note, others]))
 
 
 def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:

@@ -19,8 +19,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, NonFiniteError
-from distill_cli.models import foreign, zoo
+from distill_cli.models import deployable, foreign, zoo
 from distill_cli.models.resnet import SmallResNet
 from distill_cli.models.smallcnn import SmallCNN
 
@@ -258,3 +259,16 @@ def test_odd_content_ends_in_our_own_errors(tmp_path: Path) -> None:
         with pytest.raises(CheckpointError):
             taken(tmp_path / "odd.pth", content)
     assert isinstance(net(), nn.Module)
+
+
+def test_a_file_beside_the_card_of_another_is_taken_for_itself(tmp_path: Path) -> None:
+    card = {"model": {}, "input": {}, "classes": [], "names": {"dataset": "x"}, "dataset": {}, "sha256": "0"}
+    files.write_json(tmp_path / "model.json", {**card, "weights": "student.safetensors"})
+    for name in ("student.safetensors", "other.safetensors"):
+        (tmp_path / name).touch()
+    of = {
+        name: deployable.source(str(tmp_path / name), "x") for name in ("", "student.safetensors", "other.safetensors")
+    }
+    assert of[""][0] == of["student.safetensors"][0] == tmp_path / "student.safetensors"
+    assert of["student.safetensors"][1]
+    assert of["other.safetensors"] == (tmp_path / "other.safetensors", None)

@@ -5,12 +5,14 @@ usage: distill resume PATH [key=value ...] [options]
   distill resume outputs/train/<date>/<run>
   distill resume outputs/sweeps/<date>/<sweep>          finished runs stay, missing ones are run
   distill resume RUN workers=4 device=cpu               settings that do not change the result
+  distill resume RUN schedule.train.epochs=30           its last stage is made longer, where that is as if said at once
   distill resume SWEEP T=1,3,5,10                       more values of an axis: their runs are added
   distill resume RUN trust=[mypackage]                  its configuration may name classes of that package
   distill resume RUN --config-dir mine                  if it was started with that option
 
 The line it was started with, typed again with run_dir=RUN or hydra.sweep.dir=SWEEP, does the same. A finished run
-shows its summary.
+shows its summary. Where the learning rate, T or alpha move over the whole of what is made longer, the run would have been
+another: `distill train --from RUN schedule.LAST.epochs=N student.checkpoint=RUN` then starts a new one from its student.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
   distill train schedule.refine.epochs=8 optimizer.lr=5e-4
   distill train -m T=1,3 alpha=0.5,0.9 seed=0,1,2       a sweep: twelve runs, one teacher, a leaderboard
   distill train --from RUN T=5                          an old run's recipe, changed
+  distill train student.checkpoint=RUN                  the student starts from a run's, or from a file of weights
   distill train experiment=seed_example dataset=digits  a whole recipe
   distill train objective=[kd,rkd] --debug              what each term of the loss weighs, epoch by epoch
 """
