@@ -21,6 +21,8 @@ from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config import building
 from distill_cli.config.places import conf_dir
 from distill_cli.data import Part, PictureSpec, assemble
+from distill_cli.data.texts import TextSpec
+from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import Classifier, deployable, num_parameters, weights
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
@@ -94,11 +96,13 @@ def test_impossible_depths_are_refused(depth: int) -> None:
 # --- building
 
 
-OWN_NAME = sorted(p.stem for p in (conf_dir() / "model").glob("*.yaml") if "???" not in p.read_text())
+FILES = {p.stem: p.read_text() for p in (conf_dir() / "model").glob("*.yaml")}
+OF_TEXTS = sorted(name for name, text in FILES.items() if ".huggingface." in text and "???" not in text)
+OWN_NAME = sorted(name for name, text in FILES.items() if "???" not in text and name not in OF_TEXTS)
 
 
 def test_every_model_file_is_covered() -> None:
-    assert set(OWN_NAME) == {p.stem for p in (conf_dir() / "model").glob("*.yaml")} - {"torchvision", "timm"}
+    assert {*OWN_NAME, *OF_TEXTS} == FILES.keys() - {"torchvision", "timm", "huggingface"}
 
 
 @pytest.mark.parametrize("name", OWN_NAME)
@@ -109,6 +113,15 @@ def test_every_shipped_model_gives_logits_at_32_pixels(name: str) -> None:
     assert logits.shape == (2, 7)
     assert logits.isfinite().all()
     assert not torch.equal(logits[0], logits[1])
+
+
+@pytest.mark.parametrize("name", OF_TEXTS)
+def test_every_shipped_model_of_texts_is_built_for_a_tokenizer(name: str) -> None:
+    spec = TextSpec(Tokenizer.made_from(["a fine day", "a fine night"]), 16)
+    with torch.device("meta"):  # the sizes of papers are large
+        net = models.network(shipped(name), "student", spec, 7)
+    head = [part for part in net.modules() if isinstance(part, nn.Linear)][-1]
+    assert head.out_features == 7
 
 
 @pytest.mark.parametrize(("size", "stride"), [(28, 2), (32, 1), (63, 1), (64, 2)])
