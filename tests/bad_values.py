@@ -95,7 +95,7 @@ def _bad(key: str, known_as: fields.Key) -> list[str]:
     if kind == list[float]:
         return ["abc", "[abc]", "[nan]", "[inf]", f"[{HUGE}]", f"[{LARGE}]", "", *_beyond(rules), *null]
     if kind == list[str]:
-        return ["abc", "nan", "-1", "", "null"]
+        return ["abc", "nan", "-1", "", *null]
     assert kind is str, f"{key}: no values to refuse for {kind}"
     # a number is text to omegaconf, where the key is not in an open mapping
     typed = ["3", "nan", "inf", "-1", HUGE, LARGE] if "." in key or "choices" in rules else []

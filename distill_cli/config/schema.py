@@ -118,6 +118,11 @@ class Dataset(Open):
     view_seed: int = key(0, "of the views", ge=0)
     limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher that is fitted too",
                             ge=1)  # fmt: skip
+    labels: bool = key(True, "false: training samples have none, nor has validation that is cut from them")
+    unlabeled: str | None = key(None, "a folder of more training pictures, which have no labels", filled=True, free=True,
+                                passed=True)  # fmt: skip
+    classes: list[str] | None = key(None, "names of a folder's classes in their order; null: those of its class folders, sorted, "
+                                    "or of the teacher", passed=True)  # fmt: skip
     label_noise: float = key(0.0, "share of training labels made wrong on purpose, to see what that does", ge=0, lt=1)
     class_weights: str | list[float] | None = key(None, "in the label term: balanced, or a list in class order; their "
                                                   "mean over train is made 1", form="weights", ge=0)  # fmt: skip

@@ -76,6 +76,7 @@ def assemble(
         DataError: empty parts, wrong targets, one class only, fewer samples than classes, too few to cut validation from,
             or a wrong number of values in `mean` or `std`.
     """
+    cut_off = val is None
     for name, part in (("train", train), ("val", val), ("test", test)):
         if part is not None:
             _check(name, part, len(classes))
@@ -98,7 +99,7 @@ def assemble(
         name: Split(part.source, torch.from_numpy(part.targets.astype(np.int64)), spec, workers)
         for name, part in parts.items()
     }
-    return Data(**splits, classes=tuple(classes), digest=digest, note=note)
+    return Data(**splits, classes=tuple(classes), digest=digest, note=note, cut=cut_off)
 
 
 def alone(name: str, part: Part, classes: Sequence[str], note: str, workers: int = 0, spec: Spec | None = None) -> Data:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,25 +24,30 @@ def load(
     trust: Sequence[str] | None = None,
     store: Path | None = None,
     spec: Spec | None = None,
+    classes: Callable[[], Sequence[str]] = tuple,
     only: str | None = None,
 ) -> Data:
     """The data set that settings describe, its training samples changed at random as they say.
 
     Args:
         trust: as in `building.build`. store: a folder in which what is slow to read may be kept for other runs.
-        spec: of a model that the data are for: what settings leave open is read as it needs.
+        spec: of a model that the data are for: what settings leave open is read as it needs. classes: gives those of a
+            model, by which samples are known that no folder tells the classes of; none where the model does not say.
         only: the one split that is wanted: a reader may leave the others empty.
 
     Raises:
         ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
     """
     node = dataset.node
+    how = {"workers": workers, "store": store, "only": only, "labels": dataset.labels, "model_classes": classes}
     if spec is not None:
         node |= {key: value for key, value in spec.reading().items() if node.get(key, 0) in (None, "auto")}
     try:
-        data = building.build(node, Data, "dataset", trust=trust, workers=workers, store=store, only=only)
+        data = building.build(node, Data, "dataset", trust=trust, **how)
     except OSError as error:
         raise DataError(f"the data cannot be read: {error}") from error
+    if not dataset.labels and len(data.train.labelled):
+        data = data.without_labels()
     data = _hardened(data, dataset)
     changes = data.input.changes(dataset.plain.get("augmentation") or {}, dataset.view_seed)
     views, balanced = dataset.views if changes else 0, dataset.sampler == "balanced"

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill_cli.base.names import fingerprint
 from distill_cli.config import building
 from distill_cli.data import labels
+from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.pictures import PictureSpec
 from distill_cli.data.spec import Spec
 from distill_cli.data.split import Split
@@ -28,6 +30,7 @@ class Data:
         note: where validation and test come from, for people.
         task: dotted path of the class of the task that the data ask of a model.
         class_weights: of the classes in the label term; see `labels.row_weights`.
+        cut: whether validation was cut from train.
     """
 
     train: Split
@@ -38,6 +41,7 @@ class Data:
     note: str
     task: str = "distill_cli.tasks.classification.Classification"
     class_weights: str | Sequence[float] | None = None
+    cut: bool = False
 
     @property
     def input(self) -> Spec:
@@ -48,6 +52,14 @@ class Data:
     def row_weights(self) -> Tensor | None:
         """What a row of train counts in the label term by its class; see `labels.row_weights`."""
         return labels.row_weights(self.train.targets, self.classes, self.class_weights, self.train.balanced)
+
+    def without_labels(self) -> Data:
+        """The same data, whose training samples and what was cut from them have no labels."""
+        train, val = (
+            replace(one, targets=one.targets.where(one.targets < 0, UNKNOWN)) for one in (self.train, self.val)
+        )
+        digest = fingerprint([self.digest, "without labels"])
+        return replace(self, train=train, val=val if self.cut else self.val, digest=digest)
 
     def labelled(self) -> Data:
         """The same data, with the training samples alone that have labels."""

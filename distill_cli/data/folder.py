@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,8 +35,12 @@ def image_folder(
     workers: int = 0,
     store: Path | None = None,
     only: str | None = None,
+    classes: list[str] | None = None,
+    model_classes: Callable[[], Sequence[str]] = tuple,
+    labels: bool = True,
+    unlabeled: str | None = None,
 ) -> Data:
-    """`root`/{train,val,test}/<class>/<picture>; val or test may be missing.
+    """`root`/{train,val,test}/<class>/<picture>; val or test may be missing. A part without class folders has no labels.
 
     With train, val and test all are used. Without test, val is the test set and validation is cut from train; without
     val, validation is cut from train. Pictures are resized (shorter side) and centre-cropped to `size` pixels square;
@@ -47,6 +51,10 @@ def image_folder(
         range: the values that are black and white in greys of more than 8 bits; None: the least and the largest in train.
         store: where what was read is kept for other runs, if anywhere; see `decoded`.
         only: the one split to read; the others may be missing. Pictures to test on may lie in `root`/<class> too.
+        classes: all there are, in order; None: those of the class folders, sorted.
+        model_classes: gives those of a model that the data are for, where no folder tells them; where val or test do, they
+            may be fewer.
+        labels: whether the folders in train are classes. unlabeled: a folder of more pictures to train on, without labels.
 
     Raises:
         ConfigError: `range` is none.
@@ -54,7 +62,9 @@ def image_folder(
     """
     if range is not None and not (len(range) == 2 and range[0] < range[1]):
         raise ConfigError(f"range: should be [black, white], the smaller value first, got {range}")
-    listing = _listing(Path(root).expanduser().absolute(), only)
+    listing = _listing(Path(root).expanduser().absolute(), only, classes, model_classes, labels)
+    if unlabeled and only in (None, "train"):
+        listing = _more(listing, Path(unlabeled).expanduser().absolute())
     values = (range[0], range[1]) if range else None
     parts, values, said = _read(listing, size, values, memory, workers, store)
     names, origins = listing.classes, listing.origins
@@ -94,7 +104,13 @@ class Listing:
         return f"{self.layout.parts[self.origins[split]].name}/"
 
 
-def _listing(folder: Path, only: str | None) -> Listing:
+def _listing(
+    folder: Path,
+    only: str | None,
+    classes: Sequence[str] | None,
+    model_classes: Callable[[], Sequence[str]],
+    labels: bool,
+) -> Listing:
     layout = Layout.of(folder) if folder.is_dir() else Layout({})
     places = layout.parts
     if only == "test" and not places and folder.is_dir() and class_folders(folder):
@@ -108,13 +124,39 @@ def _listing(folder: Path, only: str | None) -> Listing:
         what = "there is no such folder" if there is None else f"it holds {', '.join(there) or 'nothing'}"
         parts = "train/<class>/ and test/<class>/ (or val/<class>/)" if only is None else f"{only}/<class>/"
         raise DataError(f"dataset.root={folder}: {what}", f"it needs {parts} with pictures")
-    names = list(class_folders(places[needed[0]]))
+    found = {part: [] if part == "train" and not labels else list(class_folders(places[part])) for part in needed}
+    origin = next((part for part in needed if found[part]), None)
+    few = only is not None or not found[needed[0]]  # then there may be more classes than are here
+    theirs = () if classes or found[needed[0]] else model_classes()
+    names = list(classes or (found[origin] if origin and not set(found[origin]) & set(theirs) else theirs))
     if not names:
         raise DataError(
-            f"{places[needed[0]]} holds no class folders", "it needs one subfolder of pictures for each class"
+            f"{places[needed[0]]} holds no class folders, so its pictures have no labels, and nothing names the classes",
+            "labels are one folder of pictures for each class; without, teacher.checkpoint=RUN or dataset.classes=[a,b] names them",
         )
-    files = {part: layout.files(places[part], names, every=only is None) for part in needed}
+    files = {
+        part: layout.files(places[part], names, not few, origin or part)
+        if found[part]
+        else layout.pictures(places[part])
+        for part in needed
+    }
+    for part in needed:
+        if not found[part]:
+            why = "it has no class folders" if labels or part != "train" else "dataset.labels=false"
+            layout.remarks.append(f"no labels in {places[part].name}/: {why}")
     return Listing(folder, layout, origins, names, files)
+
+
+def _more(listing: Listing, folder: Path) -> Listing:
+    """The listing with all pictures below `folder` in train too, without labels."""
+    if not folder.is_dir():
+        raise DataError(f"dataset.unlabeled={folder}: there is no such folder")
+    layout = listing.layout
+    layout.unused = [name for name in layout.unused if folder != layout.parts["train"].parent / name]
+    paths, targets = listing.files["train"]
+    more, unknown = layout.pictures(folder)
+    layout.remarks.append(f"{len(more):,} pictures of {folder.name}/ in train, without labels")
+    return replace(listing, files={**listing.files, "train": (paths + more, np.concatenate([targets, unknown]))})
 
 
 def _read(

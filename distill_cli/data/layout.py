@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from distill_cli.base.errors import DataError
+from distill_cli.data.labels import UNKNOWN
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm",
             ".pgm", ".pbm", ".pnm"}  # fmt: skip
@@ -55,11 +56,26 @@ class Layout:
         remarks = [] if home == root else [f"parts in {home.relative_to(root)}/"]
         return cls(parts, unused=unused, remarks=remarks)
 
-    def files(self, part: Path, classes: Sequence[str], every: bool = True) -> tuple[list[Path], np.ndarray]:
-        """Every picture below `part` in a fixed order, with its class's index.
+    def pictures(self, part: Path) -> tuple[list[Path], np.ndarray]:
+        """Every picture below `part` in a fixed order, whatever folders it lies in; none has a label.
+
+        Raises:
+            DataError: there is none.
+        """
+        unlike, real = Counter[str](), part.resolve()
+        paths = sorted(_pictures(part, (real, *real.parents), unlike))
+        self.left_out.update(unlike)
+        if not paths:
+            raise _none(part, unlike)
+        return paths, np.full(len(paths), UNKNOWN)
+
+    def files(
+        self, part: Path, classes: Sequence[str], every: bool = True, origin: str = "train"
+    ) -> tuple[list[Path], np.ndarray]:
+        """Every picture in the class folders of `part` in a fixed order, with its class's index.
 
         Args:
-            every: each class must have pictures.
+            every: each class must have pictures. origin: what has the classes, for messages.
 
         Raises:
             DataError: classes of other names, or one without pictures.
@@ -69,13 +85,13 @@ class Layout:
             alike = [c for c in classes if c.casefold() == name.casefold() and c not in here]
             chosen = name if name in classes else alike[0] if len(alike) == 1 else ""
             if not chosen:
-                raise _only(name, part.name, "train")
+                raise _only(name, part.name, origin)
             taken.setdefault(chosen, []).extend(folders)
         self.left_out.update(_reason(entry, "outside of class folders") for entry in _entries(part) if entry.is_file())
         paths, counts = list[Path](), list[int]()
         for name in classes:
             if name not in taken and every:
-                raise _only(name, "train", part.name)
+                raise _only(name, origin, part.name)
             pictures, unlike = list[Path](), Counter[str]()
             for folder in taken.get(name, ()):
                 real = folder.resolve()
@@ -83,10 +99,7 @@ class Layout:
                 if folder.name != name:
                     self.remarks.append(f"{part.name}/{folder.name} is class {name!r}")
             if not pictures and every:
-                raise DataError(
-                    f"{taken[name][0]} holds no pictures" + (f", but {listed(unlike)}" if unlike else ""),
-                    f"known endings: {' '.join(sorted(SUFFIXES))}",
-                )
+                raise _none(taken[name][0], unlike)
             if deeper := sum(path.parent not in taken[name] for path in pictures):
                 self.remarks.append(f"{deeper:,} pictures below {part.name}/{name}/ lie in folders of their own")
             self.left_out.update(unlike)
@@ -177,6 +190,13 @@ def _reason(entry: os.DirEntry[str], otherwise: str = "") -> str:
     if suffix not in SUFFIXES:
         return suffix or "without an ending"
     return otherwise
+
+
+def _none(folder: Path, unlike: Counter[str]) -> DataError:
+    return DataError(
+        f"{folder} holds no pictures" + (f", but {listed(unlike)}" if unlike else ""),
+        f"known endings: {' '.join(sorted(SUFFIXES))}",
+    )
 
 
 def _only(name: str, there: str, missing: str) -> DataError:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from distill_cli.base import files
+from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.picture_files import Headers, Range
 
 LARGEST_AUTO_SIZE = 224
@@ -93,6 +94,6 @@ def repeated(headers: Headers, paths: Sequence[Path], parts: Mapping[str, slice]
             if other in where:
                 counts[f"of {name} in {other} too"] += where.count(name)
         counts["more than once in train, from which validation is cut"] += cut and where.count("train") > 1
-        counts["in two classes"] += len(set(labels[rows])) > 1
+        counts["in two classes"] += len(set(labels[rows]) - {UNKNOWN}) > 1
     counts = +counts  # without zeros
     return ", ".join(f"{number:,} {told}" for told, number in counts.items())

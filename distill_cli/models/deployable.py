@@ -80,8 +80,9 @@ def card_of(role: str, chosen: Open, model: Classifier, data: Data, dataset: Dat
         role: teacher or student. chosen, dataset: the settings that it and its data were made by.
     """
     node = dict(dataset.plain)
-    if node.get("root"):
-        node["root"] = str(Path(node["root"]).expanduser().absolute())  # found again from any directory
+    for place in ("root", "unlabeled"):
+        if node.get(place):
+            node[place] = str(Path(node[place]).expanduser().absolute())  # found again from any directory
     return {
         "format": FORMAT,
         "distill": __version__,

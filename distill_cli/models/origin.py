@@ -51,7 +51,7 @@ def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
     path, card = deployable.source(teacher.checkpoint, f"{key}.checkpoint")
     said = {} if card is None else _of_card(card, data, key)
     if teacher.classes is None:
-        names = _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
+        names = classes_of(teacher, key)
         places, missing = order_of(names, data.classes) if names else (None, [])
         if missing and not fit_epochs(teacher):
             raise _unknown(path, names, missing, data.classes, key)
@@ -61,6 +61,18 @@ def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
         said["classes"] = names if places else None
     said = {key: value for key, value in said.items() if getattr(teacher, key) is None}
     return replace(teacher, plain={**teacher.plain, **said}, **said)
+
+
+def classes_of(teacher: schema.Teacher, key: str = schema.FIRST) -> Sequence[str]:
+    """The names of what a teacher answers, in its order, as settings or its checkpoint say them; none where neither does.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be used.
+    """
+    if teacher.classes is not None or not teacher.checkpoint:
+        return teacher.classes or ()
+    path, card = deployable.source(teacher.checkpoint, f"{key}.checkpoint")
+    return _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
 
 
 def _unknown(

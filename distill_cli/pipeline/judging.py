@@ -70,5 +70,6 @@ def _facts(job: Job, state: State) -> dict[str, Any]:
         **({"weights": found} if (found := state.balance.weights(state.balance.objectives)) else {}),
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
         "chosen_by": tasks.chosen_by(job.pace.best),
+        **({} if job.data.train.complete else {"labelled": len(job.data.train.labelled)}),
         **{key: sum(values) / len(values) for key, values in rates.items()},
     }

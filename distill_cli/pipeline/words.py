@@ -210,8 +210,10 @@ def closing(summary: Mapping[str, Any]) -> str:
     if "accuracy" in student:
         kept = f"The student reaches {student['accuracy']:.2%} on test, the teacher {teacher['accuracy']:.2%}"
     else:
-        kept = f"test has no labels: there the student decides as its teacher in {student['agreement']:.2%}"
+        kept = f"test has no labels: there the student decides as its teacher on {student['agreement']:.2%} of it"
     kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
+    if summary.get("labelled") == 0:  # of the training samples: then no student can be trained on labels only
+        return kept
     if "difference" not in summary:
         return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."
     delta, half, samples = (summary["difference"][key] for key in ("accuracy", "half_interval", "samples"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -80,7 +81,8 @@ def read(settings: Train) -> Job:
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
-    data = load(settings.dataset, settings.workers, store=Path(settings.output_dir) / "cache").to(device)
+    store, names = Path(settings.output_dir) / "cache", partial(origin.classes_of, settings.teacher)
+    data = load(settings.dataset, settings.workers, store=store, classes=names).to(device)
     labelling.check(settings, data, stages, terms)
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}

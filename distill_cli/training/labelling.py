@@ -39,25 +39,25 @@ def check(settings: Train, data: Data, stages: Sequence[Stage], objectives: Mapp
     if settings.teachers and settings.teacher.choose == "best":
         raise ConfigError(f"teacher.choose=best: reads the label of every sample, and {missing}", "use mean")
     if not len(train.labelled):
-        _check_without(stages, objectives)
+        _check_without(stages, objectives, f"train has none ({data.note})")
 
 
-def _check_without(stages: Sequence[Stage], objectives: Mapping[str, Objective]) -> None:
-    """Refuse what cannot be without any labels."""
+def _check_without(stages: Sequence[Stage], objectives: Mapping[str, Objective], none: str) -> None:
+    """Refuse what cannot be without any labels; `none` says that there are none."""
     for stage in stages:
         terms = [objectives[name] for name in stage.objectives]
         if any(term.labels_only for term in terms):
             raise ConfigError(
-                f"schedule.{stage.name}: objective={stage.objectives[0]} learns from labels, and train has none",
+                f"schedule.{stage.name}: objective={stage.objectives[0]} learns from labels, and {none}",
                 "objective=kd alpha=1 learns from a teacher alone",
             )
         if any(term.alpha_weighted for term in terms) and (low := min(stage.alpha.start, stage.alpha.end)) < 1:
             raise ConfigError(
-                f"schedule.{stage.name}.alpha: goes to {low:g}, which leaves {1 - low:g} to labels, and train has none",
+                f"schedule.{stage.name}.alpha: goes to {low:g}, which leaves {1 - low:g} to labels, and {none}",
                 "alpha=1 schedule=constant learns from the teacher alone",
             )
         if any(term.fitted for term in terms):
-            raise ConfigError("weight=auto: is found against the labels' gradient, and train has none", "give a number")
+            raise ConfigError(f"weight=auto: is found against the labels' gradient, and {none}", "give a number")
 
 
 def require(data: Data, who: str, hint: str) -> None:

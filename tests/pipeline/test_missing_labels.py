@@ -68,7 +68,8 @@ def test_without_any_label_a_student_learns_from_its_teacher_and_is_judged_by_it
     header = unfolded(said.out)
     assert "none in train; none in val; none in test; samples without one learn from the teacher alone" in header
     assert "the best epoch has the lowest val.kl" in header and "CE" not in said.out.split("L = ")[1].split("\n")[0]
-    assert "val kl " in said.err and "test has no labels: there the student decides as its teacher in " in said.out
+    assert "val kl " in said.err and "test has no labels: there the student decides as its teacher on " in said.out
+    assert "What did distillation buy?" not in said.out
     summary, epochs = read_json(tmp_path / "run" / "summary.json"), rows(tmp_path / "run")
     assert all(row["loss"].keys() == {"total", "kd"} and row["chosen_by"] == "val.kl" for row in epochs)
     assert summary["val"]["student"].keys() == {"kl", "agreement"} and summary["val"]["teacher"] == {}

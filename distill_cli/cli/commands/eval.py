@@ -107,7 +107,14 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     if stored:
         spec.check(dataset.plain)
     ours = card["classes"]
-    data = load(dataset, settings.workers, settings.trust if stored else None, spec=spec, only=settings.split)
+    data = load(
+        dataset,
+        settings.workers,
+        settings.trust if stored else None,
+        spec=spec,
+        classes=lambda: ours,
+        only=settings.split,
+    )
     ui.say(f"data: {data.note}")
     order, missing = order_of(ours, data.classes)
     if missing:
