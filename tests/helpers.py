@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -202,6 +204,30 @@ def make_pictures(root: Path, parts: tuple[str, ...] = ("train", "test"), classe
             for index in range(number):
                 pixels = rng.integers(0, 100, (16, 16, 3)) + level * 100
                 Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+SAID = {
+    "sport": "ball team goal match win",
+    "food": "bread soup cook taste salt",
+    "music": "song piano choir band tune",
+}
+
+
+def make_texts(root: Path, train: int = 120, test: int = 45) -> Path:
+    """Made-up texts of three classes and of many lengths, as train.csv and test.csv; the words of a class are in its texts."""
+    draw, between = random.Random(0), ["the", "a", "of", "and", "with", "on", "for", "very"]
+    root.mkdir()
+    for name, number in (("train", train), ("test", test)):
+        with (root / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+            table = csv.writer(file)
+            table.writerow(["text", "label"])
+            for label in [*SAID] * (number // 3):
+                words = [
+                    draw.choice(SAID[label].split() if draw.random() < 0.4 else between)
+                    for _ in range(draw.randint(3, 20))
+                ]
+                table.writerow([" ".join(words), label])
     return root
 
 

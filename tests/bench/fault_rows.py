@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from helpers import make_pictures, recipe_of
+from helpers import make_pictures, make_texts, recipe_of
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -223,6 +223,8 @@ SMALL = "teacher=tinycnn student=tinycnn dataset.size=12 teacher.fit.epochs=1 op
 ONE = SMALL + "schedule.imitate.epochs=1 schedule.refine.epochs=1 "
 TWO = SMALL + "schedule.imitate.epochs=2 schedule.refine.epochs=1 "
 FOLDER = TWO + "dataset=image_folder dataset.root={pictures} dataset.memory=0 batch_size=8 teacher.fit.batch_size=16 "
+TEXTS = ("dataset=text dataset.root={texts} dataset.bucket=2 teacher=words_tiny student=words_tiny teacher.fit.epochs=1 threads=1 "
+         "schedule.imitate.epochs=2 schedule.refine.epochs=1 batch_size=8 ")  # fmt: skip
 STOPPED = FOLDER + "schedule.imitate.epochs=4 save_every=null "
 JOBS = {
     "two stages": Job(TWO + "save_every=5"),
@@ -239,6 +241,7 @@ JOBS = {
     "pictures": Job(FOLDER + "save_every=5 workers=0"),
     "pictures, 2 workers": Job(FOLDER + "save_every=5 workers=2"),
     "batch norm": Job(ONE + "student=resnet8x4 student.widths=[4,4,4,8] batch_size=128 save_every=4"),
+    "texts": Job(TEXTS + "optimizer.accumulate=2 save_every=5"),
     "dropout, own class": Job(TWO + "student=mynet save_every=6"),
 }
 MANIFEST = "run/checkpoints/manifest.json"
@@ -273,8 +276,9 @@ class Lab:
     references: dict[str, Reference] = field(default_factory=dict)
 
     def set_up(self) -> None:
-        """The pictures, and a desk to start every run from."""
+        """Pictures, texts, and a desk to start every run from."""
         make_pictures(self.root / "pictures", number=48)
+        make_texts(self.root / "texts")
         (self.root / "desk" / "conf" / "student").mkdir(parents=True)
         (self.root / "desk" / "mynet.py").write_text(MYNET)
         (self.root / "desk" / "conf" / "student" / "mynet.yaml").write_text("_target_: mynet.Net\n")
@@ -284,7 +288,11 @@ class Lab:
         shutil.copytree(self.root / source, place, symlinks=True)
 
     def words(self, job: Job, folder: str = "run") -> list[str]:
-        return ["train", *job.words.format(pictures=self.root / "pictures").split(), f"run_dir={folder}"]
+        return [
+            "train",
+            *job.words.format(pictures=self.root / "pictures", texts=self.root / "texts").split(),
+            f"run_dir={folder}",
+        ]
 
 
 def refer(lab: Lab, job: Job, place: Path) -> Reference:

@@ -101,6 +101,7 @@ def run(place: Path, name: str) -> dict[str, Record]:
     words = RECIPES[name].split()
     # What the recipe says of a group or key comes last, and once.
     said = {word.partition("=")[0] for word in words}
+    said |= {"teacher.widths"} if "teacher" in said else set()  # another teacher has no such key
     line = ["train", *(word for word in QUICK if word.partition("=")[0] not in said), *words]
     process = start(place, name, [*line, f"hydra.sweep.dir=runs/{name}" if "-m" in words else f"run_dir=runs/{name}"])
     if name in KILLED:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import random
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,8 @@ ONE = "schedule=constant schedule.train.epochs=1"
 SHOWN = "dataset.augmentation.flip=true dataset.augmentation.crop=2 dataset.augmentation.rotation=10"
 SEVERAL = f"experiment=several_teachers model@teachers.second=tinycnn teachers.second.weight=2 {TWO}"
 PHOTOS = f"dataset=image_folder dataset.root=photos batch_size=8 {TWO}"
+TEXTS = ("dataset=text dataset.root=texts dataset.bucket=2 teacher=words_tiny student=words_tiny "
+         "optimizer.accumulate=2 batch_size=8 schedule.imitate.epochs=4 schedule.refine.epochs=2")  # fmt: skip
 ROUND = "schedule.imitate.epochs=4 schedule.refine.epochs=2"  # the fifth epoch shows the first of four views again
 LONGER = "schedule.imitate.epochs=8 schedule.refine.epochs=2"
 RECIPES = {
@@ -49,9 +53,15 @@ RECIPES = {
     "dropout": f"student=dropping student.width=8 {TWO}",
     "photos": f"{PHOTOS} {SHOWN}",
     "streamed": f"{PHOTOS} {SHOWN} dataset.memory=0 workers=2",
+    "texts": f"{TEXTS} baseline=true",
+    "texts_resumed": f"{TEXTS} baseline=true save_every=1",  # killed after its first checkpoint
 }
-KILLED = {"resumed"}
-TWINS = {"resumed": "undisturbed", "streamed": "photos"}  # the one must give what the other gives
+KILLED = {"resumed", "texts_resumed"}
+TWINS = {
+    "resumed": "undisturbed",
+    "streamed": "photos",
+    "texts_resumed": "texts",
+}  # the one must give what the other gives
 
 DROPPING = """from torch import nn
 
@@ -64,11 +74,20 @@ class Net(nn.Sequential):
 
 
 def prepare(place: Path) -> None:
-    """Write what recipes work on beside what is shipped: a network of a user's, and pictures of several sizes."""
+    """Write what recipes work on beside what is shipped: a network of a user's, pictures of several sizes, and texts."""
     (place / "conf" / "student").mkdir(parents=True)
     (place / "conf" / "student" / "dropping.yaml").write_text("# drops out\n_target_: dropping.Net\nwidth: 4\n")
     (place / "dropping.py").write_text(DROPPING)
     (place / "runs").mkdir()
+    (place / "texts").mkdir()
+    chance, words = random.Random(0), {"good": "sun warm fine light", "bad": "rain cold wind dark"}
+    for part, number in (("train", 96), ("test", 32)):
+        with (place / "texts" / f"{part}.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(["text", "label"])
+            for label in [*words] * (number // 2):
+                said = (chance.choice(f"{words[label]} the a of and".split()) for _ in range(chance.randint(3, 20)))
+                table.writerow([" ".join(said), label])
     draw = np.random.default_rng(0)
     for part, number in (("train", 24), ("test", 8)):
         for level, name in enumerate("abc"):

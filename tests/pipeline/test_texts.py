@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import csv
-import random
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from helpers import distill, killed, read_json, rows, without_times
+from helpers import SAID, distill, killed, make_texts, read_json, rows, without_times
 
 from distill_cli.data.tokens import FILE, Tokenizer
 from distill_cli.models.huggingface import HuggingFace, fresh
 
-WORDS = {"sport": ["ball", "team", "goal", "match", "win"], "food": ["bread", "soup", "cook", "taste", "salt"],
-         "music": ["song", "piano", "choir", "band", "tune"]}  # fmt: skip
-BETWEEN = ["the", "a", "of", "and", "with", "on", "for", "very"]
 SMALL = [
     "dataset=text",
     "dataset.root=texts",
@@ -41,20 +37,9 @@ SMALL = [
 ]
 
 
-def sentence(draw: random.Random, label: str) -> str:
-    return " ".join(draw.choice(WORDS[label] if draw.random() < 0.4 else BETWEEN) for _ in range(draw.randint(3, 20)))
-
-
 @pytest.fixture(autouse=True)
 def texts(tmp_path: Path) -> None:
-    draw = random.Random(0)
-    (tmp_path / "texts").mkdir()
-    for name, number in (("train", 120), ("test", 45)):
-        with (tmp_path / "texts" / f"{name}.csv").open("w", newline="") as file:
-            table = csv.writer(file)
-            table.writerow(["text", "label"])
-            labels = [label for _ in range(number // 3) for label in WORDS]
-            table.writerows([sentence(draw, label), label] for label in labels)
+    make_texts(tmp_path / "texts")
 
 
 def test_a_student_of_texts_is_trained_judged_and_leaves_with_its_tokenizer(
@@ -126,8 +111,8 @@ def folder_of(place: Path, family: str, texts: str) -> Path:
 def test_a_teacher_of_another_kind_and_tokenizer_teaches_by_its_kept_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    gpt = folder_of(tmp_path / "gpt", "gpt2", " ".join(BETWEEN + WORDS["food"] + WORDS["sport"]))
-    bert = folder_of(tmp_path / "bert", "bert", " ".join(BETWEEN + WORDS["music"]))
+    gpt = folder_of(tmp_path / "gpt", "gpt2", SAID["food"] + SAID["sport"])
+    bert = folder_of(tmp_path / "bert", "bert", SAID["music"])
     shared = [
         word for word in SMALL if not word.startswith(("teacher.w", "teacher.h", "teacher.i", "teacher=", "student"))
     ]
