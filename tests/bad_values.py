@@ -59,8 +59,8 @@ def _bad(key: str, known_as: fields.Key) -> list[str]:
     """Values a key must refuse."""
     rules, optional, kind = known_as.rules, known_as.optional, known_as.kind
     null = [] if optional else ["null"]
-    if key in PATH_KEYS:  # whatever is typed is a path
-        return ["", *null]
+    if key in PATH_KEYS:  # whatever is typed is a path, if it can be one
+        return ["", "~no-such-user", "x" * 300, *null]
     if "node" in rules or "nodes" in rules:
         return [
             "abc",
@@ -81,7 +81,7 @@ def _bad(key: str, known_as: fields.Key) -> list[str]:
     if rules.get("form") == "size":
         return [*NO_NUMBER, "0", "null"]
     if rules.get("form") == "weight":
-        return [*NO_NUMBER, "null"]
+        return [*NO_NUMBER, *_beyond(rules), *null]
     if rules.get("form") == "weights":
         return [*NO_NUMBER, "0", "[]", "[abc]", "[1,-1]", "[nan]", f"[{HUGE}]"]
     if rules.get("form") == "classes":

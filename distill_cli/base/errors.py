@@ -16,6 +16,7 @@ KeyboardInterrupt 130
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -106,9 +107,13 @@ def translated() -> Iterator[None]:
         raise OutOfMemory("out of memory", "try a smaller batch_size") from error
     except OSError as error:
         path = f": {error.filename}" if error.filename else ""
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # what was named cannot be, whatever room there is
+            raise ConfigError(f"{error.strerror}{path:.200}", "give a shorter name, or another path") from error
         raise StorageError(f"{error.strerror or error}{path}", ROOM) from error
     except (RuntimeError, ValueError) as error:
         text, first = str(error), str(error).partition("\n")[0]
+        if "embedded null" in text:  # of a text that reached the file system from a file
+            raise ConfigError("a path holds the character NUL, which no file name can have") from error
         if "more than 1 value per channel" in text:
             what = "batch_size: batch normalisation needs at least two samples in every part of a batch"
             raise ConfigError(what) from error

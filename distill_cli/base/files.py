@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from distill_cli.base.errors import ROOM, CheckpointError, StorageError
+from distill_cli.base.errors import ROOM, CheckpointError, ConfigError, StorageError
 from distill_cli.base.names import size
 
 CHECKSUM = "checksum"  # the key of a JSON file of ours that holds the SHA-256 of the rest of it
+LONGEST_NAME, LONGEST_PATH = 255, 4095  # bytes, of every common file system
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -79,6 +80,36 @@ def write(
             raise failure from None
         raise
     return sink.written
+
+
+def place(text: str, key: str) -> Path:
+    """The path that a user's text means, `~` expanded; what no file system can hold is refused before one is asked.
+
+    Args:
+        key: what was given so, for the message.
+
+    Raises:
+        ConfigError: no file can be called so, or `~name` names no user.
+    """
+    try:
+        path = Path(text).expanduser()
+        if max((len(os.fsencode(part)) for part in path.parts), default=0) > LONGEST_NAME:
+            raise ConfigError(f"{key}: a name can have {LONGEST_NAME} bytes in a path, got {text[:60]}...")
+        if len(os.fsencode(path.absolute())) > LONGEST_PATH:
+            raise ConfigError(f"{key}: a path can have {LONGEST_PATH} bytes, got {text[:60]}...")
+    except RuntimeError as error:
+        user = text.partition("/")[0]
+        raise ConfigError(f"{key}: {user} names no user with a folder", f"a file called so is ./{text}") from error
+    except UnicodeEncodeError as error:
+        raise ConfigError(f"{key}: {text!a} holds characters that no file name can have") from error
+    if "\0" in text:
+        raise ConfigError(f"{key}: {text!a} holds the character NUL, which no file name can have")
+    return path
+
+
+def exists(text: str) -> bool:
+    """Whether something lies where a text would mean a path; no text is refused."""
+    return os.path.exists(os.path.expanduser(text))  # noqa: PTH110, PTH111 - those of Path raise for odd ones
 
 
 def explained(error: OSError, path: Path, need: int) -> Exception:

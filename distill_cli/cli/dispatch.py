@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from pathlib import Path
 from typing import Any
 
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.cli.pages import command_names, is_configured
 from distill_cli.cli.words import arguments
@@ -66,7 +66,7 @@ def from_run(engine: Any, args: argparse.Namespace) -> list[str]:
     from distill_cli.config import load, overrides, vetting
     from distill_cli.runs import identity
 
-    folder = Path(args.source).expanduser()
+    folder = files.place(args.source, "--from")
     if not (folder / identity.FILE).is_file():
         raise CheckpointError(
             f"--from: {folder} holds no run", "give the folder of a run; those of a sweep lie in its folder"

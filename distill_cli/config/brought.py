@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.files import read_json
 
@@ -21,7 +21,7 @@ def use_dataset_of(checkpoint: str | None) -> None:
 
 
 def _stored_dataset(checkpoint: str) -> Any:
-    path = Path(checkpoint).expanduser().absolute()
+    path = files.place(checkpoint, "ckpt").absolute()
     if not path.exists():
         hint = "give a run folder, a student.safetensors or a .pt file"
         raise CheckpointError(f"ckpt: there is nothing at {path}", hint)

@@ -14,7 +14,7 @@ from distill_cli.config.records import read
 from distill_cli.config.schema import FIRST, Dataset, Fit, Settings, Teacher, Train, stage_objectives
 from distill_cli.config.values import shown
 
-NAME = re.compile(r"[A-Za-z0-9_-]+")  # of a teacher or a link: a folder is called so
+NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")  # of a teacher or a link: a folder is called so
 
 Checked = TypeVar("Checked", bound=Settings)
 
@@ -99,7 +99,7 @@ def _arranged(settings: Train, problems: list[str]) -> Train:
         problems.append(f"link: there is no link {settings.link!r} in the chain; {links}")
     for key, names in (("chain", chain), ("teachers", members)):
         odd = [name for name in names if not NAME.fullmatch(name)]
-        problems += [f"{key}.{name}: should be called by letters, digits, - and _ only" for name in odd]
+        problems += [f"{key}.{name}: should be called by letters, digits, - and _ only, at most 100" for name in odd]
     if FIRST in members:
         problems.append("teachers.teacher: this name belongs to `teacher=`; choose another name")
     for name, member in members.items():

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 def key(default: Any = dataclasses.MISSING, help: str = "", **rules: Any) -> Any:
     """A key with its default, its line in help, and rules.
 
-    Bounds: gt, ge, lt, le, choices; filled: text that is not empty.
+    Bounds: gt, ge, lt, le, choices; filled: text that is not empty; path: and that can be a path.
     form: what a value may look like where that is not its type: ramp (a number or [from, to]), names (one or a list), every
     (steps or a time), size (auto or pixels), weight (auto or a number), weights (balanced or a list).
     node: the record of an open mapping; nodes: of each entry of a mapping by name.

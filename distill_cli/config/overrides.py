@@ -6,13 +6,13 @@ import itertools
 import re
 import shlex
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, Glob, IntervalSweep, Override, RangeSweep
 from hydra.errors import HydraException, OverrideParseException
 
+from distill_cli.base import files
 from distill_cli.base.errors import ConfigError, nearest
 from distill_cli.config import schema
 from distill_cli.config.fields import keys
@@ -44,9 +44,8 @@ def quoted(override: str, multirun: bool = False) -> str:
         return override
     if value == "null" or (multirun and "," in value):
         return override
-    if value.startswith("~"):
-        value = str(Path(value).expanduser())
-    return f"{key}=" + in_quotes(value)
+    path = files.place(value, key.lstrip("+"))
+    return f"{key}=" + in_quotes(str(path) if value.startswith("~") else value)
 
 
 def in_quotes(text: str, quote: str = "'") -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 from omegaconf.errors import OmegaConfBaseException
 
+from distill_cli.base import files
 from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import yamls
 from distill_cli.config.records import read
@@ -37,7 +38,7 @@ def use_conf_dir(folder: str | None) -> None:
     Raises:
         ConfigError: it does not exist.
     """
-    _named[:] = [Path(folder).expanduser().resolve()] if folder is not None else []
+    _named[:] = [files.place(folder, "--config-dir").resolve()] if folder is not None else []
     if _named and not _named[0].is_dir():
         raise ConfigError(f"--config-dir: there is no folder {_named[0]}")
 
@@ -45,7 +46,7 @@ def use_conf_dir(folder: str | None) -> None:
 def user_conf_dirs() -> list[Path]:
     """The user's own folders, searched in this order before the shipped one: --config-dir, ./conf and $DISTILL_CONF."""
     common = os.environ.get("DISTILL_CONF")
-    folders = [*_named, Path("conf"), *([Path(common).expanduser()] if common else [])]
+    folders = [*_named, Path("conf"), *([files.place(common, "DISTILL_CONF")] if common else [])]
     folders = [folder.resolve() for folder in folders if folder.is_dir()]
     return [folder for folder in folders if folder != conf_dir()]
 

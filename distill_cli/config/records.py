@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING
 from typing import Any, TypeVar
 
-from distill_cli.base.errors import did_you_mean
+from distill_cli.base import files
+from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config.fields import Key, keys
 from distill_cli.config.schema import Fit, Open, Settings, Teacher
 from distill_cli.config.values import LARGEST, complaint, describe, fits, shown
@@ -71,8 +72,13 @@ def _value(where: str, value: Any, key: Key, shape: type, problems: list[str]) -
         return default
     if not isinstance(value, str):
         _numbers(where, value, rules, problems)
-    elif rules.get("filled") and not value.strip():
+    elif (rules.get("filled") or rules.get("path")) and not value.strip():
         problems.append(f"{where}: is empty; leave it out, or give a value")
+    elif rules.get("path"):
+        try:
+            files.place(value, where)
+        except ConfigError as error:
+            problems.append(str(error))
     elif "choices" in rules and value not in rules["choices"]:
         guess = did_you_mean(value, rules["choices"])
         problems.append(f"{where}: no choice called {shown(value)}; {guess}choices: {', '.join(rules['choices'])}")

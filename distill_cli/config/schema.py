@@ -70,7 +70,7 @@ class Fit:
 
 @dataclass(frozen=True, kw_only=True)
 class Teacher(Open):
-    checkpoint: str | None = key(None, "weights to start from: ours, or a plain state dict", filled=True, free=True)
+    checkpoint: str | None = key(None, "weights to start from: ours, or a plain state dict", path=True, free=True)
     joint: bool = key(False, "train the teacher along with the student", shared=True)
     mutual: bool = key(False, "and let it learn from the student too, not from the labels alone", shared=True)
     weight: float = key(1.0, "its share where there are several", gt=0)
@@ -101,7 +101,7 @@ class Augmentation:
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset(Open):
-    root: str | None = key(None, "the folder the data lie in", filled=True, free=True, passed=True)
+    root: str | None = key(None, "the folder the data lie in", path=True, free=True, passed=True)
     download: bool = key(True, "fetch what is not there", free=True, passed=True)
     size: int | str = key("auto", "of a picture's side; auto: the data's own, of a folder the median, at most 224",
                           form="size", passed=True)  # fmt: skip
@@ -211,8 +211,8 @@ class Train(Settings):
                       "cross-entropy's", free=True)  # fmt: skip
     optimize: str | None = key(None, "what chooses the best epoch, and what a search looks for; null: what the task is judged by",
                                choices=tuple(f"val.{name}" for name in DIRECTIONS))  # fmt: skip
-    output_dir: str = key("outputs", "relative to the current directory", filled=True, free=True)
-    run_dir: str | None = key(None, "a folder of your own for this run", filled=True, free=True)
+    output_dir: str = key("outputs", "relative to the current directory", path=True, free=True)
+    run_dir: str | None = key(None, "a folder of your own for this run", path=True, free=True)
     dataset: Dataset = key(None, "what every dataset has; more by its own class", node=Dataset, every_has=True)
     teacher: Teacher = key(None, "what every teacher has; more by its model's class", node=Teacher, every_has=True)
     teachers: Mapping[str, Teacher] = key({}, "more teachers beside `teacher`, by a name each; "
@@ -231,11 +231,11 @@ class Train(Settings):
 @dataclass(frozen=True, kw_only=True)
 class Eval(Settings):
     ckpt: str | None = key(
-        None, "a run folder, a student.safetensors with its model.json, or a checkpoint of a run", filled=True
+        None, "a run folder, a student.safetensors with its model.json, or a checkpoint of a run", path=True
     )
     split: str = key("test", choices=("train", "val", "test"))
     per_class: bool = key(False, "also print precision, recall and F1 of each class")
-    predictions: str | None = key(None, "a CSV file for one row per sample", filled=True)
+    predictions: str | None = key(None, "a CSV file for one row per sample", path=True)
     batch_size: int | None = key(None, "pictures answered at once; null: 128, fewer of large ones", ge=1)
     trust: list[str] = key([], "packages whose classes a checkpoint may name")
     dataset: Dataset | None = key(None, node=Dataset)

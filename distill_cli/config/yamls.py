@@ -117,10 +117,30 @@ def _composed(text: str) -> tuple[Any, yaml.Node | None]:
 
 
 def plain(cfg: Any) -> dict[str, Any]:
-    """A configuration's mapping as plain values, its interpolations resolved."""
+    """A configuration's mapping as plain values, its interpolations resolved.
+
+    Raises:
+        ConfigError: a key is not text, or a value is nothing that JSON has, in which runs keep their configuration.
+    """
     values = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
-    return {str(key): value for key, value in values.items()}
+    _require_plain(values, "")
+    return values
+
+
+def _require_plain(value: Any, where: str) -> None:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"{where}{shown(key)}: a key should be text; put it in quotes")
+            _require_plain(inner, f"{where}{key}.")
+    elif isinstance(value, list):
+        for inner in value:
+            _require_plain(inner, where)
+    elif not isinstance(value, str | int | float | bool | None):
+        raise ConfigError(
+            f"{where.removesuffix('.')}: should be text, a number, true, false or null, got {shown(value)}"
+        )
 
 
 def _name(path: Path) -> str:

@@ -8,7 +8,7 @@ has no effect: L = CE + weight * L_i. T and alpha come from the schedule at ever
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -117,17 +117,13 @@ class Loss:
         def whole(name: str, value: Tensor) -> Tensor:
             return value / share if self.terms[name].summed else value
 
-        if look is not None:  # what is cut has no graph in the end: it is computed once more, each term by itself
-            look(
-                (
-                    name,
-                    whole(
-                        name,
-                        by_chunks({name: term}, {name: 1.0}, rows, signal, T, size)[0] if name in cut else values[name],
-                    ),
-                )
-                for name, term in self.terms.items()
-            )
+        def apart() -> Iterator[tuple[str, Tensor]]:
+            for name, term in self.terms.items():  # what is cut has no graph in the end: it is computed once more
+                again = by_chunks({name: term}, {name: 1.0}, rows, signal, T, size)[0] if name in cut else values[name]
+                yield name, whole(name, again)
+
+        if look is not None:
+            look(apart())
         weights = self.weights(alpha, progress)
         factors = {name: weights[name] * (1.0 if term.summed else share) for name, term in self.terms.items()}
         total = torch.zeros((), device=rows.targets.device)

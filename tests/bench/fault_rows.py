@@ -30,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import odd
 import torch
 from helpers import make_pictures, make_texts, recipe_of
 from torch.nn import functional as F
@@ -127,7 +128,7 @@ class Child:
             said = self.place / "said"
             said.mkdir(exist_ok=True)
             text = f"distill {self.words}\nexit code {self.code}\n{self.out}\n{self.err}"
-            (said / f"{len(list(said.iterdir()))}.txt").write_text(text)
+            (said / f"{len(list(said.iterdir()))}.txt").write_text(text, errors="backslashreplace")
 
     def until(self, happened: Callable[[], object]) -> bool:
         """Wait for something while it runs; False when it ended before."""
@@ -918,6 +919,21 @@ def crafted(lab: Lab, place: Path, draw: random.Random, title: str) -> Numbers:
     require(child.seconds < 10, f"{title}: took {child.seconds:.1f} s")
     require(child.peak < 1500, f"{title}: took {child.peak:.0f} MiB")
     return {"seconds": child.seconds, "MiB": child.peak}
+
+
+# --- what users bring
+
+
+def strange(lab: Lab, place: Path, draw: random.Random, kind: str) -> Numbers:
+    """One odd input of a kind: done, or refused in one message; never by a traceback, nor as a bug in distill."""
+    lab.fresh(place, "damaged")
+    words = odd.KINDS[kind](place, draw)
+    child = run(place, *words, first=lambda: os.environ.update(HOME=str(place)))
+    allowed = odd.WRITTEN if kind == "path" else odd.CODES
+    if child.code:
+        child.told(allowed)
+    require("Traceback" not in child.err, f"{words}: {child.err[-600:]}")
+    return {"seconds": child.seconds, "refused": float(child.code != 0)}
 
 
 # --- what saving costs

@@ -9,6 +9,7 @@
   pairs      two processes on one folder; many that are started at the same moment
   values     bad values of every key
   crafted    files made to run code or to take all memory, with the right checksums
+  odd        paths, names, pictures, YAML values and checkpoint files that nobody means
   saves      what saving costs in time and in bytes
 
 --quick does a tenth of it, each row still there. The exit code is 1 when something was not survived; what it was is printed,
@@ -43,7 +44,7 @@ from rich.console import Console
 from rich.table import Table
 from tqdm import tqdm
 
-ROWS = ("kills", "damage", "terminate", "disk", "pairs", "values", "crafted", "saves")
+ROWS = ("kills", "damage", "terminate", "disk", "pairs", "values", "crafted", "odd", "saves")
 SHARES = (0.0, 0.01, 0.5, 0.9, 0.99)  # of a file that is cut off
 SHORT = 1000  # characters of what is printed about a failure
 HEAD = ["", "tries", "survived", ""]
@@ -94,7 +95,7 @@ def attempt(lab: Any, kept: Path, place: Path, function: Callable[..., Numbers],
         why = f"{place.name} {given}: {why}"
         kept.mkdir(exist_ok=True)
         place.mkdir(exist_ok=True)
-        (place / "why.txt").write_text(why)
+        (place / "why.txt").write_text(why, errors="backslashreplace")
         shutil.move(place, kept / place.name)
         short = why if len(why) < SHORT else f"{why[:SHORT]} ..."
         return Verdict({}, f"{short}\n  kept in {kept / place.name}", given.get("kills", 1))
@@ -157,6 +158,8 @@ def plan(lab: Any, wanted: Sequence[str], quick: bool, mountable: bool) -> Itera
     titles = [title for n, title in enumerate(rows.CRAFTED) if not quick or n < len(rows.CRAFTED) // 3 or n % 5 == 0]
     tries = [(rows.crafted, {"title": title}) for title in titles]
     yield from row("crafted", "a file made to do harm", tries, told_crafted)
+    for kind in rows.odd.KINDS:
+        yield from row("odd", f"an odd {kind}", [(rows.strange, {"kind": kind})] * number(200), told_odd)
     tries = [
         (rows.saves, {"model": "resnet18", "number": 5}),
         (rows.saves, {"model": "smallcnn", "number": 50 if quick else 200}),
@@ -225,6 +228,11 @@ def told_crafted(numbers: list[Numbers]) -> str:
     return f"refused, nothing of it run; {times(numbers)}, {max(of('MiB', numbers)):,.0f} MiB at most"
 
 
+def told_odd(numbers: list[Numbers]) -> str:
+    refused = sum(of("refused", numbers))
+    return f"{refused:.0f} refused in one message with exit code 2, 3 or 4, {len(numbers) - refused:.0f} done; {times(numbers)}"
+
+
 def told_saves(numbers: list[Numbers]) -> str:
     each = [f"{found['seconds'] * 1000:,.0f} ms for {found['bytes'] / 1e6:,.1f} MB, {found['share']:.2%} of the time"
             for found in numbers]  # fmt: skip
@@ -245,7 +253,7 @@ class Bench:
 
         self.lab.set_up()
         jobs = {**rows.JOBS, **rows.STOPS}
-        damaged = {"damage", "crafted"} & set(self.args.rows)
+        damaged = {"damage", "crafted", "odd"} & set(self.args.rows)
         base = self.pool.submit(rows.break_off, self.lab, self.lab.root / "damaged") if damaged else None
         needed = [name for name in jobs if "kills" in self.args.rows or name in needs(self.args.rows, rows)]
         made = {name: self.pool.submit(rows.refer, self.lab, jobs[name], self.lab.root / f"reference-{name}")

@@ -84,6 +84,21 @@ def test_every_trap_of_a_file_is_told_at_once(capsys: pytest.CaptureFixture[str]
     assert [line.split(": ")[0].rpartition(":")[2] for line in lines] == ["2", "3", "4", "4"]
 
 
+def test_a_value_is_plain(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/odd.yaml").write_text("_target_: torch.nn.Identity\nmore: [!!binary aGk=]\n")
+    assert distill("train", "student=odd") == 2
+    assert "student.more: should be text, a number, true, false or null, got b'hi'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("key", ["-1", "1.5", "true", "!!binary aGk="])
+def test_a_key_is_text(key: str, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/odd.yaml").write_text(f"_target_: torch.nn.Identity\nmore:\n  {key}: 1\n")
+    assert distill("train", "student=odd") == 2
+    assert "put it in quotes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("content", "said"),
     [

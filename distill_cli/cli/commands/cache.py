@@ -42,7 +42,7 @@ def run(words: Sequence[str]) -> None:
     for word in others:
         key, _, value = word.partition("=")
         if key == "output_dir" and value:
-            outputs = Path(value).expanduser()
+            outputs = files.place(value, key)
         elif action == "prune" and (word == "all" or key == "days"):
             days = 0.0 if word == "all" else _days(value)
         else:

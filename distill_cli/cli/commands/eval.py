@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from distill_cli.base import files, runtime, ui
-from distill_cli.base.errors import CheckpointError, DataError
+from distill_cli.base.errors import CheckpointError, ConfigError, DataError
 from distill_cli.base.names import slug
 from distill_cli.config.records import read
 from distill_cli.config.schema import Dataset, Eval
@@ -44,11 +44,17 @@ def run(settings: Eval) -> dict[str, float]:
 
     Raises:
         CheckpointError: it cannot be used, or names code that is not trusted. DataError: the data cannot.
+        ConfigError: `predictions` names a folder.
     """
     assert settings.ckpt is not None
+    written = files.place(settings.predictions, "predictions") if settings.predictions else None
+    if written and written.is_dir():
+        raise ConfigError(
+            f"predictions: {written} is a folder", f"name a file: predictions={written / 'predictions.csv'}"
+        )
     runtime.prepare(settings.threads)
     device = runtime.device(settings.device)
-    student = Deployable.read(Path(settings.ckpt).expanduser(), settings.trust)
+    student = Deployable.read(files.place(settings.ckpt, "ckpt"), settings.trust)
     data = load_data(settings, student).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
     task.check(Output(probe(student.network, "student")), "student")
@@ -57,8 +63,8 @@ def run(settings: Eval) -> dict[str, float]:
     decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, split.source, ask is not None)
     watchers: list[Watcher] = [meters["student"], *([tasks.OfTeacher(meters["teacher"])] if ask else [])]
     watchers += [decisions] if settings.per_class else []
-    watchers += [answers] if settings.predictions else []
-    if not (ask or settings.predictions or len(split.labelled)):
+    watchers += [answers] if written else []
+    if not (ask or written or len(split.labelled)):
         raise DataError(f"{settings.split} has no labels, and there is no teacher: nothing can be measured",
                         "predictions=FILE.csv writes what the student says")  # fmt: skip
     tasks.watch(task, student.network.to(device), split, watchers, ask, settings.batch_size)
@@ -76,11 +82,10 @@ def run(settings: Eval) -> dict[str, float]:
         table = [[name, *(f"{by_class[c][i]:.4f}" for c in ("precision", "recall", "f1")), f"{by_class['support'][i]:,}"]
                  for i, name in enumerate(classes)]  # fmt: skip
         ui.show(ui.table("by class", ["class", "precision", "recall", "f1", "samples"], table))
-    if settings.predictions:
-        file = Path(settings.predictions).expanduser()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        files.write(file, answers.written())
-        ui.show(f"predictions: {file}")
+    if written:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        files.write(written, answers.written())
+        ui.show(f"predictions: {written}")
     ui.show(f"metrics: {write_metrics(student, facts)}")
     return metrics["student"]
 

@@ -67,13 +67,13 @@ def _read(words: Sequence[str]) -> tuple[list[Path], Path | None, list[str]]:
     for word in words:
         key, equals, value = word.partition("=")
         if key == "output" and value:
-            output = Path(value).expanduser()
+            output = files.place(value, "output")
         elif equals and key.lstrip("+~").split(".")[0] == "logger":
             settings.append(word)
-        elif word.startswith("-") or (equals and not Path(word).expanduser().exists()):
+        elif word.startswith("-") or (equals and not files.exists(word)):
             raise refused("report", word, ["output", "logger"])
         else:
-            paths.append(Path(word).expanduser())
+            paths.append(files.place(word, "distill report"))
     if not paths:
         raise ConfigError("which runs?", "distill report outputs/train/<date>/<run>, or a folder of runs")
     return paths, output, settings

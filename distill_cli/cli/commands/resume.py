@@ -18,8 +18,8 @@ another: `distill train --from RUN schedule.LAST.epochs=N student.checkpoint=RUN
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.cli.commands import train
 from distill_cli.cli.words import arguments
@@ -37,11 +37,11 @@ def run(words: Sequence[str]) -> int:
             says cannot be used, names code that is not trusted, or differs from what is there now.
     """
     args = arguments("resume", words)
-    typed = [word for word in args.overrides if "=" in word and not Path(word).is_dir()]
+    typed = [word for word in args.overrides if "=" in word and not files.exists(word)]
     paths = [word for word in args.overrides if word not in typed]
     if len(paths) != 1:
         raise ConfigError("which run?", "distill resume outputs/train/<date>/<run>")
-    folder = Path(paths[0]).expanduser()
+    folder = files.place(paths[0], "distill resume")
     if (folder / identity.SWEEP).is_file():
         kept = sweep.known(folder)
         vetting.same_directory(kept["directory"], kept["output_dir"], typed)
