@@ -55,7 +55,7 @@ class Open:
 class Student(Open):
     """A model that learns, and what each link of a chain is built from."""
 
-    checkpoint: str | None = key(None, "weights to start from: a run, or a file of weights", filled=True, free=True)
+    checkpoint: str | None = key(None, "weights to start from: a run, or a file of weights", path=True, free=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +119,7 @@ class Dataset(Open):
     limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher that is fitted too",
                             ge=1)  # fmt: skip
     labels: bool = key(True, "false: training samples have none, nor has validation that is cut from them")
-    unlabeled: str | None = key(None, "a folder of more training pictures, which have no labels", filled=True, free=True,
+    unlabeled: str | None = key(None, "a folder of more training pictures, which have no labels", path=True, free=True,
                                 passed=True)  # fmt: skip
     classes: list[str] | None = key(None, "names of a folder's classes in their order; null: those of its class folders, sorted, "
                                     "or of the teacher", passed=True)  # fmt: skip

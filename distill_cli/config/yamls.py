@@ -122,7 +122,7 @@ def plain(cfg: Any) -> dict[str, Any]:
     Raises:
         ConfigError: a key is not text, or a value is nothing that JSON has, in which runs keep their configuration.
     """
-    values = OmegaConf.to_container(cfg, resolve=True)
+    values: Any = OmegaConf.to_container(cfg, resolve=True)
     assert isinstance(values, dict)
     _require_plain(values, "")
     return values

@@ -12,6 +12,7 @@ import numpy as np
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError, DataError, did_you_mean
+from distill_cli.base.files import place
 from distill_cli.data.assembling import Part, alone, assemble, cut
 from distill_cli.data.dataset import Data
 from distill_cli.data.labels import UNKNOWN
@@ -94,7 +95,9 @@ def assembled(
     """
     first, notes = next(iter(columns.values())), list(notes)
     made = Tokenizer.made_from(" ".join(text) for text in first.texts) if how.tokenizer == "auto" else None
-    spec = TextSpec(made or Tokenizer.read(Path(how.tokenizer).expanduser()), how.max_length, len(first.texts[0]) == 2)
+    spec = TextSpec(
+        made or Tokenizer.read(place(how.tokenizer, "dataset.tokenizer")), how.max_length, len(first.texts[0]) == 2
+    )
     parts = {
         name: Part(Texts(column.texts, column.names, spec, how.bucket, how.store), _targets(column, classes))
         for name, column in columns.items()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.base.files import place
 from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import REBUILD
 from distill_cli.models.hub import config_of, library, quiet, safe
@@ -72,7 +73,7 @@ def huggingface(
             return _wrapped(_made(lib, settings, attention), None, {})
         if name is None:
             raise ConfigError("name: a folder of a model, or its name on the hub", "name=DIR")
-        source = str(Path(name).expanduser())
+        source = str(place(name, "name"))
         settings = config_of(lib, source, name)
         settings.num_labels = num_classes
         settings.pad_token_id = pad_token_id if settings.pad_token_id is None else settings.pad_token_id
