@@ -119,8 +119,8 @@ class Dataset(Open):
     limit: int | None = key(None, "train on so many samples only, by class as in all of them; a teacher that is fitted too",
                             ge=1)  # fmt: skip
     labels: bool = key(True, "false: training samples have none, nor has validation that is cut from them")
-    unlabeled: str | None = key(None, "a folder of more training pictures, which have no labels", path=True, free=True,
-                                passed=True)  # fmt: skip
+    unlabeled: str | None = key(None, "a folder, or a file of texts, of more training samples, which have no labels",
+                                path=True, free=True, passed=True)  # fmt: skip
     classes: list[str] | None = key(None, "names of a folder's classes in their order; null: those of its class folders, sorted, "
                                     "or of the teacher", passed=True)  # fmt: skip
     label_noise: float = key(0.0, "share of training labels made wrong on purpose, to see what that does", ge=0, lt=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,10 @@ class Column:
     texts: list[Text]
     labels: list[str]
     names: list[str]
+
+    def followed(self, more: Column) -> Column:
+        """These texts, and after them more."""
+        return Column(self.texts + more.texts, self.labels + more.labels, self.names + more.names)
 
     def take(self, rows: np.ndarray) -> Column:
         """The texts at `rows` (n,) alone, in that order."""
@@ -61,6 +65,9 @@ def text(
     split_seed: int = 0,
     store: Path | None = None,
     only: str | None = None,
+    labels: bool = True,
+    unlabeled: str | None = None,
+    model_classes: Callable[[], Sequence[str]] = tuple,
 ) -> Data:
     """Texts to be classified, from a folder with train, test and perhaps val as .csv, .tsv, .jsonl or .parquet, or from one file.
 
@@ -68,19 +75,33 @@ def text(
         text, label: columns; two texts are a pair. classes: their order; None: sorted. tokenizer: auto: each model's own or,
             where it has none, one made from train; else a folder with a tokenizer.json.
         empty: what to do with a row without a text. only: the one split to read; the others may be missing.
-
-    A row whose label is empty is a text without a label.
+        labels: whether train has a column of labels; a row where it is empty has none. unlabeled: a file of more texts to train
+            on, without labels. model_classes: gives those of a model that the data are for, where train does not tell them.
 
     Raises:
         DataError: a file or column is missing, a row is broken or empty, a label occurs that train does not have.
     """
-    files = _files(Path(root).expanduser(), only if classes else None)
+    files = _files(Path(root).expanduser(), only)
     columns = [text] if isinstance(text, str) else list(text)
     if len(columns) not in (1, 2):
         raise ConfigError(f"dataset.text: should be one column or two, got {len(columns)}")
-    read = {name: _read(path, columns, label, empty) for name, path in files.items()}
+    read = {
+        name: _read(path, columns, label if labels or name != "train" else None, empty) for name, path in files.items()
+    }
     notes = [f"{name}: {path.name}" for name, path in files.items() if name != "train"]
-    named = tuple(classes) if classes else _classes(read["train"].labels, label)
+    if unlabeled and "train" in read:
+        more = Path(unlabeled).expanduser()
+        if not more.is_file() or more.suffix.lower() not in ENDINGS:
+            raise DataError(f"dataset.unlabeled={unlabeled}: should be a file that ends in {', '.join(ENDINGS)}")
+        read["train"] = read["train"].followed(_read(more, columns, None, empty))
+        notes.append(f"train also: {more.name}")
+    told = _classes(read["train"].labels, label) if labels and "train" in read and only is None else ()
+    named = tuple(classes or told or model_classes())
+    if not named:
+        raise DataError(
+            f"dataset.root={root}: nothing names the classes of texts that have no labels",
+            "dataset.classes=[...] does, or teacher.checkpoint of a teacher that knows its own",
+        )
     how = Reading(tokenizer, max_length, bucket, val_fraction, split_seed, store)
     return assembled(read, named, how, notes, only)
 
@@ -148,11 +169,11 @@ def _files(root: Path, only: str | None) -> dict[str, Path]:
     return files
 
 
-def _read(path: Path, columns: Sequence[str], label: str, empty: str) -> Column:
-    """The texts and labels of a file."""
+def _read(path: Path, columns: Sequence[str], label: str | None, empty: str) -> Column:
+    """The texts of a file, and the labels where they have any."""
     column, skipped = Column([], [], []), 0
     for where, row in rows(path):
-        for name in (*columns, label):
+        for name in (*columns, *([label] if label else [])):
             if name not in row:
                 guess = did_you_mean(name, row)
                 key = "dataset.label" if name == label else "dataset.text"
@@ -166,7 +187,8 @@ def _read(path: Path, columns: Sequence[str], label: str, empty: str) -> Column:
             skipped += 1
             continue
         column.texts.append(texts)
-        column.labels.append("" if row[label] is None else str(row[label]).strip())
+        given = row[label] if label else None
+        column.labels.append("" if given is None else str(given).strip())
         column.names.append(where)
     if not column.texts:
         raise DataError(f"{path} holds no texts")

@@ -128,7 +128,22 @@ def test_one_split_alone_is_read_for_a_model_that_knows_the_classes(tmp_path: Pa
     folder = written(tmp_path / "d", "test.csv", 6)
     data = text(str(folder), classes=["good", "bad"], only="test")
     assert (len(data.train), len(data.test)) == (0, 6) and data.test.targets.tolist() == [0, 1, 0, 1, 0, 1]
-    assert len(text(str(folder / "test.csv"), classes=["good", "bad"], only="test").test) == 6
+    alone = text(str(folder / "test.csv"), only="test", model_classes=lambda: ["good", "bad"])
+    assert len(alone.test) == 6 and alone.classes == ("good", "bad")
+
+
+def test_texts_without_labels_are_read_for_a_model_that_names_the_classes(tmp_path: Path) -> None:
+    folder = written(written(tmp_path / "d"), "test.csv", 6)
+    more = tmp_path / "more.jsonl"
+    more.write_text("".join(json.dumps({"text": f"more {n}"}) + "\n" for n in range(5)))
+    data = text(str(folder), unlabeled=str(more))
+    assert (data.train.targets == UNKNOWN).sum() == 5 and len(data.train) == 22 + 5
+    none = text(str(folder), labels=False, model_classes=lambda: ["bad", "good"])
+    assert (none.train.targets == UNKNOWN).all() and (none.test.targets != UNKNOWN).all()
+    with pytest.raises(DataError, match="nothing names the classes"):
+        text(str(folder), labels=False)
+    with pytest.raises(DataError, match="should be a file that ends in"):
+        text(str(folder), unlabeled="nowhere.csv")
 
 
 def test_texts_that_are_in_train_too_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
