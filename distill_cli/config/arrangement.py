@@ -27,6 +27,11 @@ def teachers(settings: Train) -> dict[str, Teacher]:
     return {FIRST: settings.teacher, **settings.teachers}
 
 
+def key_of(name: str) -> str:
+    """The key of a teacher of this name."""
+    return FIRST if name == FIRST else f"teachers.{name}"
+
+
 def folder_of(name: str, run: Path) -> Path:
     """The folder of a chain's link below the folder of the run that the chain ends in."""
     return run / "chain" / name

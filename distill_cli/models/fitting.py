@@ -13,12 +13,12 @@ from distill_cli.models.weights import misfits
 State = Mapping[str, Tensor]
 
 
-def fit(net: nn.Module, given: State, aside: State, role: str, fitted: bool, source: str) -> tuple[State, list[str]]:
+def fit(net: nn.Module, given: State, aside: State, key: str, fitted: bool, source: str) -> tuple[State, list[str]]:
     """The state dict that a set of weights makes for a network, and what was done to make it fit, in words.
 
     Args:
         given: by the network's names as far as it has them. aside: what lies beside the set, where its head may be.
-        role: teacher or student. fitted: whether the network is trained after, so that its head may be new.
+        key: of the model, for messages. fitted: whether the network is trained after, so that its head may be new.
 
     Raises:
         CheckpointError: it does not fit; each kind of misfit is told with the first tensor of it.
@@ -41,12 +41,12 @@ def fit(net: nn.Module, given: State, aside: State, role: str, fitted: bool, sou
         state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append(f"left out {unused[0]}" + (f" and {len(unused) - 1:,} more" if unused[1:] else ""))
     if faults := misfits(own, state):
-        hints = [f"{role}.fit.epochs=5 gives it a new head and fits that"] if head else []
+        hints = [f"{key}.fit.epochs=5 gives it a new head and fits that"] if head else []
         kernels = [own[n].shape[2:] != state[n].shape[2:] for n in own if n in state and own[n].dim() == 4][:1]
         if (stem := getattr(net, REBUILD, {}).get("stem")) and any(kernels):
-            hints.insert(0, f"{role}.stem={'imagenet' if stem == 'small' else 'small'} is the other stem")
+            hints.insert(0, f"{key}.stem={'imagenet' if stem == 'small' else 'small'} is the other stem")
         message = f"{source} does not fit {type(net).__name__}: {'; '.join([*([why] if head else []), *faults])}"
-        raise CheckpointError(message, "; ".join(hints) or f"check the architecture: {role}=NAME and its keys")
+        raise CheckpointError(message, "; ".join(hints) or f"check the architecture: {key}=NAME and its keys")
     return state, notes
 
 

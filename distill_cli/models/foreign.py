@@ -34,7 +34,6 @@ class Taken:
     Attributes:
         path: the file. state: the network's whole state dict. place: where in the file it lay. others: what other sets are there.
         note: all that was chosen, in words; empty where there was nothing to choose.
-        about: what lies at the file's top beside tensors.
     """
 
     path: Path
@@ -42,15 +41,14 @@ class Taken:
     place: str
     others: tuple[str, ...]
     note: str
-    about: Mapping[str, Any]
 
 
-def take(path: Path, net: nn.Module, role: str, fitted: bool) -> Taken:
+def take(path: Path, net: nn.Module, key: str, fitted: bool) -> Taken:
     """Find the weights of a network in a file; the network stays as it is.
 
     Args:
-        role: teacher or student. Of the sets that fit, the one that is called so is taken; next comes a mean over training,
-            but only where the file says that it is what is evaluated.
+        key: of the model: teacher, teachers.NAME or student. Of the sets that fit, the one that is called so is taken; next
+            comes a mean over training, but only where the file says that it is what is evaluated.
         fitted: whether the network is trained after, so that it may have a new head.
 
     Raises:
@@ -62,13 +60,12 @@ def take(path: Path, net: nn.Module, role: str, fitted: bool) -> Taken:
     tensors = {_bare(name): tensor for name, tensor in given.items()}
     if not tensors:
         raise CheckpointError(f"{path} holds no weights, but {_described(content)}")
-    about = {str(name): value for name, value in content.items() if not isinstance(value, Tensor)}
     names = {_bare(name): name for name in net.state_dict()}
-    place, rivals = _choose(tensors, net, role, _evaluates_mean(about), path)
+    place, rivals = _choose(tensors, net, key, _evaluates_mean(content), path)
     below = {name.removeprefix(f"{place}.") if place else name: name for name in tensors if _lies(name, place)}
     own = {names.get(n, n): tensors[full] for n, full in below.items() if not any(_lies(full, o) for o in rivals)}
     aside = {n: t for n, t in tensors.items() if place and not _lies(n, place) and _lies(n, place.rpartition(".")[0])}
-    state, notes = fit(net, own, aside, role, fitted, str(path))
+    state, notes = fit(net, own, aside, key, fitted, str(path))
     state = {name: state[name].to(tensor.dtype) for name, tensor in net.state_dict().items()}
     if bad := next((name for name, tensor in state.items() if not tensor.isfinite().all()), None):
         raise NonFiniteError(f"{path}: {bad} holds numbers that are not finite", "take an earlier checkpoint")
@@ -79,7 +76,7 @@ def take(path: Path, net: nn.Module, role: str, fitted: bool) -> Taken:
     if place or others:
         notes.insert(0, f"took {place or 'what is at its top'}")
     held = f" holds {', '.join([place or 'weights at its top', *others][:6])}" if others else ""
-    return Taken(path, state, place, others, f"{path.name}{held}: {'; '.join(notes)}" if notes else "", about)
+    return Taken(path, state, place, others, f"{path.name}{held}: {'; '.join(notes)}" if notes else "")
 
 
 def _tensors(content: Any, place: str = "", depth: int = 8) -> Iterator[tuple[str, Tensor]]:
@@ -93,7 +90,7 @@ def _tensors(content: Any, place: str = "", depth: int = 8) -> Iterator[tuple[st
             yield from _tensors(value, path, depth - 1)
 
 
-def _choose(tensors: State, net: nn.Module, role: str, by_mean: bool, path: Path) -> tuple[str, list[str]]:
+def _choose(tensors: State, net: nn.Module, key: str, by_mean: bool, path: Path) -> tuple[str, list[str]]:
     """The place of the set to take, and those of the others that fit: they have most of the network's names and shapes."""
     own = {_bare(name): tensor.shape for name, tensor in net.state_dict().items()}
     named, shaped = Counter[str](), Counter[str]()
@@ -109,9 +106,9 @@ def _choose(tensors: State, net: nn.Module, role: str, by_mean: bool, path: Path
         message = f"{path} does not fit {type(net).__name__}: no tensor's name is one of its own"
         there, here = (", ".join(list(names)[:3]) for names in (tensors, own))
         raise CheckpointError(
-            f"{message}\nthere: {there}, ...\nhere: {here}, ...", f"check the architecture: {role}=NAME"
+            f"{message}\nthere: {there}, ...\nhere: {here}, ...", f"check the architecture: {key}=NAME"
         )
-    most = max(counts.values())
+    most, role = max(counts.values()), "student" if key == "student" else "teacher"
 
     def rank(place: str) -> tuple[bool, bool, bool, int]:
         words = set(re.split(r"[._]", place.lower()))

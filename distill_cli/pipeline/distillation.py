@@ -10,6 +10,7 @@ from typing import Any
 
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
+from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.models import deployable
 from distill_cli.models.deployable import Deployable
@@ -78,7 +79,8 @@ def prepare_all(job: Job, way: Way) -> dict[str, Prepared]:
     """The teachers, each with its weights in its model; none where they are trained along."""
     if way.joint:
         return {}
-    return {name: prepare(model, job.chosen[name], job.data, job.settings) for name, model in job.teachers.items()}
+    data, run, key_of = job.data, job.settings, arrangement.key_of
+    return {name: prepare(model, job.chosen[name], data, run, key_of(name)) for name, model in job.teachers.items()}
 
 
 def homes_along(job: Job, folder: Path) -> dict[str, Path]:

@@ -41,11 +41,12 @@ class Prepared:
     weights: str
 
 
-def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.Train) -> Prepared:
+def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.Train, key: str) -> Prepared:
     """Load a teacher from output_dir/teachers/, after making it there if no run has needed it before.
 
     Args:
-        model: built from `teacher`; it gets the weights. run: the settings of the run that needs it.
+        model: built from `teacher`; it gets the weights. run: the settings of the run that needs it. key: of the
+            teacher, for messages.
 
     Raises:
         CheckpointError: teacher.checkpoint cannot be used.
@@ -53,7 +54,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     data = data.under(model.spec)
     task, device = tasks.of(data), next(model.parameters()).device
     recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher), teacher.node.get("weights")
-    taken = _taken(teacher.checkpoint, model, epochs > 0) if teacher.checkpoint else None
+    taken = _taken(teacher.checkpoint, model, epochs > 0, key) if teacher.checkpoint else None
     pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
     ingredients = {
@@ -102,11 +103,11 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     return Prepared(folder, facts, kept)
 
 
-def _taken(named: str, model: Classifier, fitted: bool) -> foreign.Taken:
+def _taken(named: str, model: Classifier, fitted: bool, key: str) -> foreign.Taken:
     """What `teacher.checkpoint` has for the model; a line says what was chosen of it."""
-    taken = foreign.take(origin.weights_file(named), model.net, "teacher", fitted)
+    taken = foreign.take(origin.weights_file(named), model.net, key, fitted)
     if taken.note:
-        ui.say(f"teacher: {taken.note}")
+        ui.say(f"{key}: {taken.note}")
     return taken
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 
 from distill_cli import models, objectives, trackers
-from distill_cli.base import files, runtime
+from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
+from distill_cli.base.files import sha256
 from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
 from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Student, Teacher, Train
@@ -88,11 +89,11 @@ def read(settings: Train) -> Job:
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task = tasks.of(data)
     teachers = {}
-    keys = {name: name if name == FIRST else f"teachers.{name}" for name in arrangement.teachers(settings)}
-    chosen = {name: origin.completed(one, data, keys[name]) for name, one in arrangement.teachers(settings).items()}
+    members, key_of = arrangement.teachers(settings), arrangement.key_of
+    chosen = {name: origin.completed(one, data, key_of(name)) for name, one in members.items()}
     for name, one in chosen.items():
         with runtime.seeded("teacher", one.fit.seed):
-            teachers[name] = build(one, keys[name], data, task)
+            teachers[name] = build(one, key_of(name), data, task)
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)
@@ -123,7 +124,7 @@ def _started(student: Classifier, chosen: Student, data: Data) -> tuple[str, str
     taken = foreign.take(path, student.net, "student", fitted=True)
     student.net.load_state_dict(taken.state)
     others = "its classes are others, or in another order" if card and card["classes"] != list(data.classes) else ""
-    return fingerprint([files.sha256(path), taken.place]), "; ".join(filter(None, [str(path), taken.note, others]))
+    return fingerprint([sha256(path), taken.place]), "; ".join(filter(None, [str(path), taken.note, others]))
 
 
 def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
@@ -158,7 +159,7 @@ def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
         the device, the objectives by name, and the student's optimizer with its curve.
 
     Raises:
-        ConfigError: something does not exist, or does not take what it is given.
+        ConfigError: something does not exist, or does not take what it is given. CheckpointError: there is no such file.
     """
     device = runtime.device(settings.device)
     terms, recipe = objectives.build(settings.objective), Recipe(settings.optimizer)
@@ -169,5 +170,9 @@ def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
     for group, chosen in (("teachers", settings.teachers), ("chain", settings.chain)):
         for name, model in chosen.items():
             models.check(model, f"{group}.{name}")
+    starts = {arrangement.key_of(name): one.checkpoint for name, one in arrangement.teachers(settings).items()}
+    for key, file in {"student": settings.student.checkpoint, **starts}.items():
+        if file:
+            deployable.source(file, f"{key}.checkpoint")
     trackers.check({name: one.node for name, one in settings.logger.items()})
     return device, terms, recipe

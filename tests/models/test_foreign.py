@@ -272,3 +272,10 @@ def test_a_file_beside_the_card_of_another_is_taken_for_itself(tmp_path: Path) -
     assert of[""][0] == of["student.safetensors"][0] == tmp_path / "student.safetensors"
     assert of["student.safetensors"][1]
     assert of["other.safetensors"] == (tmp_path / "other.safetensors", None)
+
+
+def test_a_message_names_the_key_of_the_model_it_is_about(tmp_path: Path) -> None:
+    file = saved(tmp_path / "nine.pth", net(9).state_dict())
+    with pytest.raises(CheckpointError) as caught:
+        foreign.take(file, net(), "teachers.second", fitted=False)
+    assert "teachers.second.fit.epochs=5" in caught.value.hint

@@ -75,7 +75,7 @@ def job(*words: str) -> Job:
 def accuracy(*words: str) -> float:
     """The test accuracy of a teacher that is prepared for the pictures."""
     one = job(*words)
-    facts = prepare(one.teachers["teacher"], one.chosen["teacher"], one.data, one.settings).facts
+    facts = prepare(one.teachers["teacher"], one.chosen["teacher"], one.data, one.settings, "teacher").facts
     return float(facts["test"]["accuracy"])
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError
+from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.teachers.prepare import prepare
 from distill_cli.training import job as jobs
@@ -32,7 +33,7 @@ def run(settings: Train) -> dict[str, Any]:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
     facts = {}
     for name, teacher in job.chosen.items():
-        prepared = prepare(job.teachers[name], teacher, job.data, settings)
+        prepared = prepare(job.teachers[name], teacher, job.data, settings, arrangement.key_of(name))
         facts[name] = prepared.facts
         columns = [column for column, value in prepared.facts["val"].items() if isinstance(value, float)]
         rows = [[split, *(f"{prepared.facts[split][column]:.4f}" for column in columns)] for split in ("val", "test")]
