@@ -203,6 +203,16 @@ def test_choices_among_odd_pictures_are_told(tmp_path: Path) -> None:
     assert shown[1].shape == (3, 16, 16)
 
 
+def test_a_few_thumbnails_of_one_size_do_not_decide_the_size_of_all(tmp_path: Path) -> None:
+    make_pictures(tmp_path, number=6)
+    for place, path in enumerate(sorted((tmp_path / "train").rglob("*.png"))):
+        side = 4 if place % 4 == 0 else 20 + 2 * place
+        Image.open(path).resize((side, side + 3)).save(path)
+    data = image_folder(str(tmp_path))
+    assert data.input.size == (28, 28)
+    assert "size: median of shorter sides from 4 to 42" in data.note
+
+
 def test_a_picture_of_impossible_size_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_pictures(tmp_path)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
