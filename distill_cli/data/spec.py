@@ -116,6 +116,10 @@ class Spec(Protocol):
     def inputs(self, raw: Inputs) -> Inputs:
         """Raw samples, as a source stores them, as a model takes them."""
 
+    def present(self, inputs: Inputs) -> Tensor | None:
+        """Which positions of each sample are its own and no padding, (N, L) bool; None: samples are of one size."""
+        return None
+
     def changes(self, settings: Mapping[str, Any], seed: int) -> Changes | None:
         """The random changes that `dataset.augmentation` asks for, if it asks for any."""
         return None

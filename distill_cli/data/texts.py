@@ -71,6 +71,10 @@ class TextSpec(Spec):
     def inputs(self, raw: Inputs) -> Inputs:
         return raw
 
+    def present(self, inputs: Inputs) -> Tensor:
+        assert not isinstance(inputs, Tensor)
+        return inputs[MASK].bool()
+
     def shown(self, raw: Inputs) -> dict[str, str]:
         assert not isinstance(raw, Tensor)
         return {"text": self.tokenizer.decode(raw[IDS][0].tolist())}

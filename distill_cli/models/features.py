@@ -70,6 +70,16 @@ def shapes(model: Classifier) -> Shapes:
     return {path: tuple(output.shape) for path, output in outputs.items() if isinstance(output, Tensor)}
 
 
+def uneven(model: Classifier, paths: Sequence[str]) -> bool:
+    """Whether what some of these modules give differs in size from sample to sample: it has a part for each position of samples
+    of unlike length.
+    """
+    if not paths or model.spec.present(model.spec.example(1)) is None:
+        return False
+    sizes = shapes(model)
+    return any(len(sizes[path]) > 2 for path in paths)
+
+
 def shape_of(shapes: Shapes, path: str, key: str) -> Shape:
     """Shape (1, ...) of the module at `path`, for which a setting `key` asks; a ConfigError where there is no such module."""
     if path not in shapes:
@@ -103,7 +113,8 @@ def stages(shapes: Shapes, whose: str) -> list[str]:
         what = f"{tokens} gives {shapes[tokens]}" if tokens else "no module gives one of more than one pixel"
         raise ConfigError(
             f"{whose}: there is no feature map (N, C, H, W) to take: {what}",
-            "name a module, or choose an objective that takes any features: similarity, rkd or crd",
+            "name a module, or choose an objective that takes any features (similarity, rkd or crd), or layers of a transformer "
+            "(hidden or relation)",
         )
     inside = {path.rpartition(".")[0] for path in paths}
     whole = sorted(maps, key=lambda path: (path in inside, -path.count(".")))  # stable: the last of equals wins

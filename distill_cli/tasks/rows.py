@@ -28,16 +28,22 @@ class Rows:
         targets: (M,) int64, the classes; UNKNOWN where a row has none.
         index: (M,) int64, the position in its split of the sample that each row belongs to.
         features: by module path, of whole samples (N, ...), whatever part of their rows this is.
+        present: which positions of those samples are their own and no padding, (N, L) bool; None: all.
 
     Args:
         logits: (M, C).
     """
 
     def __init__(
-        self, logits: Tensor, targets: Tensor, index: Tensor, features: Mapping[str, Tensor] | None = None
+        self,
+        logits: Tensor,
+        targets: Tensor,
+        index: Tensor,
+        features: Mapping[str, Tensor] | None = None,
+        present: Tensor | None = None,
     ) -> None:
         self._logits, self.targets, self.index = logits, targets, index
-        self.features = features or {}
+        self.features, self.present = features or {}, present
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -53,7 +59,7 @@ class Rows:
 
     def detached(self) -> Rows:
         """The same answers, through which no gradient flows back."""
-        return Rows(self._logits.detach(), self.targets, self.index, self.features)
+        return Rows(self._logits.detach(), self.targets, self.index, self.features, self.present)
 
     def said_by(self, signal: Signal) -> Rows:
         """The teacher's answers in place of the student's: to be judged as those are."""
@@ -61,7 +67,7 @@ class Rows:
 
     def part(self, chunk: slice) -> Rows:
         """Some of the rows. Features are those of the whole samples still."""
-        return Rows(self.logits(chunk), self.targets[chunk], self.index[chunk], self.features)
+        return Rows(self.logits(chunk), self.targets[chunk], self.index[chunk], self.features, self.present)
 
 
 class Signal(Protocol):

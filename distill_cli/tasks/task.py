@@ -85,7 +85,8 @@ class Task(ABC):
         """The rows of a batch: padding and masks end here. One sample's rows follow each other, in the batch's order."""
         mask = self.mask(batch.targets)
         logits = output.logits if mask is None else output.logits[mask]
-        return Rows(logits, *self.asked(batch.targets, batch.index), output.features)
+        present = self.data.input.present(batch.inputs)
+        return Rows(logits, *self.asked(batch.targets, batch.index), output.features, present)
 
     def asked(self, targets: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The targets (M,) of the rows of N samples, and of each row its sample's index (M,).

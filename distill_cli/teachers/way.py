@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from distill_cli.base.errors import ConfigError
 from distill_cli.base.names import size
 from distill_cli.config.schema import FIRST
+from distill_cli.models.features import uneven
 from distill_cli.teachers.store import needed
 from distill_cli.training.job import Job
 
@@ -39,10 +40,10 @@ def way_of(job: Job) -> Way:
     asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items() if o.needs_teacher]
     layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
     train, teacher = job.data.train, job.settings.teacher
+    readers = ", ".join(sorted({name for name, objective in asked if objective.teacher_layers}))
     if layers and len(job.teachers) > 1:
-        wanting = ", ".join(sorted({name for name, objective in asked if objective.teacher_layers}))
         raise ConfigError(
-            f"objective: {wanting} learns from features, and so from one teacher alone",
+            f"objective: {readers} learns from features, and so from one teacher alone",
             "with several teachers choose objectives on logits, as in objective=kd",
         )
     if teacher.joint:
@@ -55,6 +56,8 @@ def way_of(job: Job) -> Way:
         )
     elif teacher.cache == "off":
         way = Way("live", layers, "runs live: teacher.cache=off")
+    elif uneven(job.teachers[FIRST], layers):
+        way = Way("live", layers, f"runs live: what is read by {readers} is as long as each sample, and not kept")
     else:
         views = min(max(1, train.views), sum(stage.epochs for stage in job.stages))
         total, features = needed(job.teachers[FIRST], job.data, layers, views, len(job.teachers))
