@@ -102,8 +102,9 @@ def choices() -> list[str]:
 @pytest.mark.parametrize("line", choices())
 def test_every_choice_composes_and_is_valid(line: str) -> None:
     words = line.split()
-    if words[0] == "schedule=hint_then_kd":
-        words.append("objective=[hint,kd]")
+    stages = {"hint_then_kd": "[hint,kd]", "layers_then_answers": "[embedding,hidden,attention_map,kd]"}
+    if words[0].startswith("schedule="):
+        words.append(f"objective={stages.get(words[0].partition('=')[2], 'kd')}")
     settings = load("train", words)
     group, name = words[0].split("=")
     assert settings.choices[group] == name
@@ -149,8 +150,12 @@ def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, t
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)
     (tmp_path / "tiny.py").write_text(TINY_CODE)
-    words = [f"experiment={name}", "dataset=tiny", "report=false", "run_dir=run"]
-    words += ["teacher.fit.epochs=1", "teacher=smallcnn", "teacher.widths=[8,8]"]
+    (tmp_path / "tiny.csv").write_text("text,label\n" + "".join(f"{n} of {n % 7},{n % 4}\n" for n in range(158)))
+    words = [f"experiment={name}", "report=false", "run_dir=run", "teacher.fit.epochs=1"]
+    if load("train", words).choices["dataset"] == "stdlib_docs":
+        words += ["dataset=text", "dataset.root=tiny.csv", "teacher.width=16", "teacher.inner=16"]
+    else:
+        words += ["dataset=tiny", "teacher=smallcnn", "teacher.widths=[8,8]"]
     stages = list(load("train", words).schedule)
     assert distill("train", *words, *(f"schedule.{stage}.epochs=1" for stage in stages)) == 0
     run = tmp_path / "run"

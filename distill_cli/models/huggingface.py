@@ -15,6 +15,7 @@ from distill_cli.base.files import place
 from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import REBUILD
 from distill_cli.models.hub import config_of, library, quiet, safe
+from distill_cli.models.stack import evenly
 
 # What the sizes of a fresh network are called in the library's configurations, by our names.
 SIZES = {
@@ -169,7 +170,7 @@ def _numbers(layers: int | list[int], there: int) -> list[int]:
     if isinstance(layers, int):
         if not 1 <= layers <= there:
             raise ConfigError(f"layers={layers}: the model has {there}")
-        return [round((place + 1) * there / layers) - 1 for place in range(layers)]
+        return evenly(layers, there)
     odd = [number for number in layers if not 0 <= number < there]
     if odd or not layers:
         raise ConfigError(f"layers={layers}: the model has layers 0 to {there - 1}")

@@ -14,9 +14,11 @@ from distill_cli.objectives.decoupled import dkd, nkd
 from distill_cli.objectives.features import attention, hint, vid
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
 from distill_cli.objectives.loss import Loss, Terms, build, gradient_norms, influence
+from distill_cli.objectives.relating import attention_map, relation
 from distill_cli.objectives.relations import rkd, similarity
 from distill_cli.objectives.review import review
 from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
+from distill_cli.objectives.transformer import hidden
 
 __all__ = [
     "LogitObjective",
@@ -25,6 +27,7 @@ __all__ = [
     "Terms",
     "annealed",
     "attention",
+    "attention_map",
     "build",
     "ce",
     "crd",
@@ -32,6 +35,7 @@ __all__ = [
     "dkd",
     "gradient_norms",
     "hard",
+    "hidden",
     "hint",
     "influence",
     "jsd",
@@ -41,6 +45,7 @@ __all__ = [
     "lskd",
     "mlld",
     "nkd",
+    "relation",
     "reverse_kl",
     "review",
     "rkd",

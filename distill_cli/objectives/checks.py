@@ -95,3 +95,26 @@ def on_features(
         if alike and ours.shape != theirs.shape:
             raise ValueError(f"features of layer {place} should have one shape; {both}")
     return [(wide(ours), wide(theirs)) for ours, theirs in layers]
+
+
+def on_positions(
+    student_features: Sequence[Tensor], teacher_features: Sequence[Tensor], present: Tensor | None, alike: bool = False
+) -> list[tuple[Tensor, Tensor]]:
+    """Features of positions (N, L, D), fp32 at least, in pairs of one N and L.
+
+    Args:
+        present: which positions count, (N, L) bool; None: all. alike: whether D must be the same too.
+
+    Raises:
+        ValueError: as `on_features`, or they are of other positions.
+    """
+    layers = on_features(student_features, teacher_features, alike=alike)
+    for place, (ours, theirs) in enumerate(layers):
+        shapes = f"got {tuple(ours.shape)} of the student and {tuple(theirs.shape)} of the teacher"
+        if ours.dim() != 3 or theirs.dim() != 3 or ours.shape[:2] != theirs.shape[:2]:
+            raise ValueError(f"features of layer {place} should be (N, L, D) of one N and L; {shapes}")
+        if present is not None and (present.dtype != torch.bool or present.shape != ours.shape[:2]):
+            raise ValueError(
+                f"present should be bools {tuple(ours.shape[:2])}, got {present.dtype} {tuple(present.shape)}"
+            )
+    return layers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -66,7 +67,7 @@ class OnFeatures(Objective):
     @property
     def name(self) -> str:
         """What the objective is called in keys and in the header."""
-        return type(self).__name__.lower()
+        return re.sub("(?<=[a-z])(?=[A-Z])", "_", type(self).__name__).lower()
 
     def connect(self, student: Classifier, teacher: Classifier, data: Data) -> tuple[str, str]:
         key = f"objective.{self.name}"
@@ -83,12 +84,21 @@ class OnFeatures(Objective):
         """Make adapters and buffers for pairs of features of these shapes, (1, ...) each."""
 
     def taken(self, student: Rows, teacher: Signal) -> tuple[list[Tensor], list[Tensor]]:
-        """The features of the student's layers and of the teacher's, fp32 at least."""
-        ours = [wide(student.features[path]) for path in self.student_layers]
-        return ours, [wide(teacher.features[path]) for path in self.teacher_layers]
+        """The features of the student's layers and of the teacher's, fp32 at least; those of positions (N, L, D) that samples
+        have in unlike number are averaged over each sample's own.
+        """
+        ours = [pooled(wide(student.features[path]), student.present) for path in self.student_layers]
+        return ours, [pooled(wide(teacher.features[path]), student.present) for path in self.teacher_layers]
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
         return self.function(*self.taken(student, teacher), **self.constants)
+
+
+def pooled(features: Tensor, present: Tensor | None) -> Tensor:
+    """Features (N, L, D) averaged over the positions that are `present` (N, L), as (N, D); others as they are."""
+    if present is None or features.dim() != 3 or features.shape[:2] != present.shape:
+        return features
+    return (features * present[..., None]).sum(1) / present.sum(1, keepdim=True)
 
 
 def stages_in_pairs(ours: Side, theirs: Side) -> Pairs:

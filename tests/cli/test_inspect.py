@@ -57,6 +57,7 @@ def test_with_a_teacher_it_is_shown_what_every_objective_on_features_compares_in
             compared[name].append((ours, theirs))
     three = [("features.1", "layer1"), ("features.4", "layer2"), ("features", "layer3")]
     assert [compared[name] for name in ("attention", "review", "vid")] == [three] * 3
+    assert "attention_map, embedding, hidden, relation: student: is no transformer" in shown
     assert not (tmp_path / "outputs").exists()
     words = ["dataset.limit=60", "teacher.fit.epochs=0", "report=false", "schedule=constant", "schedule.train.epochs=1"]
     chosen = ["objective=[attention,crd,hint,review,rkd,similarity,vid]", "baseline=false"]
@@ -89,6 +90,20 @@ def test_inspect_tells_why_an_objective_cannot_be_and_keeps_to_the_modules_that_
         "loose: Inter",
     ):
         assert told in shown
+
+
+def test_layers_of_transformers_are_matched(capsys: pytest.CaptureFixture[str]) -> None:
+    models = ["teacher=words_large", "teacher.layers=4", "teacher.width=16", "student=bert", "student.layers=2"]
+    models += ["student.width=8", "student.heads=2", "objective=hidden", "dataset=stdlib_docs"]
+    assert distill("inspect", *models) == 0
+    shown = " ".join(capsys.readouterr().out.partition("what objectives on features compare")[2].split())
+    layer = "model.bert.encoder.layer"
+    assert re.search(rf"hidden {layer}.0 8 x 8 {layer}.1 8 x 16 {layer}.1 8 x 8 {layer}.3 8 x 16", shown)
+    assert re.search(
+        rf"relation {layer}.1.attention. 8 x 8 {layer}.3.attention.", shown
+    )  # the rest is on the next line
+    assert re.search(r"crd, rkd, similarity model.bert.pooler 8 model.bert.pooler 16", shown)
+    assert "attention, review, vid: teacher: there is no feature map (N, C, H, W) to take" in shown
 
 
 def test_a_model_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -132,10 +147,16 @@ def test_every_function_takes_the_same_keywords_and_gives_a_scalar() -> None:
     on_logits = ["ce", "kd", "logit_mse", "logit_sse", "dkd", "nkd", "dist", "lskd", "mlld", "hard"]
     on_logits += ["reverse_kl", "jsd", "annealed", "virtual"]
     on_features = ["hint", "attention", "similarity", "rkd", "vid", "crd", "review"]
-    assert sorted([*on_logits, *on_features]) == sorted(places.group_files("objective"))
+    on_positions = ["attention_map", "hidden", "relation"]
+    named = [*on_logits, *on_features, *on_positions, "embedding"]  # which is `hidden` of embeddings
+    assert sorted(named) == sorted(places.group_files("objective"))
     for name in on_logits:
         assert getattr(objectives, name)(**logits).shape == (), name
     maps = [torch.rand(4, 3, 8, 8, generator=draw, requires_grad=True)], [torch.rand(4, 3, 8, 8, generator=draw)]
     for name in on_features:
         value = getattr(objectives, name)(student_features=maps[0], teacher_features=maps[1])
+        assert value.shape == () and torch.isfinite(value), name
+    states = [torch.rand(4, 6, 8, generator=draw)] * 2
+    for name in on_positions:
+        value = getattr(objectives, name)(student_features=states, teacher_features=states, present=None)
         assert value.shape == () and torch.isfinite(value), name

@@ -144,3 +144,33 @@ def test_little_is_padded_where_lengths_differ(tmp_path: Path) -> None:
 
     assert share(64) > 0.93 > 0.8 > share(0)
     assert np.isfinite(share(1))
+
+
+def test_layers_are_taught_live_and_pooled_features_from_the_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    quiet = [*(word for word in SMALL if "schedule" not in word), "schedule=constant", "schedule.train.epochs=2"]
+    inner = "objective=[kd,embedding,hidden,attention_map,relation]"
+    assert distill("train", *quiet, inner, "run_dir=live") == 0
+    header = " ".join(capsys.readouterr().out.split())
+    assert "runs live: what is read by attention_map, embedding, hidden, relation is as long as each sample" in header
+    assert "hidden student model.bert.encoder.layer.0 8x16 → teacher model.bert.encoder.layer.1 8x32" in header
+    for epoch in rows(tmp_path / "live"):
+        assert {"ce", "kd", "embedding", "hidden", "attention_map", "relation"} < set(epoch["loss"])
+        assert np.isfinite(list(epoch["loss"].values())).all()
+    assert distill("train", *quiet, inner, "teacher.cache=on", "run_dir=on") == 2
+    assert "teacher.cache=on: not in this run" in capsys.readouterr().err
+    dry = [
+        *quiet,
+        "objective=[similarity,rkd,crd]",
+        "objective.crd.dim=8",
+        "teacher.dropout=0.0",
+        "student.dropout=0.0",
+    ]
+    assert distill("train", *dry, "run_dir=kept") == 0
+    assert "its logits and features are cached" in " ".join(capsys.readouterr().out.split())
+    assert distill("train", *dry, "teacher.cache=off", "run_dir=dry") == 0
+    for one, other in zip(rows(tmp_path / "kept"), rows(tmp_path / "dry"), strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+    assert distill("train", *quiet, "objective=hint", "run_dir=hint") == 2
+    assert "there is no feature map (N, C, H, W) to take" in capsys.readouterr().err
