@@ -72,6 +72,6 @@ def linked(settings: Train, run: Path) -> Train:
     ours = [key for key in keys(Teacher) if not key.rules.get("passed") and key.name != "fit"]
     node = {key.name: first[key.name] if key.rules.get("shared") else key.default for key in ours}
     node |= {"weight": first["weight"], "joint": False, "checkpoint": str(folder_of(name, run))}
-    node = {**settings.chain[name].plain, **node, "fit": {**first["fit"], "epochs": 0}}
+    node = {**settings.chain[name].node, **node, "fit": {**first["fit"], "epochs": 0}}
     plain = {**settings.plain, "teacher": node, "teachers": {}}
     return replace(settings, plain=plain, teacher=read(Teacher, node, name=name), teachers={})

@@ -86,6 +86,9 @@ def _teacher_problems(teacher: Teacher, key: str) -> Iterator[str]:
     yield from _normalisation_problems(teacher, key)
     if teacher.joint and teacher.checkpoint:
         yield f"{key}.joint: trains the teacher along with the student, so it takes no {key}.checkpoint"
+    if teacher.fit.freeze and (teacher.joint or teacher.fit.epochs == 0):
+        why = "is trained along with the student" if teacher.joint else f"has {key}.fit.epochs=0"
+        yield f"{key}.fit.freeze: nothing is fitted: the teacher {why}"
     if teacher.mutual and not teacher.joint:
         yield f"{key}.mutual: only a teacher that is trained along learns from the student: {key}.joint=true"
 

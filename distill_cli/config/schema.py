@@ -56,11 +56,14 @@ class Student(Open):
     """A model that learns, and what each link of a chain is built from."""
 
     checkpoint: str | None = key(None, "weights to start from: a run, or a file of weights", path=True, free=True)
+    freeze: list[str] = key([], "modules that do not learn, by their path or its last part, as in [embeddings]")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    epochs: int | None = key(None, "null: 6 without a checkpoint, none with one", ge=0)
+    epochs: int | None = key(None, "null: 6 without a checkpoint, none with one; of a head alone 30", ge=0)
+    freeze: str | None = key(None, "encoder: the head alone is fitted, the last linear layer, on features that are kept",
+                             choices=("encoder",))  # fmt: skip
     optimizer: str = key("adamw", "a name from conf/optimizer/", filled=True)
     lr: float | None = key(None, "null: the optimizer file's", gt=0)
     weight_decay: float | None = key(None, "null: the optimizer file's", ge=0)

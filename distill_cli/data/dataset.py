@@ -63,7 +63,9 @@ class Data:
 
     def labelled(self) -> Data:
         """The same data, with the training samples alone that have labels."""
-        return self if self.train.complete else replace(self, train=self.train.take(self.train.labelled))
+        if self.train.complete:
+            return self
+        return replace(self, train=self.train.take(self.train.labelled), digest=fingerprint([self.digest, "labelled"]))
 
     def to(self, device: torch.device) -> Data:
         """The same data, those in memory on `device`."""

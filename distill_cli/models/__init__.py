@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distill_cli.base.errors import ConfigError, DistillError
+from distill_cli.base.errors import ConfigError, DistillError, did_you_mean
 from distill_cli.config import building, schema
 from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
@@ -46,11 +46,46 @@ class Classifier(nn.Module):
         self.taken = taken or self.spec
         self.front = self.spec.front(net, self.taken, role)
         self.register_buffer("order", None, persistent=False)
+        self._frozen: list[nn.Module] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
         """A batch's inputs -> logits (N, C) of the data's classes."""
         logits: Tensor = self.net(self.front(inputs))
         return logits if self.order is None else logits.index_select(-1, self.order)
+
+    def freeze(self, names: Sequence[str], key: str) -> None:
+        """Let some modules learn nothing from now on: their weights and running statistics stay, their dropout is off.
+
+        Args:
+            names: paths in the network, or the last parts of such. key: what asks for it, for messages.
+
+        Raises:
+            ConfigError: a module does not exist, or nothing is left that learns.
+        """
+        modules = dict(self.net.named_modules())
+        for name in names:
+            found = [module for path, module in modules.items() if f".{path}".endswith(f".{name}") and path]
+            if not found:
+                known = dict.fromkeys(
+                    path.rpartition(".")[2] for path, module in modules.items() if num_parameters(module)
+                )
+                named = [last for last in known if last and not last.isdigit()]
+                guess = did_you_mean(name, [*named, *modules])
+                raise ConfigError(f"{key}: there is no module {name!r}; {guess}modules: {', '.join(named)}")
+            self._frozen += found
+        for module in self._frozen:
+            module.requires_grad_(False)
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ConfigError(
+                f"{key}: {', '.join(names)} is all there is, so nothing would learn", "leave something out"
+            )
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Classifier:
+        super().train(mode)
+        for module in self._frozen:
+            nn.Module.train(module, False)
+        return self
 
 
 @contextmanager

@@ -16,14 +16,17 @@ from distill_cli.models import deployable
 from distill_cli.models.naming import listed, order_of, typed
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
+HEAD_EPOCHS = 30  # of a head alone, likewise: they cost next to nothing
 BY_NAME, BY_PLACE = ("class_to_idx", "label2id"), ("idx_to_class", "id2label", "classes", "class_names")  # files' keys
 DEPTH = 3  # of mappings in mappings in which a file's names are looked for
 
 
 def fit_epochs(teacher: schema.Teacher) -> int:
-    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint and none with one."""
+    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint, none with one, more of a head alone."""
     if teacher.fit.epochs is not None:
         return teacher.fit.epochs
+    if teacher.fit.freeze:
+        return HEAD_EPOCHS
     return 0 if teacher.checkpoint else FIT_EPOCHS
 
 

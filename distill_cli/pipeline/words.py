@@ -15,6 +15,7 @@ from distill_cli import models
 from distill_cli.base import ui
 from distill_cli.config import schema
 from distill_cli.models import Classifier, deployable
+from distill_cli.models.origin import fit_epochs
 from distill_cli.tasks.task import Task
 from distill_cli.training.balance import Balance
 from distill_cli.training.job import Job
@@ -59,9 +60,12 @@ def header(job: Job, teaching: str) -> Table:
     data, config = job.data, job.settings
     sizes = job.sizes
     smaller, shown = sizes["teacher"] / sizes["student"], job.student.front.note and f", {job.student.front.note}"
+    learn = sum(p.numel() for p in job.student.parameters() if p.requires_grad)
+    learning = f", of which {learn:,} learn" if learn < sizes["student"] else ""
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
-        ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters, {smaller:.3g}x smaller{shown}"),
+        ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters{learning}, "
+                    f"{smaller:.3g}x smaller{shown}"),
         ("data", f"{config.dataset.name}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
                  f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
     ]  # fmt: skip
@@ -122,7 +126,8 @@ def _origin(teacher: schema.Teacher, model: Classifier) -> str:
     matched = (
         f"its {len(teacher.classes)} classes matched by name" if model.order is not None and teacher.classes else ""
     )
-    return ", ".join(filter(None, (f"from {weights}", model.front.note, matched)))
+    frozen = "its head alone is fitted" if teacher.fit.freeze and fit_epochs(teacher) else ""
+    return ", ".join(filter(None, (f"from {weights}", frozen, model.front.note, matched)))
 
 
 def epoch_line(row: Mapping[str, Any], epochs: int, task: Task) -> str:

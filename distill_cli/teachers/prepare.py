@@ -22,6 +22,7 @@ from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.rows import Rows
 from distill_cli.tasks.task import Task
+from distill_cli.teachers import head
 from distill_cli.teachers.store import Asked, network_of
 from distill_cli.training import alone, schedule
 from distill_cli.training.loop import Pace
@@ -63,7 +64,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         "data": data.digest,
         "checkpoint": files.sha256(taken.path) if taken else None,
         **({"set": taken.place} if taken and taken.others else {}),
-        "fit": {**fitting, "precision": str(pace.dtype), **_shown(data)} if epochs else None,
+        "fit": {**fitting, "precision": str(pace.dtype), **_shown(data, teacher)} if epochs else None,
         "seed": None if taken else pace.seed,
         "code": code_digest(teacher.node["_target_"]),
     }
@@ -76,8 +77,8 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
             model.net.load_state_dict(taken.state)
         if epochs:
             ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
-            stages = schedule.plain(epochs)
-            alone.fit(model, stages, recipe, _new_views(data), task, pace, "teacher", checkpoints)
+            learns, shown = _learning(model, teacher, data, run)
+            alone.fit(learns, schedule.plain(epochs), recipe, shown, task, pace, "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if taken else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
@@ -124,11 +125,16 @@ def _judged(asked: Asked, task: Task) -> dict[str, Any]:
     return judged
 
 
-def _shown(data: Data) -> dict[str, Any]:
-    """What a fit depends on where samples are augmented, or classes are weighed: nothing is added where they are not."""
-    return {**({"augmentation": dict(data.train.draws)} if data.train.draws else {}), **alone.weighing(data)}
+def _shown(data: Data, teacher: schema.Teacher) -> dict[str, Any]:
+    """What a fit depends on where samples are augmented, classes are weighed or the encoder is frozen: else nothing is added."""
+    frozen = {"freeze": teacher.fit.freeze, "views": data.train.views} if teacher.fit.freeze else {}
+    return {**frozen, **({"augmentation": dict(data.train.draws)} if data.train.draws else {}), **alone.weighing(data)}
 
 
-def _new_views(data: Data) -> Data:
-    """The same data with a new view in every epoch: `dataset.views` is about what the student is shown."""
-    return replace(data, train=replace(data.train, views=0))
+def _learning(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.Train) -> tuple[Classifier, Data]:
+    """What is fitted, and on what: the head alone, or all of it, with a new view in every epoch: `dataset.views` is about
+    what the student is shown.
+    """
+    if teacher.fit.freeze:
+        return head.alone_with(model, teacher, data, run)
+    return model, replace(data, train=replace(data.train, views=0))

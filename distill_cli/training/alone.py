@@ -24,6 +24,23 @@ def weighing(data: Data) -> dict[str, Any]:
     return {name: value for name, value in chosen.items() if value is not None}
 
 
+def learnable(data: Data, label: str) -> Data:
+    """The data with the training samples alone that have labels, and a line where those are not all.
+
+    Args:
+        label: what is trained, for messages.
+
+    Raises:
+        ConfigError: train or validation has no labels.
+    """
+    labelling.require(data, f"fitting the {label}", labelling.READY)
+    if data.train.complete:
+        return data
+    known = data.labelled()
+    ui.say(f"{label}: learns from the {len(known.train):,} of {len(data.train):,} training samples that have labels")
+    return known
+
+
 def fit(
     model: Classifier,
     stages: Sequence[schedule.Stage],
@@ -43,12 +60,9 @@ def fit(
         label: what is trained, for messages. label_smoothing, rows_at_once: as in `Loss`.
 
     Raises:
-        ConfigError: train or validation has no labels.
+        ConfigError: as `learnable`.
     """
-    labelling.require(data, f"fitting the {label}", labelling.READY)
-    if not data.train.complete:
-        data, total = data.labelled(), len(data.train)
-        ui.say(f"{label}: learns from the {len(data.train):,} of {total:,} training samples that have labels")
+    data = learnable(data, label)
     losses = dict.fromkeys((stage.name for stage in stages), Loss({}, label_smoothing, rows_at_once, data.row_weights))
     state = begin(model, {}, recipe, pace.dtype)
     epochs = sum(stage.epochs for stage in stages)

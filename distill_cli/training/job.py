@@ -97,6 +97,7 @@ def read(settings: Train) -> Job:
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task)
+        student.freeze(settings.student.freeze, "student.freeze")
         data = data.under(student.spec)
         start, told = _started(student, settings.student, data) if settings.student.checkpoint else ("", "")
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
