@@ -51,8 +51,10 @@ def row_weights(
     Raises:
         ConfigError: there are no labels, another number of weights than classes, or a class without samples.
     """
-    shown = torch.bincount(targets[targets >= 0], minlength=len(classes)).double()
     unknown = int((targets == UNKNOWN).sum())
+    if weights is None and not balanced and not unknown:
+        return None
+    shown = torch.bincount(targets[targets >= 0], minlength=len(classes)).double()
     asked = [f"dataset.{key}={value}" for key, value in (("class_weights", weights), ("sampler", balanced)) if value]
     key = ", ".join(asked).replace("sampler=True", "sampler=balanced")
     if not shown.sum():

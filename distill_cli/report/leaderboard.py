@@ -138,7 +138,8 @@ def remarks(entries: Sequence[Entry]) -> list[str]:
     if compared >= MANY:
         lines.append(f"{compared} configurations are compared on the same test set: {chance}.")
     how = "baseline=true trains the same student on labels only, and compares"
-    if compared < total:
+    trainable = any(record.summary.get("labelled") != 0 for entry in entries for record in entry.records)
+    if compared < total and trainable:
         lines.append(f"What did distillation buy{among(total - compared)}? {how}.")
     return lines
 
