@@ -230,7 +230,7 @@ def told_crafted(numbers: list[Numbers]) -> str:
 
 def told_odd(numbers: list[Numbers]) -> str:
     refused = sum(of("refused", numbers))
-    return f"{refused:.0f} refused in one message with exit code 2, 3 or 4, {len(numbers) - refused:.0f} done; {times(numbers)}"
+    return f"{refused:.0f} refused in one message, {len(numbers) - refused:.0f} done; {times(numbers)}"
 
 
 def told_saves(numbers: list[Numbers]) -> str:
