@@ -67,7 +67,7 @@ def no_results(place: Path) -> None:
         (["-m", "T=1,2", "alpha=0.5,3"], "alpha: must be at most 1, got 3"),
         (["-m", "T=1,2", "run_dir=x"], "run_dir: names one folder"),
         (["-cn", "nope"], "there is no nope.yaml"),
-        (["experiment=nope"], "choices: annealing_kd, born_again, fitnets, joint_teacher"),
+        (["experiment=nope"], "choices: annealing_kd, born_again, distilbert, fitnets"),
         # these need the classes themselves
         (["student.widths=abc"], "student.widths: should be a list"),
         (["student.widths=[0]"], "widths must be positive"),
