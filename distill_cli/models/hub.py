@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,6 +69,15 @@ def _on_hub(source: str, name: str) -> None:
             f"name={name}: there is no such folder, it was not downloaded before, and the hub cannot be reached: {error}",
             "without a network give the folder of a model: name=DIR",
         ) from error
+
+
+def means(folder: Path) -> bool:
+    """Whether the folder of a model says, as sentence-transformers write it, that a text is the mean of its tokens."""
+    try:
+        said = json.loads((folder / "1_Pooling" / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and said.get("pooling_mode_mean_tokens") is True
 
 
 def _foreign(name: str) -> CheckpointError:

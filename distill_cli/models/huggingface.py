@@ -10,11 +10,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.base.files import place
 from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import REBUILD
-from distill_cli.models.hub import config_of, library, quiet, safe
+from distill_cli.models.hub import config_of, library, means, quiet, safe
 from distill_cli.models.stack import evenly
 
 # What the sizes of a fresh network are called in the library's configurations, by our names.
@@ -48,12 +49,34 @@ class HuggingFace(nn.Module):
         return logits
 
 
+class MeanPooled(HuggingFace):
+    """An encoder of transformers under a linear layer on the mean of a text's states, as models of sentences are trained.
+
+    Args:
+        model: a sequence classifier, whose own pooler and head are left out. classes: how many logits it gives.
+    """
+
+    def __init__(self, model: nn.Module, classes: int, tokenizer: Tokenizer | None = None) -> None:
+        encoder: Any = model.base_model
+        if getattr(encoder, "pooler", None) is not None:
+            encoder.pooler = None
+        super().__init__(encoder, tokenizer)
+        self.classifier = nn.Linear(encoder.config.hidden_size, classes)
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        states = self.model(**{name: values for name, values in inputs.items() if name in self.takes}).last_hidden_state
+        mask = inputs["attention_mask"][..., None].to(states.dtype)
+        logits: Tensor = self.classifier((states * mask).sum(1) / mask.sum(1))
+        return logits
+
+
 def huggingface(
     num_classes: int,
     pad_token_id: int,
     name: str | None = None,
     layers: int | list[int] | None = None,
     init: Literal["name", "fresh"] = "name",
+    pooling: Literal["auto", "own", "mean"] = "auto",
     attention: Literal["sdpa", "eager"] = "sdpa",
     config: dict[str, Any] | None = None,
 ) -> nn.Module:
@@ -62,6 +85,8 @@ def huggingface(
     Args:
         name: a folder with config.json and model.safetensors, or a name on the hub. layers: so many of its layers, evenly
             spaced, or those with these numbers. init: fresh: its sizes, but weights of its own.
+        pooling: mean: the head sees the mean of a text's states; own: what the class of the model gives it; auto: mean where
+            the folder is a sentence-transformer's that says so.
         attention: eager gives attention maps, more slowly. config: what rebuilds one from our own card.
 
     Raises:
@@ -71,7 +96,7 @@ def huggingface(
     with quiet(lib):
         if config is not None:
             settings = lib.AutoConfig.for_model(**config, num_labels=num_classes)
-            return _wrapped(_made(lib, settings, attention), None, {})
+            return _wrapped(_made(lib, settings, attention), None, {}, num_classes, pooling == "mean")
         if name is None:
             raise ConfigError("name: a folder of a model, or its name on the hub", "name=DIR")
         source = str(place(name, "name"))
@@ -85,7 +110,13 @@ def huggingface(
         if not fresh and layers is not None:
             _keep_layers(model, _numbers(layers, settings.num_hidden_layers))
         home = Path(source) if Path(source).is_dir() else Path(lib.utils.cached_file(source, "config.json")).parent
-        return _wrapped(model, Tokenizer.read(home), {"name": None, "layers": None, "init": "name"})
+        mean = pooling == "mean" or (pooling == "auto" and means(home))
+        if mean and pooling == "auto":
+            ui.say(
+                f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
+            )
+        changed = {"name": None, "layers": None, "init": "name", "pooling": "mean" if mean else "own"}
+        return _wrapped(model, Tokenizer.read(home), changed, num_classes, mean)
 
 
 def fresh(
@@ -157,8 +188,10 @@ def _made(lib: Any, config: Any, attention: str) -> nn.Module:
     return model
 
 
-def _wrapped(model: nn.Module, tokenizer: Tokenizer | None, changed: Mapping[str, Any]) -> HuggingFace:
-    net = HuggingFace(model, tokenizer)
+def _wrapped(
+    model: nn.Module, tokenizer: Tokenizer | None, changed: Mapping[str, Any], classes: int, mean: bool
+) -> HuggingFace:
+    net = MeanPooled(model, classes, tokenizer) if mean else HuggingFace(model, tokenizer)
     config: Any = model.config
     sizes = {key: value for key, value in config.to_diff_dict().items() if key not in LABELS}
     net.__dict__[REBUILD] = {**changed, "config": {**sizes, "model_type": config.model_type}}

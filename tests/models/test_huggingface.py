@@ -14,7 +14,7 @@ from distill_cli.data.texts import TextSpec
 from distill_cli.data.tokens import FILE, Tokenizer
 from distill_cli.models import REBUILD, Classifier, num_parameters, probe
 from distill_cli.models.features import Tap, shapes
-from distill_cli.models.huggingface import HuggingFace, fresh, huggingface
+from distill_cli.models.huggingface import HuggingFace, MeanPooled, fresh, huggingface
 
 TOKENIZER = Tokenizer.made_from(["a fine day", "a fine night"])
 
@@ -130,3 +130,25 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         fresh(2, 9, 0, 9, positions=8)
     with pytest.raises(ConfigError, match=r"max_length=99: the model has 16 positions"):
         Classifier(fresh(2, TOKENIZER.size, 0, 8, positions=16), TextSpec(TOKENIZER, 99))
+
+
+def test_a_model_of_sentences_has_its_head_on_the_mean_of_a_texts_states(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def pooled(**words: object) -> nn.Module:
+        return huggingface(3, 0, str(folder), **words).eval()  # type: ignore[arg-type]
+
+    assert not isinstance(pooled(), MeanPooled)
+    (folder / "1_Pooling").mkdir()
+    (folder / "1_Pooling" / "config.json").write_text(json.dumps({"pooling_mode_mean_tokens": True}))
+    capsys.readouterr()
+    assert not isinstance(pooled(pooling="own"), MeanPooled) and "mean" not in capsys.readouterr().err
+    net = pooled()
+    assert isinstance(net, MeanPooled) and "the mean of a text's states" in capsys.readouterr().err
+    states = net.model(**batch()).last_hidden_state
+    wanted = net.classifier(torch.stack([states[0].mean(0), states[1, :3].mean(0)]))
+    assert torch.allclose(net(batch()), wanted, atol=1e-6)  # padding is left out
+    card = {"name": None, **net.__dict__[REBUILD]}
+    again = huggingface(3, 0, **card)
+    again.load_state_dict(net.state_dict())
+    assert torch.equal(again.eval()(batch()), net(batch()))
