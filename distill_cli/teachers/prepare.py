@@ -78,7 +78,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         if epochs:
             ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
             learns, shown = _learning(model, teacher, data, run)
-            alone.fit(learns, schedule.plain(epochs), recipe, shown, task, pace, "teacher", checkpoints)
+            alone.fit(learns, schedule.plain(epochs), recipe, shown, tasks.of(shown), pace, "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if taken else "pretrained" if pretrained else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}

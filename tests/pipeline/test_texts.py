@@ -174,3 +174,18 @@ def test_layers_are_taught_live_and_pooled_features_from_the_cache(
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
     assert distill("train", *quiet, "objective=hint", "run_dir=hint") == 2
     assert "there is no feature map (N, C, H, W) to take" in capsys.readouterr().err
+
+
+def test_a_head_is_fitted_on_what_a_frozen_encoder_of_texts_gives(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gpt = folder_of(tmp_path / "gpt", "gpt2", "the of and bread soup ball goal song")
+    own = [word for word in SMALL if not word.startswith(("teacher.w", "teacher.h", "teacher.i", "teacher="))]
+    line = [*own, "teacher=huggingface", f"teacher.name={gpt}", "teacher.fit.freeze=encoder"]
+    assert distill("train", *line, "teacher.fit.epochs=20", "student.freeze=[embeddings]", "run_dir=run") == 0
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("teacher ")]
+    told = [float(line.split("val acc ")[1].split()[0]) for line in said]
+    assert len(told) == 20 and max(told) > told[0]
+    # what was seen of the head on kept features is what the whole teacher does
+    judged = read_json(tmp_path / "run" / "summary.json")["val"]["teacher"]["accuracy"]
+    assert judged == pytest.approx(max(told), abs=1e-4)
