@@ -182,7 +182,13 @@ def known_keys(capsys: pytest.CaptureFixture[str]) -> set[str]:
     ]
     stage = ["schedule.refine.lr=1", "schedule.refine.objective=kd", "optimizer=sgd"]
     folder = ["dataset=image_folder", "dataset.root=x", "teacher=torchvision", "teacher.name=resnet18"]
-    for words in (every, stage, folder, ["teacher=resnet18"]):
+    texts = [
+        "dataset=text",
+        "dataset.root=x",
+        *(f"{role}{word}" for role in ("teacher", "student") for word in ("=huggingface", ".name=x")),
+    ]
+    fresh = ["dataset=stdlib_docs", "teacher=words_large", "student=words_tiny"]
+    for words in (every, stage, folder, texts, fresh, ["teacher=resnet18"]):
         found |= composed("train", *words, "--cfg", "job")
     for launcher, sweeper in (("processes", "grid"), ("slurm", "optuna"), ("ray_cluster", "optuna")):
         found |= composed("train", f"hydra/launcher={launcher}", f"hydra/sweeper={sweeper}", "--cfg", "hydra")
