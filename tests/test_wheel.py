@@ -62,7 +62,8 @@ def test_an_installed_wheel_trains_a_network_of_the_users(wheel: Path, tmp_path:
     done = distill_process("train", *words, "student.width=8", cwd=work, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     assert "mynet  1,370 parameters" in done.stdout
-    assert read_json(only_run(work) / "model.json")["model"] == {"_target_": "mynet.MyNet", "width": 8}
+    card = read_json(only_run(work) / "model.json")["model"]
+    assert (card["_target_"], card["width"]) == ("mynet.MyNet", 8)
     shown = distill_process("list", "models", cwd=work, PYTHONPATH=str(site))
     assert "mynet" in shown.stdout
     page = distill_process("help", "sweeps", cwd=work, PYTHONPATH=str(site))

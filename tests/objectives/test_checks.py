@@ -13,7 +13,8 @@ from distill_cli import objectives
 
 ON_FEATURES = ("attention", "crd", "hint", "review", "rkd", "similarity", "vid")
 NOT_LOSSES = ("Loss", "LogitObjective", "Objective", "Terms", "build", "gradient_norms", "influence")
-ON_LOGITS = tuple(sorted(set(objectives.__all__) - {*NOT_LOSSES, *ON_FEATURES}))
+OF_TRANSFORMERS = ("attention_map", "embedding", "hidden", "relation")  # their tests are in a file of their own
+ON_LOGITS = tuple(sorted(set(objectives.__all__) - {*NOT_LOSSES, *ON_FEATURES, *OF_TRANSFORMERS}))
 WITHOUT_A_TEACHER = ("ce", "virtual")
 LOGITS = pytest.mark.parametrize("name", ON_LOGITS)
 FEATURES = pytest.mark.parametrize("name", ON_FEATURES)

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from distill_cli import models
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import building, places
+from distill_cli.config import building, places, schema
 from distill_cli.data import Batch, Data, Part, assemble
 from distill_cli.models import Classifier
 from distill_cli.models.features import Output, Tap, pairs, penultimate, shapes, stages
@@ -469,7 +469,8 @@ def test_layers_named_on_one_side_find_their_pairs_on_the_other(data: Data) -> N
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_a_yaml_is_what_the_class_does_anyway(name: str) -> None:
-    node = OmegaConf.to_container(OmegaConf.load(places.group_files("objective")[name]))[name]  # type: ignore[index,call-overload]
+    whole = OmegaConf.to_container(OmegaConf.load(places.group_files("objective")[name]))[name]  # type: ignore[index,call-overload]
+    node = schema.of_class(schema.Objective, whole)
     objective = building.build(node, Objective, f"objective.{name}")
     assert isinstance(objective, OnFeatures) and objective.name == name
     assert objective.formula and "arXiv" in objective.source and not objective.uses_T

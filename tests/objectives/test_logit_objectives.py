@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from torch import Tensor
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import building, places
+from distill_cli.config import building, places, schema
 from distill_cli.objectives import Objective
 from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
@@ -372,7 +372,8 @@ def shipped(name: str, **changes: Any) -> Objective:
     node = OmegaConf.load(places.conf_dir() / "objective" / f"{name}.yaml")
     resolved = OmegaConf.to_container(OmegaConf.merge({"T": 10.0}, node), resolve=True)
     assert isinstance(resolved, dict) and list(resolved) == ["T", name]
-    return building.build({**resolved[name], **changes}, Objective, f"objective.{name}")
+    node = schema.of_class(schema.Objective, {**resolved[name], **changes})
+    return building.build(node, Objective, f"objective.{name}")
 
 
 def answer(objective: Objective, student: Tensor, teacher: Tensor, labels: Tensor, T: float) -> float:

@@ -90,7 +90,7 @@ def no_results(place: Path) -> None:
         (["+optimizer.foo=1"], "optimizer.foo: Adam takes no such key"),
         (["objective=ce", "+objective.ce.weight=2"], "objective.ce.weight: CE takes no such key; it takes: none"),
         (["optimizer=sgd", "optimizer.nesterov=true", "optimizer.momentum=0"], "Nesterov"),
-        (["+student.checkpoint=x"], "SmallCNN takes no such key"),
+        (["+student.dilation=2"], "SmallCNN takes no such key"),
         (["teacher.joint=true", "objective=ce"], "no stage asks the teacher"),
         (["teacher.mean=[0.1,0.2]", "teacher.std=[0.1,0.2]"], "teacher.mean: has 2 values"),
         (["teacher=timm", "teacher.name=resnet10t.c3_in1k"], "write name=resnet10t weights=c3_in1k"),

@@ -133,7 +133,7 @@ def test_a_run_writes_through_no_link(tmp_path: Path, capsys: pytest.CaptureFixt
         run.mkdir()
         (run / name).symlink_to(tmp_path / ("precious" if "." in name[1:] or name == ".lock" else "elsewhere"))
         (tmp_path / "elsewhere").mkdir(exist_ok=True)
-        assert distill("train", *WORDS[:-1], f"run_dir={run}") in (4, 6)
+        assert distill("train", *WORDS[:-1], f"run_dir={run}") in (2, 4, 6)
         assert str(run / name) in capsys.readouterr().err
     assert (tmp_path / "precious").read_text() == "mine"
     assert not list((tmp_path / "elsewhere").iterdir())

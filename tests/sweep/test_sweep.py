@@ -287,7 +287,7 @@ def test_another_sweep_a_run_and_links_are_refused(tmp_path: Path, capsys: pytes
 
 
 def test_a_damaged_run_costs_itself_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert distill(*SWEEP, "-m", "student=glob(tiny*)", "T=1,3,1", "baseline=false") == 0
+    assert distill(*SWEEP, "-m", "student=glob(tinyc*)", "T=1,3,1", "baseline=false") == 0
     folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/summary.json"))
     assert [folder.name for folder in folders] == ["T-1_student-tinycnn", "T-3_student-tinycnn"]
     (folders[0] / "summary.json").write_text("{")
