@@ -57,14 +57,16 @@ def write(
     Raises:
         StorageError: there is no room. OSError: it cannot be written for another reason.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():  # a device or a pipe is written to, not replaced
+        with path.open("wb") as file:
+            into = Sink(file)
+            _fill(into, content)
+            return into.written
     aside, sink = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"), None
     try:
         with aside.open("xb") as file:
             sink = Sink(file)
-            if callable(content):
-                content(sink)
-            else:
-                sink.write(content.encode() if isinstance(content, str) else content)
+            _fill(sink, content)
             file.flush()
             os.fsync(file.fileno())
         if keep is not None and path.exists():
@@ -80,6 +82,13 @@ def write(
             raise failure from None
         raise
     return sink.written
+
+
+def _fill(sink: Sink, content: bytes | str | Callable[[Sink], object]) -> None:
+    if callable(content):
+        content(sink)
+    else:
+        sink.write(content.encode() if isinstance(content, str) else content)
 
 
 def place(text: str, key: str) -> Path:

@@ -42,15 +42,27 @@ import os, sys, time
 from pathlib import Path
 from distill_cli.base import locks
 held = locks.claim(Path(sys.argv[1]))
+ready, told = os.pipe()
 worker = os.fork()
 if worker:
+    os.read(ready, 1)  # a child lets go of the lock when it first runs
     print(worker, flush=True)
+else:
+    os.write(told, b".")
 time.sleep(600)
 """
 
 
 def inside(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.iterdir())
+
+
+def test_a_device_is_written_to_and_not_replaced() -> None:
+    reader, terminal = os.openpty()
+    path = Path(os.ttyname(terminal))
+    files.write(path, "said")
+    assert path.is_char_device() and os.read(reader, 99) == b"said"
+    os.close(reader), os.close(terminal)
 
 
 def test_write_replaces_the_whole_content(tmp_path: Path) -> None:

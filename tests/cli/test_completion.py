@@ -416,7 +416,8 @@ def bash_with(typed: str, folder: Path) -> str:
     (folder / "rc").write_text(RC.replace("BIN", str(folder)))
     keyboard, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 200, 0, 0))
-    env = {**os.environ, "LC_ALL": "C.UTF-8", "TERM": "dumb", "INPUTRC": "/dev/null"}
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "XDG_CACHE_HOME")}
+    env = {**kept, "LC_ALL": "C.UTF-8", "TERM": "dumb", "INPUTRC": "/dev/null"}
     shell = subprocess.Popen(["bash", "--noprofile", "--rcfile", str(folder / "rc"), "-i"], env=env,
                              stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True)  # fmt: skip
     try:
