@@ -346,7 +346,11 @@ def results(place: Path, folder: str = "run", spoilt: Path | None = None) -> dic
     mine = [path for top in (home, place / "outputs") for path in sorted(top.rglob("*")) if path.is_file()]
     names = {str(path.relative_to(place)).removeprefix(f"{folder}/"): path for path in mine if path.suffix != ".lock"}
     try:
-        read = [name for name, path in names.items() if path.suffix == ".json" and path != spoilt]
+        read = [
+            name
+            for name, path in names.items()
+            if path.suffix == ".json" and path.name not in ("tokenizer.json", "texts.json") and path != spoilt
+        ]
         facts = {name: files.read_json(names[name]) for name in [*read, "summary.json", "model.json"]}
         rows = [json.loads(line) for line in (home / "metrics.jsonl").read_text().splitlines()]
     except (DistillError, ValueError, OSError, KeyError) as error:
