@@ -44,6 +44,10 @@ class Part:
         """The samples at `rows` (n,) alone, in that order."""
         return Part(self.source.take(rows), self.targets[rows])
 
+    def split(self, spec: Spec, workers: int) -> Split:
+        """The part as models of `spec` see it, read by so many processes where it is not in memory."""
+        return Split(self.source, torch.from_numpy(self.targets.astype(np.int64)), spec, workers)
+
     def digest(self) -> str:
         """SHA-256 of the samples, or of what their source says of them, and of the targets."""
         held = self.source.held
@@ -95,10 +99,7 @@ def assemble(
             note += f"; mean and deviation of {MEASURED:,} pictures"
     parts = {"train": train, "val": val, "test": test}
     digest = fingerprint([[part.digest() for part in parts.values()], list(classes), *spec.measured])
-    splits: dict[str, Any] = {
-        name: Split(part.source, torch.from_numpy(part.targets.astype(np.int64)), spec, workers)
-        for name, part in parts.items()
-    }
+    splits: dict[str, Any] = {name: part.split(spec, workers) for name, part in parts.items()}
     return Data(**splits, classes=tuple(classes), digest=digest, note=note, cut=cut_off)
 
 
@@ -112,10 +113,7 @@ def alone(name: str, part: Part, classes: Sequence[str], note: str, workers: int
     spec = spec or _spec(part, [0.0], [1.0], workers)
     none = np.arange(0)
     parts = {each: part if each == name else part.take(none) for each in SPLITS}
-    splits: dict[str, Any] = {
-        each: Split(one.source, torch.from_numpy(one.targets.astype(np.int64)), spec, workers)
-        for each, one in parts.items()
-    }
+    splits: dict[str, Any] = {each: one.split(spec, workers) for each, one in parts.items()}
     return Data(**splits, classes=tuple(classes), digest=fingerprint([part.digest(), list(classes)]), note=note)
 
 

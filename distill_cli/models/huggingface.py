@@ -25,6 +25,11 @@ SIZES = {
     "gpt2": {"layers": "n_layer", "width": "n_embd", "heads": "n_head", "inner": "n_inner"},
 }  # fmt: skip
 LABELS = ("id2label", "label2id")  # which classes there are, a card says
+DROPOUTS = {
+    "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
+    "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
+    "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+}
 POSITIONS = {"bert": "max_position_embeddings", "distilbert": "max_position_embeddings", "gpt2": "n_positions"}
 
 
@@ -44,8 +49,12 @@ class HuggingFace(nn.Module):
         kinds = getattr(config, "type_vocab_size", 0) > 1  # where 0, these ids would be taken for words
         self.takes = [name for name in takes if name != "token_type_ids" or kinds]
 
+    def answer(self, inputs: Mapping[str, Tensor]) -> Any:
+        """What the library's model gives for those of the inputs that it takes."""
+        return self.model(**{name: values for name, values in inputs.items() if name in self.takes})
+
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        logits: Tensor = self.model(**{name: values for name, values in inputs.items() if name in self.takes}).logits
+        logits: Tensor = self.answer(inputs).logits
         return logits
 
 
@@ -64,7 +73,7 @@ class MeanPooled(HuggingFace):
         self.classifier = nn.Linear(encoder.config.hidden_size, classes)
 
     def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
-        states = self.model(**{name: values for name, values in inputs.items() if name in self.takes}).last_hidden_state
+        states = self.answer(inputs).last_hidden_state
         mask = inputs["attention_mask"][..., None].to(states.dtype)
         logits: Tensor = self.classifier((states * mask).sum(1) / mask.sum(1))
         return logits
@@ -149,19 +158,11 @@ def fresh(
     lib = library()
     sizes = {"layers": layers, "width": width, "heads": heads, "inner": inner or 4 * width}
     settings: dict[str, Any] = {theirs: sizes[ours] for ours, theirs in SIZES[family].items()}
-    settings |= dict.fromkeys(_dropouts(family), dropout)
+    settings |= dict.fromkeys(DROPOUTS[family], dropout)
     settings |= {"vocab_size": vocab_size, "num_labels": num_classes, "pad_token_id": pad_token_id}
     with quiet(lib):
         config = lib.AutoConfig.for_model(family, **settings, **{POSITIONS[family]: positions})
         return HuggingFace(_made(lib, config, attention))
-
-
-def _dropouts(family: str) -> tuple[str, ...]:
-    return {
-        "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
-        "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
-        "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
-    }[family]
 
 
 def _loaded(lib: Any, source: str, name: str, config: Any, attention: str) -> nn.Module:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.config.schema import Teacher, Train
@@ -93,7 +94,7 @@ def alone_with(model: Classifier, teacher: Teacher, data: Data, run: Train) -> t
     def features(name: str, view: int = 0) -> Tensor:
         return asked.about(name, view).whole().logits().to(data.train.targets.device)
 
-    with head.register_forward_hook(lambda module, given, answer: given[0]):
+    with _passed_on(head):
         shown = [features("train", view) for view in range(views)]
         train = Split(
             Held(torch.stack(shown, 1) if views > 1 else shown[0]),
@@ -109,6 +110,11 @@ def alone_with(model: Classifier, teacher: Teacher, data: Data, run: Train) -> t
     return learns, replace(data, train=train, val=val)
 
 
+def _passed_on(head: nn.Module) -> RemovableHandle:
+    """As a context: inside, the head gives what it is given, so that its network answers with features."""
+    return head.register_forward_hook(lambda module, given, answer: given[0])
+
+
 def _path(model: Classifier) -> str:
     """The path of the last linear layer, checked to be the network's last step, with one vector a sample to work on."""
     linear = [path for path in shapes(model) if isinstance(model.net.get_submodule(path), nn.Linear)]
@@ -120,7 +126,7 @@ def _path(model: Classifier) -> str:
     inputs = model.front(model.spec.example(2, next(model.parameters()).device))
     with evaluating(model), torch.no_grad():
         answer = model.net(inputs)
-        with head.register_forward_hook(lambda module, given, answer: given[0]):
+        with _passed_on(head):
             features = model.net(inputs)
         last = features.dim() == 2 and torch.allclose(head(features), answer, atol=1e-4)
     if not last:
