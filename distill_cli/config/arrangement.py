@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from distill_cli.config.fields import keys
+from distill_cli.config.fields import keys, of_class
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Teacher, Train
+from distill_cli.config.schema import FIRST, Student, Teacher, Train
 
 
 def inherited(first: Mapping[str, Any], member: Mapping[str, Any], place: int) -> dict[str, Any]:
@@ -56,11 +56,12 @@ def before(settings: Train) -> str | None:
     return names[at - 1] if at else None
 
 
-def linked(settings: Train, run: Path) -> Train:
+def linked(settings: Train, run: Path, built: Mapping[str, Any]) -> Train:
     """What one link's run does: its student learns from the model of the link before it, the first from the teacher.
 
     Args:
         settings: of a link, or of the chain, whose own student is the last. run: the folder of the run the chain ends in.
+        built: the node that the model of the link before is built by now that it is there, as its card has it.
     """
     if settings.link is not None:
         student = settings.chain[settings.link]
@@ -72,6 +73,7 @@ def linked(settings: Train, run: Path) -> Train:
     ours = [key for key in keys(Teacher) if not key.rules.get("passed") and key.name != "fit"]
     node = {key.name: first[key.name] if key.rules.get("shared") else key.default for key in ours}
     node |= {"weight": first["weight"], "joint": False, "checkpoint": str(folder_of(name, run))}
-    node = {**settings.chain[name].node, **node, "fit": {**first["fit"], "epochs": 0}}
+    target = settings.chain[name].node["_target_"]  # a file's word is not taken for what code runs
+    node = {**of_class(Student, built), "_target_": target, **node, "fit": {**first["fit"], "epochs": 0}}
     plain = {**settings.plain, "teacher": node, "teachers": {}}
     return replace(settings, plain=plain, teacher=read(Teacher, node, name=name), teachers={})

@@ -18,6 +18,7 @@ from distill_cli.data.inputs import Inputs
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
+OF_TEACHER = "of_teacher"  # likewise: what a student is made of, in words, where that is its teacher; see `build`
 
 
 class Classifier(nn.Module):
@@ -105,12 +106,17 @@ def check(model: schema.Teacher | schema.Student, where: str) -> None:
 
 
 def network(
-    node: Mapping[str, Any], role: str, spec: Spec, num_classes: int, trust: Sequence[str] | None = None
+    node: Mapping[str, Any],
+    role: str,
+    spec: Spec,
+    num_classes: int,
+    trust: Sequence[str] | None = None,
+    teacher: Classifier | None = None,
 ) -> nn.Module:
     """The bare network a node describes; see `build`."""
     kind = schema.Student if role == "student" else schema.Teacher  # which tells our keys of a node from its class's
     own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
-    arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own}
+    arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own, "teacher": teacher}
     return building.build(schema.of_class(kind, node), nn.Module, role, trust=trust, **arguments)
 
 
@@ -121,18 +127,22 @@ def build(
     num_classes: int,
     trust: Sequence[str] | None = None,
     order: Sequence[int] | None = None,
+    teacher: Classifier | None = None,
 ) -> Classifier:
     """The model that a `teacher` or `student` node describes, in the memory format in which it answers soonest.
 
     Args:
         role: "student", or a teacher's key. num_classes: how many the network answers.
         order: which of them are the data's; see `Classifier`.
+        teacher: a student's, for a builder that takes `teacher` and may make the student of it. What it returns then says so
+            by the attribute OF_TEACHER, and by REBUILD how it is built without the teacher. It is called again once the teacher
+            is prepared, for the weights; the names and shapes of its tensors must not depend on what the teacher's hold.
 
     Raises:
         ConfigError: unknown class or arguments, it cannot be built with them, cannot take such inputs, or answers fewer.
     """
     try:
-        net = network(node, role, spec, num_classes, trust)
+        net = network(node, role, spec, num_classes, trust, teacher)
         model = Classifier(net, spec, _taken(node, role, spec), role)
     except OURS:
         raise

@@ -1,8 +1,8 @@
-"""Where a transformer's layers, its queries, keys and values, and its embeddings are among its modules; it computes nothing."""
+"""Where a transformer's layers, its queries, keys and values, and its embeddings are among its modules, and some of its layers."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import nn
 
@@ -39,6 +39,35 @@ class Attention(NamedTuple):
 def evenly(number: int, there: int) -> list[int]:
     """The numbers of so many of `there` layers, evenly spaced with the last among them."""
     return [round((place + 1) * there / number) - 1 for place in range(number)]
+
+
+def numbers_of(layers: int | list[int], there: int) -> list[int]:
+    """The numbers of the layers that are kept of `there`: so many, evenly spaced with the last among them, or as listed.
+
+    Raises:
+        ConfigError: there are not so many, or not these.
+    """
+    if isinstance(layers, int):
+        if not 1 <= layers <= there:
+            raise ConfigError(f"layers={layers}: the model has {there}")
+        return evenly(layers, there)
+    odd = [number for number in layers if not 0 <= number < there]
+    if odd or not layers or len(set(layers)) < len(layers):
+        raise ConfigError(f"layers={layers}: the model has layers 0 to {there - 1}, each once")
+    return layers
+
+
+def keep_layers(model: nn.Module, numbers: list[int]) -> None:
+    """Leave only some of the layers of a model of transformers."""
+    config: Any = model.config
+    path, stack = next(
+        (path, part)
+        for path, part in model.named_modules()
+        if isinstance(part, nn.ModuleList) and len(part) == config.num_hidden_layers
+    )
+    parent, _, name = path.rpartition(".")
+    setattr(model.get_submodule(parent), name, nn.ModuleList(stack[number] for number in numbers))
+    config.num_hidden_layers = len(numbers)
 
 
 def layers_of(model: Classifier, shapes: Shapes, whose: str) -> list[str]:

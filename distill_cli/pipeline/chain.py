@@ -6,6 +6,7 @@ Each link is a run of its own in `chain/<link>/` below the folder of the run tha
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config import arrangement
 from distill_cli.config.schema import Train
+from distill_cli.models import deployable
 from distill_cli.pipeline import distillation
 from distill_cli.runs import identity
 from distill_cli.runs.run import Run
@@ -53,6 +55,7 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
 
 def _link(settings: Train, run: Run, home: Path) -> dict[str, Any]:
     """Run one link, whose teacher is the link before it, below `home`; the last one's student is the chain's."""
+    built: Mapping[str, Any] = {}
     if (teacher := arrangement.before(settings)) is not None:
         folder = arrangement.folder_of(teacher, home)
         if not (folder / identity.SUMMARY).exists():
@@ -60,4 +63,5 @@ def _link(settings: Train, run: Run, home: Path) -> dict[str, Any]:
                 f"{folder} is not finished: it is the teacher of this link",
                 f"distill resume {home} runs the whole chain",
             )
-    return distillation.distill(arrangement.linked(settings, home), run)
+        built = deployable.read_card(folder)["model"]
+    return distillation.distill(arrangement.linked(settings, home, built), run)

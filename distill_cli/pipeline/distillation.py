@@ -43,7 +43,6 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
         close(summary, run.folder, settings.report)
         return summary
     job = jobs.read(settings)
-    untrained = copy.deepcopy(job.student)
     way = way_of(job)
     ui.show(words.header(job, way.note))
     ui.show(f"run        {run.folder}\n")
@@ -52,6 +51,8 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
     clock = words.Clock()
     with clock("teacher"):
         prepared = prepare_all(job, way)
+    job = jobs.with_teacher(job, prepared[FIRST].weights) if prepared else job
+    untrained = copy.deepcopy(job.student)
     run.agree(prints.of_work(job, prepared), prints.of_machine(job.device))
     homes = {name: teacher.folder for name, teacher in prepared.items()} or homes_along(job, run.folder)
     card = deployable.card_of("student", settings.student, job.student, job.data, settings.dataset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.base.files import sha256
 from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
-from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Student, Teacher, Train
+from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Teacher, Train
 from distill_cli.data import Data, load
 from distill_cli.models import Classifier, deployable, foreign, naming, origin
 from distill_cli.models.features import Output
@@ -36,7 +36,7 @@ class Job:
     Attributes:
         dtype: in which the student computes while it learns.
         teachers: by name, the one of the `teacher` group first. chosen: the settings of each, with what its checkpoint says.
-        start: what the student starts from, by a digest, where student.checkpoint says so; else empty.
+        start: what the student starts from, by a digest, where that is a file's weights or its teacher's; else empty.
         losses: by stage. remarks: lines for the header, by their label.
     """
 
@@ -96,10 +96,10 @@ def read(settings: Train) -> Job:
             teachers[name] = build(one, key_of(name), data, task)
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
-        student = build(settings.student, "student", data, task)
+        student = build(settings.student, "student", data, task, teachers[FIRST])
         student.freeze(settings.student.freeze, "student.freeze")
         data = data.under(student.spec)
-        start, told = _started(student, settings.student, data) if settings.student.checkpoint else ("", "")
+        start, told = _started(student, settings, data)
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
@@ -113,12 +113,20 @@ def read(settings: Train) -> Job:
     )
 
 
-def _started(student: Classifier, chosen: Student, data: Data) -> tuple[str, str]:
-    """Give the student the weights that its settings name; returns a digest of them, and what was taken, in words.
+def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str]:
+    """Give the student the weights that its settings name, if any; returns a digest of them, and what was taken, in words.
 
     Raises:
-        CheckpointError: they cannot be used.
+        CheckpointError: they cannot be used. ConfigError: it is made of its teacher, which gives it others, or none.
     """
+    chosen, of_teacher = settings.student, getattr(student.net, models.OF_TEACHER, "")
+    if of_teacher and (chosen.checkpoint or settings.teacher.joint):
+        other = (
+            "student.checkpoint names its weights" if chosen.checkpoint else "teacher.joint trains that along with it"
+        )
+        raise ConfigError(f"student: it is made of its teacher, but {other}", "leave one of the two out")
+    if not chosen.checkpoint:
+        return "", of_teacher
     path, card = deployable.source(str(chosen.checkpoint), "student.checkpoint")
     if card is not None:
         deployable.verified(path, card["sha256"])
@@ -128,14 +136,35 @@ def _started(student: Classifier, chosen: Student, data: Data) -> tuple[str, str
     return fingerprint([sha256(path), taken.place]), "; ".join(filter(None, [str(path), taken.note, others]))
 
 
-def build(chosen: Open, role: str, data: Data, task: Task) -> Classifier:
+def with_teacher(job: Job, weights: str) -> Job:
+    """The job whose student has the weights of its teacher, which is prepared by now, where it is made of that.
+
+    Args:
+        weights: SHA-256 of the teacher's.
+    """
+    student, chosen = job.student, job.settings.student
+    if not hasattr(student.net, models.OF_TEACHER):
+        return job
+    with runtime.seeded("student", job.settings.seed, *filter(None, [job.settings.link])):
+        described = chosen.plain, "student", job.data.input, len(job.data.classes)
+        made = models.network(*described, teacher=job.teachers[FIRST])
+    student.net.load_state_dict(made.state_dict())
+    return replace(
+        job, start=fingerprint([weights, {key: value for key, value in chosen.plain.items() if value is not None}])
+    )
+
+
+def build(chosen: Open, role: str, data: Data, task: Task, teacher: Classifier | None = None) -> Classifier:
     """The model that settings name, checked to be one that can answer the task.
+
+    Args:
+        teacher: a student's; see `models.build`.
 
     Raises:
         ConfigError: it cannot be built, or answers something else.
     """
     num_classes, order = naming.answers(chosen.plain, role, data.classes)
-    model = models.build(chosen.plain, role, data.input, num_classes, order=order)
+    model = models.build(chosen.plain, role, data.input, num_classes, order=order, teacher=teacher)
     task.check(Output(models.probe(model, role)), role)
     return model
 

@@ -50,7 +50,8 @@ def test_a_link_is_made_of_settings_that_stay_as_they_are(tmp_path: Path) -> Non
     first = arrangement.at(settings, "middle", tmp_path)
     assert (first.link, first.plain["run_dir"]) == ("middle", str(tmp_path / "chain" / "middle"))
     assert (first.student, first.plain["student"]) == (settings.student, settings.plain["student"])
-    link, last = arrangement.linked(first, tmp_path), arrangement.linked(settings, tmp_path)
+    built = settings.chain["middle"].plain
+    link, last = arrangement.linked(first, tmp_path, {}), arrangement.linked(settings, tmp_path, built)
     assert (link.student.name, link.baseline, link.teacher) == ("middle", False, settings.teacher)
     assert (last.student, last.baseline, last.teacher.name) == (settings.student, True, "middle")
     assert last.teacher.checkpoint == str(tmp_path / "chain" / "middle")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torch import nn
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.data.texts import TextSpec
 from distill_cli.data.tokens import FILE, Tokenizer
-from distill_cli.models import REBUILD, Classifier, num_parameters, probe
+from distill_cli.models import OF_TEACHER, REBUILD, Classifier, num_parameters, probe
 from distill_cli.models.features import Tap, shapes
-from distill_cli.models.huggingface import HuggingFace, MeanPooled, fresh, huggingface
+from distill_cli.models.huggingface import fresh, huggingface
+from distill_cli.models.wrapped import HuggingFace, MeanPooled
 
 TOKENIZER = Tokenizer.made_from(["a fine day", "a fine night"])
 
@@ -100,6 +102,42 @@ def test_layers_are_kept_evenly_spaced_or_as_listed_and_rebuilt_without_the_fold
 def test_layers_that_are_not_there_are_refused(folder: Path, layers: int | list[int]) -> None:
     with pytest.raises(ConfigError, match="the model has"):
         huggingface(4, 0, str(folder), layers)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "gpt2"])
+def test_a_student_is_made_of_its_teacher_and_rebuilt_without_it(family: str) -> None:
+    teacher = Classifier(small(family, layers=4), TextSpec(TOKENIZER, 16), role="teacher")
+    teacher.order = torch.tensor([3, 1])  # it answers two classes that the data do not have
+    made = huggingface(2, 0, init="teacher", layers=[0, 2], teacher=teacher).eval()
+    whole = huggingface(2, 0, init="teacher", teacher=teacher).eval()
+    assert torch.allclose(whole(batch()), teacher(batch()), atol=1e-7) and not torch.equal(
+        made(batch()), whole(batch())
+    )
+    theirs, ours = teacher.net.state_dict(), made.state_dict()
+    for name, tensor in ours.items():
+        place = name.replace(".0.", ".#.").replace(".1.", ".2.").replace(".#.", ".0.")
+        assert torch.equal(
+            tensor, theirs[place][teacher.order] if len(tensor) != len(theirs[place]) else theirs[place]
+        ), name
+    assert made.__dict__[OF_TEACHER] == "layers 0, 2 of the teacher, its embeddings and its head"
+    again = huggingface(2, 0, **json.loads(json.dumps(made.__dict__[REBUILD])))
+    again.load_state_dict(ours)
+    assert torch.equal(again.eval()(batch()), made(batch()))
+
+
+def test_what_cannot_be_made_of_a_teacher_is_refused(folder: Path) -> None:
+    def refused(told: str, **words: Any) -> None:
+        with pytest.raises(ConfigError, match=told):
+            huggingface(4, 0, init="teacher", **words)
+
+    teacher = Classifier(small(), TextSpec(TOKENIZER, 16))
+    assert huggingface(4, 0, str(folder), init="teacher", teacher=teacher)  # the same network by its name
+    refused("init=teacher: there is no teacher")
+    refused("layers=9: the model has 3", layers=9, teacher=teacher)
+    refused("each once", layers=[1, 1], teacher=teacher)
+    refused("pooling=mean: the teacher, which the student is made of, has another", pooling="mean", teacher=teacher)
+    other = Classifier(small("gpt2"), TextSpec(TOKENIZER, 16))
+    refused("is another network than the teacher: model_type bert there is gpt2", name=str(folder), teacher=other)
 
 
 def test_what_could_run_code_or_is_missing_is_refused(folder: Path) -> None:

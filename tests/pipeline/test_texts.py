@@ -12,7 +12,8 @@ import torch
 from helpers import SAID, distill, killed, make_texts, read_json, rows, without_times
 
 from distill_cli.data.tokens import FILE, Tokenizer
-from distill_cli.models.huggingface import HuggingFace, fresh
+from distill_cli.models.huggingface import fresh
+from distill_cli.models.wrapped import HuggingFace
 
 SMALL = [
     "dataset=text",
@@ -131,6 +132,55 @@ def test_a_teacher_of_another_kind_and_tokenizer_teaches_by_its_kept_answers(
     folder_of(tmp_path / "bert", "bert", "d e")
     assert distill("train", *line, "teacher.cache=off", "run_dir=live") == 2
     assert "reads texts in another way than the student" in capsys.readouterr().err
+
+
+def test_a_student_made_of_its_teacher_starts_from_what_that_has_learnt_and_so_does_its_twin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = [word for word in SMALL if not word.startswith("student")]
+    line = [*own, "student=huggingface", "student.init=teacher", "teacher.layers=2", "baseline=true", "save_every=5"]
+    assert distill("train", *line, "optimizer.lr=1e-12", "run_dir=still") == 0
+    assert "layers 0, 1 of the teacher, its embeddings and its head" in capsys.readouterr().out
+    still = read_json(tmp_path / "still" / "summary.json")["test"]
+    assert still["student"] == pytest.approx({**still["teacher"], "kl": 0.0, "agreement": 1.0}, abs=1e-5)
+    assert still["baseline"]["nll"] == pytest.approx(still["teacher"]["nll"], abs=1e-5)
+    words = [*line, "student.layers=1"]
+    assert distill("train", *words, "run_dir=run") == 0
+    whole, weights = rows(tmp_path / "run"), (tmp_path / "run" / "student.safetensors").read_bytes()
+    shutil.rmtree(tmp_path / "run")
+    killed("train", *words, "run_dir=run", saves=5)
+    assert distill("resume", "run") == 0
+    assert [without_times(row) for row in rows(tmp_path / "run")] == [without_times(row) for row in whole]
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == weights
+    known = len(list((tmp_path / "outputs" / "baselines").glob("[!.]*")))
+    assert distill("train", *words, "teacher.fit.seed=1", "run_dir=other") == 0  # another teacher, so another twin
+    assert len(list((tmp_path / "outputs" / "baselines").glob("[!.]*"))) == known + 1
+    shutil.rmtree(tmp_path / "outputs")
+    assert distill("eval", "ckpt=run") == 0
+    told = read_json(tmp_path / "run" / "eval" / "text-test.json")["student"]
+    assert told["nll"] == pytest.approx(
+        read_json(tmp_path / "run" / "summary.json")["test"]["student"]["nll"], rel=1e-6
+    )
+    capsys.readouterr()
+    assert distill("train", *words, "student.checkpoint=other", "run_dir=both") == 2
+    assert "it is made of its teacher, but student.checkpoint names its weights" in capsys.readouterr().err
+    assert distill("train", *words, "teacher.joint=true", "run_dir=both") == 2
+    assert "teacher.joint trains that along with it" in capsys.readouterr().err
+
+
+def test_links_of_a_chain_are_each_made_of_the_one_before(tmp_path: Path) -> None:
+    own = [word for word in SMALL if not word.startswith(("student", "schedule"))]
+    middle = ["+model@chain.middle=huggingface", "chain.middle.init=teacher", "chain.middle.layers=1"]
+    line = [
+        *own,
+        "schedule.imitate.epochs=1",
+        "schedule.refine.epochs=0",
+        "student=huggingface",
+        "student.init=teacher",
+    ]
+    assert distill("train", *line, *middle, "optimizer.lr=1e-12", "run_dir=run") == 0
+    first, last = (read_json(folder / "summary.json") for folder in (tmp_path / "run/chain/middle", tmp_path / "run"))
+    assert last["test"]["student"]["nll"] == pytest.approx(first["test"]["student"]["nll"], abs=1e-5)
 
 
 def test_little_is_padded_where_lengths_differ(tmp_path: Path) -> None:

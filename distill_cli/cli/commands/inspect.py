@@ -40,7 +40,10 @@ def run(settings: schema.Train) -> dict[str, Shapes]:
     typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in settings.typed}
     roles = {"student": settings.student, **({"teacher": settings.teacher} if "teacher" in typed else {})}
     data = load(settings.dataset, settings.workers)
-    built = {role: job.build(chosen, role, data, tasks.of(data)) for role, chosen in roles.items()}
+    task = tasks.of(data)
+    teacher = job.build(settings.teacher, "teacher", data, task) if "teacher" in roles else None
+    built = {"student": job.build(settings.student, "student", data, task, teacher)}
+    built |= {"teacher": teacher} if teacher else {}
     shapes = {role: features.shapes(model) for role, model in built.items()}
     for role, model in built.items():
         modules = dict(model.net.named_modules())
