@@ -17,7 +17,7 @@ from distill_cli.config.fields import key, keys, of_class
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
 
 # What a run can be judged by on validation, and where to: test is for the end.
-DIRECTIONS = {**dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "agreement"), "maximize"),
+DIRECTIONS = {**dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "mcc", "agreement"), "maximize"),
               **dict.fromkeys(("nll", "ece", "kl"), "minimize")}  # fmt: skip
 JUDGED = "val.accuracy"  # what a search looks for where `optimize` does not say
 

@@ -22,7 +22,7 @@ from distill_cli.training.job import Job
 from distill_cli.training.schedule import Ramp
 
 FAR = 10  # a given weight is doubted where it is so many times another than a balanced one
-COLUMNS = ("accuracy", "f1", "nll", "ece", "kl", "agreement")
+COLUMNS = ("accuracy", "f1", "mcc", "nll", "ece", "kl", "agreement")
 
 
 class Clock:
@@ -185,13 +185,20 @@ def results(summary: Mapping[str, Any]) -> Table:
         "student_last": "student, last epoch",
         "baseline": "same student, labels only",
     }
+    names, found = scored(summary["test"])
     rows = []
     for who, label in labels.items():
-        if who in summary["test"]:
-            scores = summary["test"][who]
+        if who in found:
             size = summary["params"]["teacher" if who == "teacher" else "student"]
-            rows.append([label, f"{size:,}", *(f"{scores[c]:.4f}" if c in scores else "-" for c in COLUMNS)])
-    return ui.table("test, at T = 1", ["", "parameters", *COLUMNS], rows)
+            rows.append([label, f"{size:,}", *found[who]])
+    return ui.table("test, at T = 1", ["", "parameters", *names], rows)
+
+
+def scored(metrics: Mapping[str, Mapping[str, float]]) -> tuple[list[str], dict[str, list[str]]]:
+    """A table's columns, the metrics that some model has, and of each model its cells."""
+    names = [name for name in COLUMNS if any(name in scores for scores in metrics.values())]
+    cells = {who: [f"{s[name]:.4f}" if name in s else "-" for name in names] for who, s in metrics.items()}
+    return names, cells
 
 
 def _doubt(summary: Mapping[str, Any]) -> str:

@@ -18,7 +18,7 @@ from distill_cli.models.naming import listed, typed
 from distill_cli.tasks import scores
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows, Signal
-from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1
+from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1, matthews
 from distill_cli.tasks.task import Meter, Task
 
 LUCK, GAIN = 0.3, 0.1  # another order must be right on so much of what luck leaves wrong, and on so many samples more
@@ -82,7 +82,8 @@ class Classification(Task):
 class ClassificationMeter:
     """Metrics at T = 1, from a few numbers a row: those of targets over the rows that have one, fidelity over all.
 
-    accuracy; balanced_accuracy: mean recall over the classes that occur; f1: macro over the classes that occur; nll: mean
+    accuracy; balanced_accuracy: mean recall over the classes that occur; f1: macro over the classes that occur; mcc: of two
+    classes, Matthews' correlation; nll: mean
     negative log-likelihood in nats; ece: expected calibration error; kl: mean KL(teacher || student) in nats; agreement:
     share of rows on which both decide for the same class.
     """
@@ -148,6 +149,7 @@ class ClassificationMeter:
                 "accuracy": (decided == target).double().mean(),
                 "balanced_accuracy": balanced_accuracy(target, decided, self.num_classes),
                 "f1": macro_f1(target, decided, self.num_classes),
+                **({"mcc": matthews(target, decided)} if self.num_classes == 2 else {}),
                 "nll": -self.column("log_p").mean(),
                 "ece": calibration_error(self.column("confidence"), self.column("right")),
             }

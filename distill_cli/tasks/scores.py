@@ -1,4 +1,4 @@
-"""Scores of decisions and confidences, from a number a row: per class, macro F1, calibration."""
+"""Scores of decisions and confidences, from a number a row: per class, macro F1, correlation, calibration."""
 
 from __future__ import annotations
 
@@ -34,6 +34,16 @@ def macro_f1(target: Tensor, decided: Tensor, num_classes: int) -> float:
     true, said, hits = _counts(target, decided, num_classes)
     occurs = true + said > 0
     return float(np.mean(_ratio(2 * hits, true + said)[occurs]))
+
+
+def matthews(target: Tensor, decided: Tensor) -> float:
+    """The correlation of targets (M,) and decisions (M,) between two classes, -1 to 1; 0 where all of either are of one class.
+
+    Matthews, 1975, doi 10.1016/0005-2795(75)90109-9.
+    """
+    true, said = (values.double() - values.double().mean() for values in (target, decided))
+    spread = float((true @ true) * (said @ said)) ** 0.5
+    return float(true @ said) / spread if spread else 0.0
 
 
 def matching(target: Tensor, decided: Tensor, num_classes: int) -> tuple[np.ndarray, float, float]:

@@ -25,6 +25,11 @@ def check(settings: Train, data: Data, stages: Sequence[Stage], objectives: Mapp
     metric = (settings.optimize or "").rpartition(".")[2]
     if metric and metric not in FIDELITY and not len(data.val.labelled):
         raise ConfigError(f"optimize={settings.optimize}: validation has no labels", "use optimize=val.kl")
+    if metric == "mcc" and len(data.classes) != 2:
+        raise ConfigError(
+            f"optimize={settings.optimize}: is of two classes, and the data have {len(data.classes)}",
+            "use optimize=val.f1",
+        )
     if settings.baseline:
         require(data, "baseline=true", "use baseline=false")
     if train.complete:

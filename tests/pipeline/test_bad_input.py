@@ -53,6 +53,7 @@ def no_results(place: Path) -> None:
         (["student=null"], "student=null: one must be chosen"),
         (["precision=fp8"], "choices: auto, fp32, bf16, fp16"),
         (["dataset=image_folder"], "dataset.root: has no default"),
+        (["optimize=val.mcc"], "optimize=val.mcc: is of two classes, and the data have 10"),
         (["teacher.mean=[0.5]"], "teacher.mean and teacher.std belong together"),
         (["teacher.mean=[]", "teacher.std=[]"], "teacher.mean and teacher.std belong together, one value a channel"),
         (["teacher.mean=[0.5]", "teacher.std=[0]"], "teacher.std: must be greater than 0, got 0"),

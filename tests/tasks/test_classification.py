@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import torch
 from helpers import picture_split, pictures_in
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, log_loss, precision_recall_fscore_support
+from sklearn.metrics import (
+    accuracy_score,
+    balanced_accuracy_score,
+    f1_score,
+    log_loss,
+    matthews_corrcoef,
+    precision_recall_fscore_support,
+)
 from torch import Tensor, nn
 
 from distill_cli.data import UNKNOWN, Data, PictureSpec, Split
@@ -85,6 +92,14 @@ def test_f1_averages_the_classes_that_occur() -> None:
     logits = torch.eye(3)[torch.tensor([0, 1, 1, 1])]
     labels = torch.tensor([0, 0, 1, 1])
     assert measure(logits, labels)["f1"] == pytest.approx((2 / 3 + 4 / 5) / 2)
+
+
+def test_two_classes_have_matthews_correlation_as_scikit_learn_has_it() -> None:
+    student, _, labels = drawn()
+    student, labels = student[:, :2], labels.clamp(max=1)
+    assert measure(student, labels)["mcc"] == pytest.approx(matthews_corrcoef(labels, student.argmax(1)))
+    assert measure(torch.tensor([[1.0, 0.0]] * 3), torch.tensor([0, 1, 1]))["mcc"] == 0  # one class is decided for
+    assert measure(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([1, 0]))["mcc"] == pytest.approx(-1)
 
 
 def test_fidelity_is_there_only_with_a_teacher() -> None:

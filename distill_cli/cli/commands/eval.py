@@ -30,7 +30,7 @@ from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
 from distill_cli.models.naming import listed, order_of
-from distill_cli.pipeline.words import COLUMNS
+from distill_cli.pipeline.words import scored
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
@@ -71,9 +71,10 @@ def run(settings: Eval) -> dict[str, float]:
     metrics = {who: meter.compute() for who, meter in meters.items()}
     chosen = settings.choices["dataset"]
     dataset = student.card["names"]["dataset"] if chosen == "stored" else chosen
-    table = [[who, *(f"{m[c]:.4f}" if c in m else "-" for c in COLUMNS)] for who, m in metrics.items()]
+    names, cells = scored(metrics)
     known = "" if split.complete else f" ({len(split.labelled):,} with labels)"
-    ui.show(ui.table(f"{dataset} {settings.split}, {len(split):,} samples{known}, at T = 1", ["", *COLUMNS], table))
+    ui.show(ui.table(f"{dataset} {settings.split}, {len(split):,} samples{known}, at T = 1", ["", *names],
+                     [[who, *row] for who, row in cells.items()]))  # fmt: skip
     facts = {"checkpoint": str(student.path), "dataset": dataset, "split": settings.split, "samples": len(split)}
     facts["student"] = metrics["student"]
     if settings.per_class:
