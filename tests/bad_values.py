@@ -39,7 +39,7 @@ def misspelt(key: str) -> str:
 
 def _default(command: str) -> dict[str, Any]:
     """The keys that need no + to be set."""
-    if command == "eval":
+    if schema.COMMANDS[command].checkpoint:
         brought.use_dataset_of(None)
     return dict(load(command, []).plain)
 
@@ -47,9 +47,10 @@ def _default(command: str) -> dict[str, Any]:
 def _keys(shape: type, where: str) -> Iterator[tuple[str, fields.Key]]:
     for one in fields.keys(shape):
         key = f"{where}{one.name}"
-        if not (shape is schema.Eval and one.name == "dataset"):  # a checkpoint brings it
+        brought_along = not where and shape is not schema.Train and one.name == "dataset"
+        if not brought_along:  # by a checkpoint
             yield key, one
-        if "node" in one.rules and shape is not schema.Eval:
+        if "node" in one.rules and not brought_along:
             yield from _keys(one.rules["node"], f"{key}.")
         if key in NAMED:
             yield from _keys(one.rules["nodes"], f"{key}.{NAMED[key]}.")

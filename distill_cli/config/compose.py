@@ -212,7 +212,7 @@ def _all_keys(engine: Any, config_name: str, overrides: Sequence[str]) -> list[s
 
 def _unknown_key(key: str, keys: Sequence[str]) -> str:
     close = nearest(key, [*keys, *ALIASES])
-    close = ALIASES.get(close, close) if close else None
+    close = ALIASES.get(close, close) if close and close not in keys else close
     parent = key.rpartition(".")[0]
     inside = [name.rpartition(".")[2] for name in keys if name.rpartition(".")[0] == parent]
     guess = f" did you mean {close}?" if close and close != key else ""

@@ -40,7 +40,7 @@ def everything(config_dir: str | None) -> dict[str, Any]:
             choices[group][name] = dict(_keys(content, {"node": schema.Train}))
         folders = [*user_conf_dirs(), conf_dir()]
         roots = sorted({path.stem for folder in folders for path in folder.glob("*.yaml")})
-    return {"choices": choices, "roots": roots, "paths": sorted(overrides.PATH_KEYS)}
+    return {"choices": choices, "roots": roots, "paths": sorted({*overrides.PATH_KEYS, overrides.INPUT})}
 
 
 def start(command: str, root: str, config_dir: str | None, experiment: str) -> dict[str, Keys]:

@@ -47,7 +47,7 @@ class Composed(Source):
 
 
 def load(command: str, words: Sequence[str], config: str | None = None, config_dir: str | None = None) -> Any:
-    """The settings of a command's line: `Train` for all but eval, whose settings are `Eval`.
+    """The settings of a command's line: those of its record in `schema.COMMANDS`.
 
     Args:
         words: overrides as Hydra takes them, see `overrides.quoted`. config: the root file's name, where it is not the

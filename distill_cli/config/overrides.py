@@ -21,7 +21,8 @@ from distill_cli.config.values import LARGEST, complaint, short, shown
 
 # Values that are paths are taken as typed: `~` expanded, spaces, umlauts and = allowed.
 PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "student.checkpoint", "run_dir", "output_dir", "predictions",
-             "hydra.sweep.dir", "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
+             "output", "sort_into", "hydra.sweep.dir", "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
+INPUT = "input"  # a path, or any text at all
 
 MOST = 10_000  # values of one sweep: each is composed before the first runs
 
@@ -39,6 +40,8 @@ def quoted(override: str, multirun: bool = False) -> str:
     key, equals, value = override.partition("=")
     if key in OPTIONAL_GROUPS and value == "null":
         return f"{key}=[]"  # Hydra takes null for no choice of a group
+    if key == INPUT and value != "null":
+        return f"{key}=" + in_quotes(value.replace("${", "\\${"))
     has_quotes = len(value) > 1 and value[0] in "'\"" and value[-1] == value[0]
     if not equals or key.lstrip("+") not in PATH_KEYS or not value or has_quotes or "${" in value:
         return override

@@ -244,6 +244,19 @@ class Eval(Settings):
     dataset: Dataset | None = key(None, node=Dataset)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Predict(Settings):
+    ckpt: str | None = key(None, "a run folder, a student.safetensors or a model.onnx with its model.json", path=True)
+    input: str | None = key(None, "a picture, a folder, a table with a column `path`; a text, or a table or .txt file of such; "
+                            "-: stdin, a line each")  # fmt: skip
+    output: str | None = key(None, "a .csv or .jsonl file for one row per input", path=True)
+    top: int | None = key(None, "so many of the likeliest classes in a row; null: every class's probability", ge=1)
+    threshold: float = key(0.0, "confidence below which no class is named", ge=0, le=1)
+    sort_into: str | None = key(None, "a folder: each picture is copied into that of its class", path=True)
+    batch_size: int | None = key(None, "inputs answered at once; null: 128, fewer of large pictures", ge=1)
+    trust: list[str] = key([], "packages whose classes a checkpoint may name")
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that takes a configuration.
@@ -264,6 +277,7 @@ COMMANDS = {
     "teacher": Command(Train),
     "inspect": Command(Train),
     "eval": Command(Eval, checkpoint="ckpt"),
+    "predict": Command(Predict, checkpoint="ckpt"),
 }
 
 

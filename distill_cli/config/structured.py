@@ -44,5 +44,5 @@ def _ours(shape: type) -> dict[str, Any]:
     return {key.name: _ours(key.rules["node"]) if "node" in key.rules else key.default for key in ours}
 
 
-structured(schema.Train)
-structured(schema.Eval)
+for command in schema.COMMANDS.values():
+    structured(command.shape)  # type: ignore[arg-type]

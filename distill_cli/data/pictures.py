@@ -81,6 +81,9 @@ class PictureSpec(Spec):
     def example(self, number: int, device: torch.device | None = None) -> Tensor:
         return torch.rand(number, self.channels, *self.size, generator=torch.Generator().manual_seed(0)).to(device)
 
+    def stored(self, number: int) -> Tensor:
+        return (self.example(number) * 255).byte()
+
     def arguments(self) -> dict[str, Any]:
         return {"in_channels": self.channels, "input_size": self.size}
 

@@ -65,6 +65,10 @@ class Spec(Protocol):
     def example(self, number: int, device: torch.device | None = None) -> Inputs:
         """`number` samples of random values, always the same ones."""
 
+    def stored(self, number: int) -> Inputs:
+        """`number` raw samples of random values, as a source stores them; always the same ones."""
+        return self.example(number)
+
     def of(self, net: nn.Module) -> Spec:
         """This spec with what a network brings of its own, such as its tokenizer.
 

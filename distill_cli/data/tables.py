@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,29 +15,44 @@ ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 LARGEST = 2**31 - 1  # characters of a field
 
 
-def rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The rows of a file, each by column, with what to call it in a message: the file's name and the line.
+Row = dict[str, Any]  # by column
+
+
+def rows(path: Path) -> Iterator[tuple[str, Row]]:
+    """The rows of a file, each with what to call it in a message: the file's name and the line.
+
+    Raises:
+        DataError, ConfigError: as `attempts`; DataError: a row is broken.
+    """
+    for where, row in attempts(path):
+        if isinstance(row, DataError):
+            raise row
+        yield where, row
+
+
+def attempts(path: Path) -> Iterator[tuple[str, Row | DataError]]:
+    """As `rows`, with an error in place of a row that is broken: a quote that is not closed, after which nothing can be read, a
+    row of another length than the header, a line that is no JSON object.
 
     csv has a header and quotes as RFC 4180 has them; tsv has a header and no quotes, so a quotation mark is a character; jsonl
     has an object on each line.
 
     Raises:
-        DataError: an encoding other than UTF-8, a quote that is not closed, a row of another length than the header, a line
-            that is no JSON object. ConfigError: parquet, without the package that reads it.
+        DataError: an encoding other than UTF-8. ConfigError: parquet, without the package that reads it.
     """
     read = {".csv": _csv, ".tsv": _tsv, ".jsonl": _jsonl, ".parquet": _parquet}[path.suffix.lower()]
     return read(path)
 
 
-def _csv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv(path: Path) -> Iterator[tuple[str, Row | DataError]]:
     return _separated(path, strict=True)
 
 
-def _tsv(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _tsv(path: Path) -> Iterator[tuple[str, Row | DataError]]:
     return _separated(path, delimiter="\t", quoting=csv.QUOTE_NONE)
 
 
-def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, Row | DataError]]:
     csv.field_size_limit(LARGEST)
     reader = csv.reader(io.StringIO(_text(path), newline=""), **dialect)
     header: list[str] | None = None
@@ -46,9 +61,11 @@ def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, dict[str, Any]
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise DataError(
-                f"{path}: {where}: {error}", "a quotation mark inside a quoted text is written twice"
-            ) from error
+            yield (
+                where,
+                DataError(f"{path}: {where}: {error}", "a quotation mark inside a quoted text is written twice"),
+            )
+            return
         if fields is None:
             return
         if not fields:  # an empty line
@@ -57,27 +74,37 @@ def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, dict[str, Any]
             header = [name.strip() for name in fields]
             continue
         if len(fields) != len(header):
-            raise DataError(
-                f"{path}: {where} has {len(fields)} columns, the header has {len(header)}",
-                "a text that holds the separator, or a line break, stands in quotes in a .csv",
+            yield (
+                where,
+                DataError(
+                    f"{path}: {where} has {len(fields)} columns, the header has {len(header)}",
+                    "a text that holds the separator, or a line break, stands in quotes in a .csv",
+                ),
             )
+            continue
         yield where, dict(zip(header, fields, strict=True))
 
 
-def _jsonl(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(_text(path).split("\n"), start=1):
+def _jsonl(path: Path) -> Iterator[tuple[str, Row | DataError]]:
+    return objects(_text(path).split("\n"), path)
+
+
+def objects(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Row | DataError]]:
+    """The JSON object in each line that is not empty, as `attempts`; `path`: what the lines come from, for messages."""
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
+        where = f"{path.name} line {number}"
         try:
             row = json.loads(line)
         except ValueError as error:
-            raise DataError(f"{path}: line {number} is not JSON: {error}") from error
-        if not isinstance(row, dict):
-            raise DataError(f"{path}: line {number} is a JSON {type(row).__name__}: it needs an object for each line")
-        yield f"{path.name} line {number}", row
+            yield where, DataError(f"{path}: line {number} is not JSON: {error}")
+            continue
+        told = f"{path}: line {number} is a JSON {type(row).__name__}: it needs an object for each line"
+        yield where, row if isinstance(row, dict) else DataError(told)
 
 
-def _parquet(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _parquet(path: Path) -> Iterator[tuple[str, Row | DataError]]:
     try:
         from pyarrow import parquet
     except ImportError as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ class Deployable:
     path: Path | None = None
 
     @classmethod
-    def read(cls, path: Path, trust: Sequence[str] = (), spec: Spec | None = None) -> Deployable:
+    def read(cls, path: Path, trust: Sequence[str] = (), spec: Spec | None = None) -> Self:
         """The model that `path` names: a folder with a card, a weights file with its card beside it, or a checkpoint.
 
         Args:

@@ -21,6 +21,8 @@ LINES = [
     "train -cd {}",
     "eval ckpt={}",
     "eval ckpt=run predictions={}",
+    "predict ckpt={} input=x",
+    "predict ckpt=run input=x output={}",
     "resume {}",
     "report {}",
     "report run output={}",

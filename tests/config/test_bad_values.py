@@ -29,15 +29,16 @@ def refusal(engine: object, command: str, text: str) -> str:
     return "accepted"
 
 
-OWN_OF_EVAL = ("ckpt", "split", "per_class", "predictions", "trust", "batch_size")
-BAD = {"train": bad_values_by_key("train"), "eval": bad_values_by_key("eval")}
-KEYS = [f"train {key}" for key in BAD["train"]] + [f"eval {key}" for key in OWN_OF_EVAL]
+OWN = {"eval": ("ckpt", "split", "per_class", "predictions", "trust", "batch_size"),
+       "predict": ("ckpt", "output", "top", "threshold", "sort_into", "batch_size", "trust")}  # fmt: skip
+BAD = {name: bad_values_by_key(name) for name in ("train", *OWN)}
+KEYS = [f"{name} {key}" for name in BAD for key in OWN.get(name, BAD[name])]
 
 
 @pytest.mark.parametrize("line", KEYS)
 def test_a_key_refuses_what_it_cannot_take(line: str) -> None:
     command, key = line.split()
-    if command == "eval":
+    if command in OWN:
         brought.use_dataset_of(None)
     with compose.session(command) as engine:
         for text in BAD[command][key]:
@@ -154,7 +155,7 @@ NAMES = {
 @pytest.mark.parametrize("key", sorted(PATH_KEYS))
 @pytest.mark.parametrize("name", NAMES.values(), ids=NAMES)
 def test_a_path_is_taken_as_typed(key: str, name: str) -> None:
-    command = "eval" if key in ("ckpt", "predictions") else "train"
+    command = next((name for name, own in OWN.items() if key in own), "train")
     words = [overrides.quoted(word) for word in [f"{key}=/data/{name}", f"{key}={name}"]]
     chosen = {
         "dataset.root": "dataset=mnist",

@@ -4,6 +4,7 @@ usage: distill eval ckpt=PATH [key=value ...] [options]
 
   distill eval ckpt=outputs/train/<date>/<run>          a run: its student, data and teacher
   distill eval ckpt=student.safetensors                 a copied student, with its model.json beside it
+  distill eval ckpt=model.onnx                          an exported one, likewise
   distill eval ckpt=RUN split=val per_class=true
   distill eval ckpt=RUN predictions=predictions.csv     a row per sample, with probabilities
   distill eval ckpt=RUN dataset.root=elsewhere          other data of the same classes, or the same in another place
@@ -26,6 +27,7 @@ from distill_cli.config.records import read
 from distill_cli.config.schema import Dataset, Eval
 from distill_cli.data import UNKNOWN, Batch, Data, load
 from distill_cli.data.source import Source
+from distill_cli.deploy.predictor import Predictor, probabilities
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
@@ -54,7 +56,7 @@ def run(settings: Eval) -> dict[str, float]:
         )
     runtime.prepare(settings.threads)
     device = runtime.device(settings.device)
-    student = Deployable.read(files.place(settings.ckpt, "ckpt"), settings.trust)
+    student = Predictor.read(files.place(settings.ckpt, "ckpt"), settings.trust)
     data = load_data(settings, student).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
     task.check(Output(probe(student.network, "student")), "student")
@@ -191,7 +193,7 @@ class Predictions:
         self.source, self.rows = source, list[list[Any]]()
 
     def update(self, rows: Rows, signal: Signal | None = None) -> None:
-        tables = [torch.softmax(answers.logits().cpu().double(), dim=-1) for answers in (rows, signal) if answers]
+        tables = [probabilities(answers.logits()) for answers in (rows, signal) if answers]
         columns = [rows.index.tolist(), _labels(rows), rows.logits().argmax(-1).tolist()]
         for *facts, values in zip(*columns, torch.cat(tables, dim=-1).tolist(), strict=True):
             self.rows.append([*facts, *values])
