@@ -68,9 +68,9 @@ def fail(text: str) -> None:
         stderr().print(Text.assemble(("error:", "bold red"), " ", "\n  ".join(text.splitlines())))
 
 
-def bar(total: int | None, label: str, done: int = 0) -> tqdm[Any]:
-    """Return a progress bar on stderr, silent when that is not a terminal; `total` and `done` count samples; None: unknown."""
-    look: dict[str, Any] = {"unit": " img", "unit_scale": True, "leave": False, "dynamic_ncols": True, "disable": None}
+def bar(total: int | None, label: str, done: int = 0, unit: str = " img") -> tqdm[Any]:
+    """Return a progress bar on stderr, silent when that is not a terminal; `total` and `done` count units; None: unknown."""
+    look: dict[str, Any] = {"unit": unit, "unit_scale": True, "leave": False, "dynamic_ncols": True, "disable": None}
     return tqdm(total=total, initial=done, desc=label, **look)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,6 +26,7 @@ def load(
     store: Path | None = None,
     spec: Spec | None = None,
     classes: Callable[[], Sequence[str]] = tuple,
+    folder: Callable[[], Path | None] = lambda: None,
     only: str | None = None,
 ) -> Data:
     """The data set that settings describe, its training samples changed at random as they say.
@@ -33,13 +35,15 @@ def load(
         trust: as in `building.build`. store: a folder in which what is slow to read may be kept for other runs.
         spec: of a model that the data are for: what settings leave open is read as it needs. classes: gives those of a
             model, by which samples are known that no folder tells the classes of; none where the model does not say.
+        folder: gives that of a model, in which its tokenizer lies; None where it has none.
         only: the one split that is wanted: a reader may leave the others empty.
 
     Raises:
         ConfigError: the settings are wrong. DataError: the data are, or cannot be read.
     """
     node = dataset.node
-    how = {"workers": workers, "store": store, "only": only, "labels": dataset.labels, "model_classes": classes}
+    how: dict[str, Any] = {"workers": workers, "store": store, "only": only, "labels": dataset.labels}
+    how |= {"model_classes": classes, "model_folder": folder}
     if spec is not None:
         node |= {key: value for key, value in spec.reading().items() if node.get(key, 0) in (None, "auto")}
     try:
@@ -68,6 +72,8 @@ def _hardened(data: Data, dataset: schema.Dataset) -> Data:
         train = train.take(torch.from_numpy(rows))
     elif limit is not None and len(train):
         notes.append(f"dataset.limit has no effect: train holds {len(train):,}")
+    if noise and train.targets.dim() > 1:
+        raise ConfigError("dataset.label_noise: a sample of these data has several targets, not one class")
     if noise:
         notes.append(f"{noise:.0%} of train labelled wrongly on purpose")
         random, labels = np.random.default_rng([seed, 1]), train.targets.numpy().copy()
@@ -82,10 +88,11 @@ def _hardened(data: Data, dataset: schema.Dataset) -> Data:
 
 
 def _chosen(labels: np.ndarray, number: int, classes: int, seed: int) -> np.ndarray:
-    """A stratified, seeded choice of `number` rows, in the order of the data."""
-    if number < classes:
+    """A seeded choice of `number` rows, in the order of the data; stratified where each has one class."""
+    one_each = labels.ndim == 1
+    if one_each and number < classes:
         raise ConfigError(f"dataset.limit: {number} samples are fewer than the {classes} classes")
-    if len(labels) - number >= classes:
+    if one_each and len(labels) - number >= classes:
         return stratified(labels, len(labels) - number, seed)[1]
-    # too few are left out for each class to be among them
+    # or too few are left out for each class to be among them
     return np.sort(np.random.default_rng(seed).permutation(len(labels))[:number])

@@ -11,6 +11,7 @@ from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
 
 UNKNOWN = -1  # the target of a row that has no label
+IGNORED = -100  # where a sample with several targets has none: that position is no row
 
 
 def balanced_order(targets: Tensor, seed: int, epoch: int) -> Tensor:

@@ -91,3 +91,22 @@ def sha256(pieces: Iterable[bytes | memoryview]) -> str:
     for piece in pieces:
         content.update(piece)
     return content.hexdigest()
+
+
+def by_length(
+    order: Tensor, lengths: Tensor, batch_size: int, bucket: int, draw: torch.Generator | None = None
+) -> Tensor:
+    """An order of samples (n,) in which alike lengths stand together, so that little is padded: windows of `bucket` batches,
+    each sorted by length, stably; then, where `draw` is given, all full batches in an order of its own.
+
+    Args:
+        lengths: of all samples, (N,) int64.
+    """
+    windows = [part[lengths[part].argsort(stable=True)] for part in order.split(bucket * batch_size)]
+    order = torch.cat(windows)
+    if draw is None:
+        return order
+    full = len(order) // batch_size
+    full -= len(order) == full * batch_size + 1  # a lone last sample joins the batch before it
+    batches = order[: full * batch_size].view(full, batch_size)
+    return torch.cat([batches[torch.randperm(full, generator=draw)].flatten(), order[full * batch_size :]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -9,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.base.errors import ConfigError, DataError, did_you_mean
 
 ENDINGS = (".csv", ".tsv", ".jsonl", ".parquet")
 LARGEST = 2**31 - 1  # characters of a field
@@ -86,7 +87,8 @@ def _separated(path: Path, **dialect: Any) -> Iterator[tuple[str, Row | DataErro
 
 
 def _jsonl(path: Path) -> Iterator[tuple[str, Row | DataError]]:
-    return objects(_text(path).split("\n"), path)
+    with path.open("rb") as file:
+        yield from objects((decoded(line, path, number) for number, line in enumerate(file, start=1)), path)
 
 
 def objects(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Row | DataError]]:
@@ -109,22 +111,50 @@ def _parquet(path: Path) -> Iterator[tuple[str, Row | DataError]]:
         from pyarrow import parquet
     except ImportError as error:
         raise ConfigError(f"{path}: needs the package pyarrow", "pip install pyarrow") from error
+    number = 0
     try:
-        table = parquet.read_table(path)
+        for block in parquet.ParquetFile(path).iter_batches():
+            for row in block.to_pylist():
+                number += 1
+                yield f"{path.name} row {number}", row
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: is no parquet file that can be read: {error}") from error
-    for number, row in enumerate(table.to_pylist(), start=1):
-        yield f"{path.name} row {number}", row
+
+
+def value(row: Row, name: str, key: str, path: Path, where: str) -> Any:
+    """A row's value in a column.
+
+    Args:
+        key: what names the column. where: what to call the row.
+
+    Raises:
+        DataError: there is no such column.
+    """
+    if name not in row:
+        guess = did_you_mean(name, row)
+        raise DataError(f"{path}: {where} has no column {name!r}; {guess}columns: {', '.join(row)}", f"{key}=COLUMN")
+    return row[name]
 
 
 def _text(path: Path) -> str:
-    """A file's text without a byte order mark."""
-    content = path.read_bytes()
+    return decoded(path.read_bytes(), path)
+
+
+def decoded(content: bytes, path: Path, line: int = 1) -> str:
+    """A file's bytes from the beginning of a line, as text without a byte order mark.
+
+    Raises:
+        DataError: they are not UTF-8.
+    """
     try:
-        return content.decode("utf-8-sig")
+        return content.removeprefix(codecs.BOM_UTF8 if line == 1 else b"").decode()
     except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(
-            f"{path}: line {line} is not UTF-8 ({error.reason})",
-            f"iconv -f ISO-8859-1 -t UTF-8 makes it so: {path.name}",
-        ) from error
+        raise not_utf8(path, line + content[: error.start].count(b"\n"), error) from error
+
+
+def not_utf8(path: Path, line: int, error: UnicodeDecodeError) -> DataError:
+    """What to tell of a file that is in another encoding from some line on."""
+    return DataError(
+        f"{path}: line {line} is not UTF-8 ({error.reason})",
+        f"iconv -f ISO-8859-1 -t UTF-8 makes it so: {path.name}",
+    )

@@ -11,16 +11,15 @@ from typing import Any, Literal
 import numpy as np
 
 from distill_cli.base import ui
-from distill_cli.base.errors import ConfigError, DataError, did_you_mean
+from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.base.files import place
 from distill_cli.data.assembling import Part, alone, assemble, cut
 from distill_cli.data.dataset import Data
 from distill_cli.data.labels import UNKNOWN
-from distill_cli.data.tables import ENDINGS, rows
+from distill_cli.data.split_files import split_files
+from distill_cli.data.tables import ENDINGS, rows, value
 from distill_cli.data.texts import Texts, TextSpec
 from distill_cli.data.tokens import Text, Tokenizer
-
-NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "eval")}
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ def text(
     Raises:
         DataError: a file or column is missing, a row is broken or empty, a label occurs that train does not have.
     """
-    files = _files(Path(root).expanduser(), only)
+    files = split_files(Path(root).expanduser(), ENDINGS, only)
     columns = [text] if isinstance(text, str) else list(text)
     if len(columns) not in (1, 2):
         raise ConfigError(f"dataset.text: should be one column or two, got {len(columns)}")
@@ -145,49 +144,19 @@ def assembled(
     )
 
 
-def _files(root: Path, only: str | None) -> dict[str, Path]:
-    """The file of each split; where `only` one is wanted, that one's may be all there is."""
-    if root.is_file():
-        if root.suffix.lower() not in ENDINGS:
-            raise DataError(f"dataset.root={root}: should end in {', '.join(ENDINGS)}")
-        return {only or "train": root}
-    if not root.is_dir():
-        raise DataError(f"dataset.root={root}: there is no such file or folder")
-    present = [path for path in sorted(root.iterdir()) if path.suffix.lower() in ENDINGS and path.name[0] != "."]
-    files = dict[str, Path]()
-    for split, names in NAMES.items():
-        fitting = [path for path in present if path.stem.lower() in names]
-        if len(fitting) > 1:
-            raise DataError(f"{root} holds {' and '.join(path.name for path in fitting)}: which is {split}?")
-        if fitting:
-            files[split] = fitting[0]
-    if "train" not in files and only not in files:
-        held = ", ".join(path.name for path in present) or "no file that ends so"
-        raise DataError(
-            f"dataset.root={root}: it holds {held}", f"it needs train and test, each as one of {', '.join(ENDINGS)}"
-        )
-    return files
-
-
 def _read(path: Path, columns: Sequence[str], label: str | None, empty: str) -> Column:
     """The texts of a file, and the labels where they have any."""
     column, skipped = Column([], [], []), 0
     for where, row in rows(path):
-        for name in (*columns, *([label] if label else [])):
-            if name not in row:
-                guess = did_you_mean(name, row)
-                key = "dataset.label" if name == label else "dataset.text"
-                raise DataError(
-                    f"{path}: {where} has no column {name!r}; {guess}columns: {', '.join(row)}", f"{key}=COLUMN"
-                )
-        texts = tuple("" if row[name] is None else str(row[name]) for name in columns)
+        read = [value(row, name, "dataset.text", path, where) for name in columns]
+        given = value(row, label, "dataset.label", path, where) if label else None
+        texts = tuple("" if one is None else str(one) for one in read)
         if not all(text.strip() for text in texts):
             if empty == "refuse":
                 raise DataError(f"{path}: {where} has an empty text", "dataset.empty=skip leaves such rows out")
             skipped += 1
             continue
         column.texts.append(texts)
-        given = row[label] if label else None
         column.labels.append("" if given is None else str(given).strip())
         column.names.append(where)
     if not column.texts:

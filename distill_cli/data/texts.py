@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.inputs import Inputs
-from distill_cli.data.source import Source, sha256
+from distill_cli.data.source import Source, by_length, sha256
 from distill_cli.data.spec import Spec
 from distill_cli.data.tokens import FILE, Text, Tokenizer, Tokens
 from distill_cli.runs import store
@@ -192,16 +192,4 @@ class Texts(Source):
         return self.spec._named(*made)
 
     def arranged(self, order: Tensor, batch_size: int, draw: torch.Generator | None = None) -> Tensor:
-        """The order in which samples are shown, alike lengths together, so that little is padded: windows of `bucket` batches,
-        each sorted by length, stably; then, where `draw` is given, all full batches in an order of its own.
-        """
-        if not self.bucket:
-            return order
-        windows = [part[self.lengths[part].argsort(stable=True)] for part in order.split(self.bucket * batch_size)]
-        order = torch.cat(windows)
-        if draw is None:
-            return order
-        full = len(order) // batch_size
-        full -= len(order) == full * batch_size + 1  # a lone last sample joins the batch before it
-        batches = order[: full * batch_size].view(full, batch_size)
-        return torch.cat([batches[torch.randperm(full, generator=draw)].flatten(), order[full * batch_size :]])
+        return by_length(order, self.lengths, batch_size, self.bucket, draw) if self.bucket else order

@@ -18,7 +18,7 @@ import numpy as np
 from distill_cli.base.errors import CheckpointError, ConfigError
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # threads of its own would not survive a fork
-FILE = "tokenizer.json"
+FILE, CONFIG = "tokenizer.json", "tokenizer_config.json"
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 VOCABULARY = 8000  # tokens at most of a tokenizer that is made from texts
 
@@ -61,6 +61,12 @@ class Tokenizer:
         """One more than the largest number of a token."""
         return 1 + max(self._made.get_vocab(with_added_tokens=True).values())
 
+    @cached_property
+    def tokens(self) -> tuple[str, ...]:
+        """All tokens in the order of their numbers; a number that no token has is called by itself."""
+        names = {number: token for token, number in self._made.get_vocab(with_added_tokens=True).items()}
+        return tuple(names.get(number, f"<no token {number}>") for number in range(self.size))
+
     def encode(self, texts: Sequence[Text], max_length: int) -> Tokens:
         """The tokens of some texts, each cut to `max_length` of them."""
         self._made.enable_truncation(max_length)
@@ -73,6 +79,11 @@ class Tokenizer:
             np.cumsum([0, *map(len, ids)], dtype=np.int64),
             sum(bool(encoding.overflowing) for encoding in encodings),
         )
+
+    def plain(self, texts: Sequence[str], special: bool = False) -> list[list[int]]:
+        """The tokens of some texts, none cut; `special`: with those that the tokenizer sets around a text."""
+        self._made.no_truncation()
+        return [encoding.ids for encoding in self._made.encode_batch_fast(list(texts), add_special_tokens=special)]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens as a text, without the special ones."""
@@ -125,14 +136,22 @@ def _pad(made: Any, folder: Path) -> int:
     """The number that fills up: the padding token's, else the one that ends a text; masks are by length, never by it."""
     if made.padding:
         return int(made.padding["pad_id"])
-    config = folder / "tokenizer_config.json"
-    named = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    for key in ("pad_token", "eos_token"):
-        token = named.get(key)
-        token = token.get("content") if isinstance(token, dict) else token
-        if token is not None and (number := made.token_to_id(token)) is not None:
-            return int(number)
-    return 0
+    tokens = (named(folder / CONFIG, key) for key in ("pad_token", "eos_token"))
+    numbers = [made.token_to_id(token) for token in tokens if isinstance(token, str)]
+    return next((int(number) for number in numbers if number is not None), 0)
+
+
+def named(file: Path, key: str) -> Any:
+    """What a JSON file of a model's folder says under a key: of a token its text; None where it says nothing.
+
+    Raises:
+        CheckpointError: the file is damaged.
+    """
+    try:
+        value = json.loads(file.read_text(encoding="utf-8")).get(key) if file.is_file() else None
+    except (ValueError, AttributeError) as error:
+        raise CheckpointError(f"{file} is damaged: {error}") from error
+    return value.get("content") if isinstance(value, dict) else value
 
 
 def _library() -> Any:

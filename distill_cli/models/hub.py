@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.base.files import place
 
 HUB_SECONDS = 3  # after which a hub that does not answer counts as out of reach
 
@@ -69,6 +70,22 @@ def _on_hub(source: str, name: str) -> None:
             f"name={name}: there is no such folder, it was not downloaded before, and the hub cannot be reached: {error}",
             "without a network give the folder of a model: name=DIR",
         ) from error
+
+
+def folder_of(name: str) -> Path:
+    """The folder of a model that `name` is or that it has in the hub's cache, into which its tokenizer is fetched.
+
+    Raises:
+        ConfigError, CheckpointError: there is none, or the hub is out of reach.
+    """
+    source = place(name, "name")
+    if source.exists():
+        return source
+    _on_hub(name, name)
+    lib = library()
+    wanted = ("config.json", "tokenizer.json", "tokenizer_config.json")
+    found = [lib.utils.cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in wanted]
+    return Path(found[0]).parent
 
 
 def means(folder: Path) -> bool:

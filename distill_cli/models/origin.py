@@ -12,7 +12,7 @@ from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import Inert, read_tensors
 from distill_cli.config import schema
 from distill_cli.data import Data
-from distill_cli.models import deployable
+from distill_cli.models import deployable, hub
 from distill_cli.models.naming import listed, order_of, typed
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
@@ -76,6 +76,20 @@ def classes_of(teacher: schema.Teacher, key: str = schema.FIRST) -> Sequence[str
         return teacher.classes or ()
     path, card = deployable.source(teacher.checkpoint, f"{key}.checkpoint")
     return _names(read_tensors(path)) if card is None else card["model"].get("classes") or card["classes"]
+
+
+def folder_of(teacher: schema.Teacher, key: str = schema.FIRST) -> Path | None:
+    """The folder in which a teacher that is brought lies, with the tokenizer that it reads by; None where it lies in none.
+
+    Raises:
+        CheckpointError: its checkpoint cannot be used. ConfigError: it is no folder, and there is none of that name on the hub.
+    """
+    if teacher.checkpoint:
+        path, card = deployable.source(teacher.checkpoint, f"{key}.checkpoint")
+        if card is not None:
+            return path.parent
+    name = teacher.plain.get("name")
+    return hub.folder_of(name) if isinstance(name, str) else None
 
 
 def _unknown(

@@ -1,6 +1,6 @@
 """Arrays on disk that cannot be wrong: found by a fingerprint of all they depend on, hashed, memory-mapped, made once.
 
-An entry is a folder `root/<fingerprint>/` with one or more .npy files of as many rows each and, written last, cache.json:
+An entry is a folder `root/<fingerprint>/` with one or more .npy files and, written last, cache.json:
 what the numbers depend on, and each array's shape, type, size and SHA-256. It takes its name when it is finished; one that
 is not intact is made again. What the numbers mean is the callers' business.
 """
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -95,7 +96,7 @@ def entry(folder: Path) -> Entry:
 
 
 def arrays(
-    root: Path,
+    root: Path | None,
     ingredients: Mapping[str, Any],
     about: Mapping[str, Any],
     wanted: Mapping[str, Array] | None,
@@ -107,34 +108,28 @@ def arrays(
     They are mapped from their files: what is not read takes no memory.
 
     Args:
-        about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's. None: what `compute`
-            gives says it, in one block.
+        root: None: they are kept nowhere, and are in memory.
+        about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's. None: as many rows as
+            `compute` gives.
         compute: yields the rows of all arrays in order, block by block.
 
     Raises:
         StorageError: there is no room for them.
     """
+    if root is None:
+        every = list(compute())
+        return {name: np.concatenate([block[name] for block in every]) for name in every[0]}
     named = {"format": FORMAT, **ingredients}
     folder = root / fingerprint(named)
 
     def make(place: Path) -> None:
         if folder.is_dir():
             ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
-        blocks, shapes = compute(), wanted
-        if shapes is None:
-            blocks = list(blocks)
-            shapes = {name: Array(values.shape, values.dtype.str) for name, values in blocks[0].items()}
-        need, free = sum(array.bytes for array in shapes.values()), shutil.disk_usage(place).free
-        if need + MARGIN > free:
-            first = _file(folder, next(iter(shapes)))
-            raise StorageError(
-                f"no space for {words.what}: {first} needs {size(need + MARGIN)}, {size(free)} are free",
-                f"free some space, choose another output_dir, or {words.way_out}",
-            )
-        rows = next(iter(shapes.values())).shape[0]
-        ui.say(f"cache: {words.doing}: {rows:,} samples, {size(need)}")
-        written = _write(place, shapes, blocks)
-        facts = {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in shapes.items()}
+        if wanted is None:
+            ui.say(f"cache: {words.doing}")
+        else:
+            _make_sure_of_room(place, folder, wanted, words)
+        facts = _write(place, wanted, compute())
         files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
 
     waiting = f"cache: another run is {words.doing}; waiting for it"
@@ -173,29 +168,60 @@ def _file(folder: Path, name: str) -> Path:
     return folder / f"{name}.npy"
 
 
+def _make_sure_of_room(place: Path, folder: Path, wanted: Mapping[str, Array], words: Words) -> None:
+    """Say how large an entry will be; a StorageError where there is no room for it."""
+    need, free = sum(array.bytes for array in wanted.values()), shutil.disk_usage(place).free
+    if need + MARGIN > free:
+        first = _file(folder, next(iter(wanted)))
+        raise StorageError(
+            f"no space for {words.what}: {first} needs {size(need + MARGIN)}, {size(free)} are free",
+            f"free some space, choose another output_dir, or {words.way_out}",
+        )
+    rows = next(iter(wanted.values())).shape[0]
+    ui.say(f"cache: {words.doing}: {rows:,} samples, {size(need)}")
+
+
 def _write(
-    place: Path, wanted: Mapping[str, Array], blocks: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, dict[str, str | int]]:
-    """Write the arrays as .npy files, block by block; return each file's sha256 and bytes."""
-    rows, path = dict.fromkeys(wanted, 0), place
+    place: Path, wanted: Mapping[str, Array] | None, blocks: Iterable[Mapping[str, np.ndarray]]
+) -> dict[str, dict[str, Any]]:
+    """Write the arrays as .npy files, block by block; return what the card says of each."""
+    shapes, rows, sinks, path = dict(wanted or {}), Counter[str](), dict[str, files.Sink](), place
     try:
         with ExitStack() as stack:
-            sinks = {}
-            for name, array in wanted.items():
+
+            def opened(name: str) -> files.Sink:
+                sink = files.Sink(stack.enter_context(_file(place, name).open("xb")))
+                _write_head(sink, shapes[name])
+                return sink
+
+            for name in shapes:
                 path = _file(place, name)
-                sinks[name] = files.Sink(stack.enter_context(path.open("xb")))
-                head = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
-                np.lib.format.write_array_header_1_0(sinks[name], head)
+                sinks[name] = opened(name)
             for block in blocks:
                 for name, values in block.items():
                     path = _file(place, name)
-                    sinks[name].write(np.ascontiguousarray(values, dtype=wanted[name].dtype).tobytes())
+                    if name not in sinks:
+                        shapes[name] = Array((0, *values.shape[1:]), values.dtype.str)
+                        sinks[name] = opened(name)
+                    sinks[name].write(np.ascontiguousarray(values, dtype=shapes[name].dtype).tobytes())
                     rows[name] += len(values)
             for name, sink in sinks.items():
                 path = _file(place, name)
+                if wanted is None:  # how many rows there are is known only now; NumPy leaves room in a head for that
+                    shapes[name] = Array((rows[name], *shapes[name].shape[1:]), shapes[name].dtype)
+                    sink.file.seek(0)
+                    _write_head(sink.file, shapes[name])
                 sink.file.flush()
                 os.fsync(sink.file.fileno())
     except OSError as error:
-        raise files.explained(error, path, sum(array.bytes for array in wanted.values())) from error
-    assert all(rows[name] == array.shape[0] for name, array in wanted.items()), (rows, wanted)
-    return {name: sink.written for name, sink in sinks.items()}
+        raise files.explained(error, path, sum(array.bytes for array in shapes.values())) from error
+    assert all(rows[name] == array.shape[0] for name, array in shapes.items()), (rows, shapes)
+    written = {name: sink.written for name, sink in sinks.items()}
+    if wanted is None:
+        written = {name: {**facts, "sha256": files.sha256(_file(place, name))} for name, facts in written.items()}
+    return {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in shapes.items()}
+
+
+def _write_head(file: Any, array: Array) -> None:
+    head = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
+    np.lib.format.write_array_header_1_0(file, head)

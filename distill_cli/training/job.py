@@ -82,8 +82,9 @@ def read(settings: Train) -> Job:
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
-    store, names = Path(settings.output_dir) / "cache", partial(origin.classes_of, settings.teacher)
-    data = load(settings.dataset, settings.workers, store=store, classes=names).to(device)
+    names, folder = partial(origin.classes_of, settings.teacher), partial(origin.folder_of, settings.teacher)
+    store = Path(settings.output_dir) / "cache"
+    data = load(settings.dataset, settings.workers, store=store, classes=names, folder=folder).to(device)
     labelling.check(settings, data, stages, terms)
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}

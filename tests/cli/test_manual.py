@@ -188,7 +188,8 @@ def known_keys(capsys: pytest.CaptureFixture[str]) -> set[str]:
         *(f"{role}{word}" for role in ("teacher", "student") for word in ("=huggingface", ".name=x")),
     ]
     fresh = ["dataset=stdlib_docs", "teacher=words_large", "student=words_tiny"]
-    for words in (every, stage, folder, texts, fresh, ["teacher=resnet18"]):
+    language = ["dataset=language", "dataset.root=x"]
+    for words in (every, stage, folder, texts, fresh, language, ["teacher=resnet18"]):
         found |= composed("train", *words, "--cfg", "job")
     for launcher, sweeper in (("processes", "grid"), ("slurm", "optuna"), ("ray_cluster", "optuna")):
         found |= composed("train", f"hydra/launcher={launcher}", f"hydra/sweeper={sweeper}", "--cfg", "hydra")

@@ -107,7 +107,7 @@ def load_data(settings: Eval, student: Deployable) -> Data:
     Raises:
         CheckpointError: other classes or another size than the checkpoint was trained on.
     """
-    card, spec, problems = student.card, student.spec, list[str]()
+    card, spec, problems, path = student.card, student.spec, list[str](), student.path
     stored = settings.choices["dataset"] == "stored"
     dataset = settings.dataset or read(Dataset, card["dataset"], "dataset.", problems)
     if problems:
@@ -121,6 +121,7 @@ def load_data(settings: Eval, student: Deployable) -> Data:
         settings.trust if stored else None,
         spec=spec,
         classes=lambda: ours,
+        folder=lambda: path and path.parent,
         only=settings.split,
     )
     ui.say(f"data: {data.note}")

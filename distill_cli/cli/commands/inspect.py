@@ -12,6 +12,7 @@ Missing data are downloaded.
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import zip_longest
 
 from omegaconf.errors import OmegaConfBaseException
@@ -22,7 +23,7 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.config import schema
 from distill_cli.config.places import group_files
 from distill_cli.data import Data, load
-from distill_cli.models import Classifier, features
+from distill_cli.models import Classifier, features, origin
 from distill_cli.models.features import Shapes
 from distill_cli.tasks import task as tasks
 from distill_cli.training import job
@@ -39,7 +40,7 @@ def run(settings: schema.Train) -> dict[str, Shapes]:
     job.check(settings)
     typed = {text.partition("=")[0].partition(".")[0].lstrip("+") for text in settings.typed}
     roles = {"student": settings.student, **({"teacher": settings.teacher} if "teacher" in typed else {})}
-    data = load(settings.dataset, settings.workers)
+    data = load(settings.dataset, settings.workers, folder=partial(origin.folder_of, settings.teacher))
     task = tasks.of(data)
     teacher = job.build(settings.teacher, "teacher", data, task) if "teacher" in roles else None
     built = {"student": job.build(settings.student, "student", data, task, teacher)}
