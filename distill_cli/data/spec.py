@@ -69,6 +69,10 @@ class Spec(Protocol):
         """`number` raw samples of random values, as a source stores them; always the same ones."""
         return self.example(number)
 
+    def single(self, device: torch.device) -> dict[str, Inputs]:
+        """One sample as whose cost is measured; of samples of unlike sizes several, by what each is called, the largest last."""
+        return {"": self.example(1, device)}
+
     def of(self, net: nn.Module) -> Spec:
         """This spec with what a network brings of its own, such as its tokenizer.
 

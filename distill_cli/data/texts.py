@@ -21,6 +21,7 @@ from distill_cli.data.tokens import FILE, Text, Tokenizer, Tokens
 from distill_cli.runs import store
 
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"  # as the models of transformers call them
+SHORT = 16  # tokens of a text whose cost is measured, beside one as long as texts may be
 KEPT = 1000  # texts; the tokens of fewer are made as quickly as what is kept of them is checked
 
 
@@ -41,9 +42,16 @@ class TextSpec(Spec):
         return f"up to {self.max_length} tokens of {self.tokenizer.size:,}"
 
     def example(self, number: int, device: torch.device | None = None) -> Inputs:
+        return self._drawn(number, min(8, self.max_length), device)
+
+    def _drawn(self, number: int, length: int, device: torch.device | None) -> Inputs:
         draw = torch.Generator().manual_seed(0)
-        ids = torch.randint(self.tokenizer.size, (number, min(8, self.max_length)), generator=draw).to(device)
+        ids = torch.randint(self.tokenizer.size, (number, length), generator=draw).to(device)
         return self._named(ids, torch.ones_like(ids), torch.zeros_like(ids))
+
+    def single(self, device: torch.device) -> dict[str, Inputs]:
+        lengths = sorted({min(SHORT, self.max_length), self.max_length})
+        return {f"{length} tokens": self._drawn(1, length, device) for length in lengths}
 
     def arguments(self) -> dict[str, Any]:
         return {"vocab_size": self.tokenizer.size, "pad_token_id": self.tokenizer.pad, "max_length": self.max_length}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,26 +34,30 @@ def of_models(models: Mapping[str, Classifier], device: torch.device) -> dict[st
 def measure(model: Classifier, device: torch.device, budget: float = SECONDS) -> dict[str, Any]:
     """What the model costs on the device it is on, in fp32 and eval mode; it and the random streams stay as they were.
 
-    parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up; images_per_second at a
-    `batch` of 256, or the largest smaller power of two for which time and memory suffice; peak_bytes: the weights and
-    the most that torch holds at once for a forward of that batch, null on devices that cannot tell.
+    parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up, and latency_by_size: the same by
+    what sizes are called, where samples differ in size: all else is of the largest; images_per_second at a `batch` of 256, or
+    the largest smaller power of two for which time and memory suffice; peak_bytes: the weights and the most that torch holds
+    at once for a forward of that batch, null on devices that cannot tell.
 
     Args:
         budget: seconds that it may take, which the six passes at batch 1 of a very slow model may exceed.
     """
     started = time.perf_counter()
-    one = model.spec.example(1, device)
+    sizes = model.spec.single(device)
+    largest = list(sizes)[-1]
 
     def left() -> float:
         return budget - (time.perf_counter() - started)
 
     def inputs(number: int) -> Inputs:
-        return of_inputs.take(one, torch.zeros(number, dtype=torch.int64, device=device))
+        return of_inputs.take(sizes[largest], torch.zeros(number, dtype=torch.int64, device=device))
 
     with evaluating(model), torch.inference_mode(), runtime.exact(), runtime.seeded("cost"):
-        latencies = _latencies(model, one, device, left, budget)
-        p50, p95 = (float(q) for q in np.percentile(latencies, [50, 95]))
-        batch, seconds = 1, p50
+        latencies = {
+            name: dict(zip(("p50", "p95"), _latency(model, one, device, budget / len(sizes)), strict=True))
+            for name, one in sizes.items()
+        }
+        batch, seconds = 1, latencies[largest]["p50"] / 1000
         while batch < LARGEST_BATCH and PASSES * 2 * seconds < left():
             try:
                 seconds = _seconds(model, inputs(2 * batch), device)
@@ -66,17 +70,21 @@ def measure(model: Classifier, device: torch.device, budget: float = SECONDS) ->
     return {
         "parameters": num_parameters(model),
         "bytes": weights,
-        "latency_ms": {"p50": 1000 * p50, "p95": 1000 * p95},
+        "latency_ms": latencies[largest],
+        **({"latency_by_size": latencies} if len(sizes) > 1 else {}),
         "batch": batch,
         "images_per_second": batch / seconds,
         "peak_bytes": None if peak is None else weights + peak,
     }
 
 
-def _latencies(
-    model: Classifier, one: Inputs, device: torch.device, left: Callable[[], float], budget: float
-) -> list[float]:
-    """Seconds of passes at batch 1: three at least, for less than half the budget if they allow."""
+def _latency(model: Classifier, one: Inputs, device: torch.device, budget: float) -> list[float]:
+    """The median and 95th percentile of passes at batch 1 in ms: of three at least, for less than half the budget if they allow."""
+    started = time.perf_counter()
+
+    def left() -> float:
+        return budget - (time.perf_counter() - started)
+
     for _ in range(WARM_UP):
         _seconds(model, one, device)
         if left() < 0.9 * budget:
@@ -84,7 +92,7 @@ def _latencies(
     times: list[float] = []
     while len(times) < 3 or (len(times) < MOST_LATENCIES and left() > 0.6 * budget):
         times.append(_seconds(model, one, device))
-    return times
+    return [1000 * float(quantile) for quantile in np.percentile(times, [50, 95])]
 
 
 def _seconds(model: Classifier, inputs: Inputs, device: torch.device) -> float:
