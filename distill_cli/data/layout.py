@@ -16,6 +16,7 @@ from distill_cli.data.labels import UNKNOWN
 
 SUFFIXES = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".jp2", ".ppm",
             ".pgm", ".pbm", ".pnm"}  # fmt: skip
+# What a folder of pictures, or a file of texts without its ending, is called that stands for a part.
 PARTS = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev", "eval", "evaluation"),

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill_cli.base.errors import DataError
-
-NAMES = {"train": ("train", "training"), "val": ("val", "valid", "validation", "dev"), "test": ("test", "eval")}
+from distill_cli.data.layout import PARTS
 
 
 def split_files(root: Path, endings: Sequence[str], only: str | None) -> dict[str, Path]:
@@ -27,12 +26,14 @@ def split_files(root: Path, endings: Sequence[str], only: str | None) -> dict[st
         raise DataError(f"dataset.root={root}: there is no such file or folder")
     present = [path for path in sorted(root.iterdir()) if path.suffix.lower() in endings and path.name[0] != "."]
     files = dict[str, Path]()
-    for split, names in NAMES.items():
-        fitting = [path for path in present if path.stem.lower() in names]
+    for split, names in PARTS.items():
+        fitting = [path for path in present if path.stem.strip().casefold() in names]
         if len(fitting) > 1:
             raise DataError(f"{root} holds {' and '.join(path.name for path in fitting)}: which is {split}?")
         if fitting:
             files[split] = fitting[0]
+    if "test" not in files and "val" in files and ("train" in files or only == "test"):
+        files["test"] = files.pop("val")  # what was not cut off is worth more as test, and validation is cut from train
     if "train" not in files and only not in files:
         held = ", ".join(path.name for path in present) or "no file that ends so"
         raise DataError(

@@ -82,6 +82,24 @@ def test_files_become_three_splits_with_classes_in_order(tmp_path: Path) -> None
     assert text(str(numbers)).classes == tuple(map(str, range(11)))  # 10 comes after 9
 
 
+@pytest.mark.parametrize(("others", "val", "test"), [
+    (["eval.csv"], "validation: 10% of train", "test: eval.csv"),
+    (["Dev.csv"], "validation: 10% of train", "test: Dev.csv"),
+    (["dev.csv", "testing.csv"], "val: dev.csv", "test: testing.csv"),
+    (["evaluation.csv", "test.csv"], "val: evaluation.csv", "test: test.csv"),
+])  # fmt: skip
+def test_files_stand_for_the_parts_that_folders_of_pictures_of_their_names_stand_for(
+    tmp_path: Path, others: list[str], val: str, test: str
+) -> None:
+    for name in ("training.csv", *others):
+        written(tmp_path / "d", name, 24)
+    data = text(str(tmp_path / "d"))
+    assert val in data.note and test in data.note and len(data.test) == 24
+    assert len(data.val) == (24 if val.startswith("val:") else 2)
+    again = text(str(tmp_path / "d"), only="test", classes=["bad", "good"])  # as eval reads it
+    assert again.test.shown(0) == data.test.shown(0) and len(again.test) == 24
+
+
 @pytest.mark.parametrize(("more", "settings", "told"), [
     ({}, {"text": "body"}, "has no column 'body'; columns: text, label"),
     ({}, {"label": "labl"}, "did you mean label"),
