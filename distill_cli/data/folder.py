@@ -13,6 +13,7 @@ from torch import Tensor
 
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.base.files import place
 from distill_cli.data import Data, Part, PictureSpec, assemble
 from distill_cli.data.assembling import alone, cut, within
 from distill_cli.data.decoded import Decoded
@@ -62,9 +63,9 @@ def image_folder(
     """
     if range is not None and not (len(range) == 2 and range[0] < range[1]):
         raise ConfigError(f"range: should be [black, white], the smaller value first, got {range}")
-    listing = _listing(Path(root).expanduser().absolute(), only, classes, model_classes, labels)
+    listing = _listing(place(root, "dataset.root").absolute(), only, classes, model_classes, labels)
     if unlabeled and only in (None, "train"):
-        listing = _more(listing, Path(unlabeled).expanduser().absolute())
+        listing = _more(listing, place(unlabeled, "dataset.unlabeled").absolute())
     values = (range[0], range[1]) if range else None
     parts, values, said = _read(listing, size, values, memory, workers, store)
     names, origins = listing.classes, listing.origins

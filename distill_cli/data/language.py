@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.base.files import place
 from distill_cli.base.names import fingerprint
 from distill_cli.data import corpus as corpora
 from distill_cli.data import vocabulary
@@ -65,8 +66,8 @@ def language(
     """
     if length < 2:
         raise ConfigError(f"length: a block needs 2 tokens at least, got {length}")
-    place = Path(root).expanduser()
-    files = split_files(place, ENDINGS, None if place.is_file() else only)
+    home = place(root, "dataset.root")
+    files = split_files(home, ENDINGS, None if home.is_file() else only)
     words = vocabulary.chosen(tokenizer, model_folder)
     between = separator.replace("\\n", "\n").replace("\\t", "\t") if separator else None
     read = {

@@ -18,7 +18,7 @@ from distill_cli.data.dataset import Data
 from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.split_files import split_files
 from distill_cli.data.tables import ENDINGS, rows, value
-from distill_cli.data.texts import Texts, TextSpec
+from distill_cli.data.texts import Texts, TextSpec, made_from
 from distill_cli.data.tokens import Text, Tokenizer
 
 
@@ -80,7 +80,7 @@ def text(
     Raises:
         DataError: a file or column is missing, a row is broken or empty, a label occurs that train does not have.
     """
-    files = split_files(Path(root).expanduser(), ENDINGS, only)
+    files = split_files(place(root, "dataset.root"), ENDINGS, only)
     columns = [text] if isinstance(text, str) else list(text)
     if len(columns) not in (1, 2):
         raise ConfigError(f"dataset.text: should be one column or two, got {len(columns)}")
@@ -89,7 +89,7 @@ def text(
     }
     notes = [f"{name}: {path.name}" for name, path in files.items() if name != "train"]
     if unlabeled and "train" in read:
-        more = Path(unlabeled).expanduser()
+        more = place(unlabeled, "dataset.unlabeled")
         if not more.is_file() or more.suffix.lower() not in ENDINGS:
             raise DataError(f"dataset.unlabeled={unlabeled}: should be a file that ends in {', '.join(ENDINGS)}")
         read["train"] = read["train"].followed(_read(more, columns, None, empty))
@@ -114,10 +114,11 @@ def assembled(
         notes: where validation and test come from, for people. only: the one split that is wanted.
     """
     first, notes = next(iter(columns.values())), list(notes)
-    made = Tokenizer.made_from(" ".join(text) for text in first.texts) if how.tokenizer == "auto" else None
-    spec = TextSpec(
-        made or Tokenizer.read(place(how.tokenizer, "dataset.tokenizer")), how.max_length, len(first.texts[0]) == 2
-    )
+    if how.tokenizer == "auto":
+        tokenizer = made_from(first.texts, how.store)
+    else:
+        tokenizer = Tokenizer.read(place(how.tokenizer, "dataset.tokenizer"))
+    spec = TextSpec(tokenizer, how.max_length, len(first.texts[0]) == 2)
     parts = {
         name: Part(Texts(column.texts, column.names, spec, how.bucket, how.store), _targets(column, classes))
         for name, column in columns.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import version
@@ -17,7 +17,7 @@ from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source, by_length, sha256
 from distill_cli.data.spec import Spec
-from distill_cli.data.tokens import FILE, Text, Tokenizer, Tokens
+from distill_cli.data.tokens import FILE, SPECIAL, VOCABULARY, Text, Tokenizer, Tokens
 from distill_cli.runs import store
 
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"  # as the models of transformers call them
@@ -128,6 +128,37 @@ class TextSpec(Spec):
         return {**named, KINDS: kinds} if self.pair else named
 
 
+def made_from(texts: Sequence[Text], home: Path | None) -> Tokenizer:
+    """A tokenizer of the words of some texts, from the folder in which it is kept where they are many."""
+
+    def made() -> Tokenizer:
+        return Tokenizer.made_from(" ".join(text) for text in texts)
+
+    if home is None or len(texts) < KEPT:
+        return made()
+    ingredients = {"words of": _digest(texts), "tokens": VOCABULARY, "code": f"tokenizers {version('tokenizers')}"}
+    kept = _arrays(home, ingredients, len(texts), "making a tokenizer from", lambda: {"json": _bytes(made().json)})
+    return Tokenizer(kept["json"].tobytes().decode(), SPECIAL.index("[PAD]"))
+
+
+def _bytes(text: str) -> np.ndarray:
+    """A text as one row of bytes, (1, B)."""
+    return np.frombuffer(text.encode(), np.uint8)[None]
+
+
+def _digest(texts: Sequence[Text]) -> str:
+    return sha256(repr(text).encode() for text in texts)
+
+
+def _arrays(
+    home: Path, ingredients: Mapping[str, Any], number: int, doing: str, make: Callable[[], dict[str, np.ndarray]]
+) -> dict[str, np.ndarray]:
+    """What is kept of so many texts, made now if it is not there."""
+    words = store.Words(f"{doing} {number:,} texts", "what is kept of texts", "free some")
+    about = {"teacher": "", "dataset": "texts", "split": f"{number:,} texts", "precision": "int32"}
+    return store.arrays(home, ingredients, about, None, lambda: [make()], words)
+
+
 @dataclass(frozen=True)
 class Texts(Source):
     """Texts, whose tokens are made when the first of them is read.
@@ -150,7 +181,7 @@ class Texts(Source):
         return replace(self, texts=[self.texts[row] for row in rows], names=[self.names[row] for row in rows])
 
     def digest(self) -> str:
-        return sha256(repr(text).encode() for text in self.texts)
+        return _digest(self.texts)
 
     def name_of(self, row: int) -> str:
         return self.names[row]
@@ -171,14 +202,12 @@ class Texts(Source):
             "max_length": spec.max_length,
             "code": f"tokenizers {version('tokenizers')}",
         }
-        about = {"teacher": "", "dataset": "texts", "split": f"{len(self):,} texts", "precision": "int32"}
-        words = store.Words(f"cutting {len(self):,} texts into tokens", "the tokens", "free some")
 
-        def compute() -> list[dict[str, np.ndarray]]:
-            made = spec.tokenizer.encode(self.texts, spec.max_length)
-            return [{"starts": made.starts, "ids": made.ids, "kinds": made.kinds, "cut": np.array([made.cut])}]
+        def made() -> dict[str, np.ndarray]:
+            tokens = spec.tokenizer.encode(self.texts, spec.max_length)
+            return {"starts": tokens.starts, "ids": tokens.ids, "kinds": tokens.kinds, "cut": np.array([tokens.cut])}
 
-        kept = store.arrays(self.home, ingredients, about, None, compute, words)
+        kept = _arrays(self.home, ingredients, len(self), "making tokens of", made)
         return Tokens(kept["ids"], kept["kinds"], kept["starts"], int(kept["cut"][0]))
 
     @cached_property

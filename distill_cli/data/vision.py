@@ -18,6 +18,7 @@ from torchvision import datasets
 
 from distill_cli.base import ui
 from distill_cli.base.errors import DataError
+from distill_cli.base.files import place
 from distill_cli.base.locks import exclusive
 from distill_cli.data import Data, Part, assemble
 from distill_cli.data.assembling import within
@@ -43,7 +44,7 @@ def torchvision(
 
     Where its pictures at another `size` would take more than `memory` GiB, they are resized as they are read.
     """
-    folder = Path(root).expanduser()
+    folder = place(root, "dataset.root")
     sets = [_open(name, folder, train, download) for train in (True, False)]
     arrays = {part: _arrays(name, dataset) for part, dataset in zip(("train", "test"), sets, strict=True)}
     kept = set(arrays)

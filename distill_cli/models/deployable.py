@@ -130,7 +130,7 @@ def source(named: str, key: str) -> tuple[Path, dict[str, Any] | None]:
     Raises:
         CheckpointError: there is none.
     """
-    path = Path(named).expanduser()
+    path = files.place(named, key)
     folder, last = path if path.is_dir() else path.parent, path / "checkpoints" / checkpoints.LAST
     if not path.exists():
         raise CheckpointError(f"there is no file {path.absolute()}", f"check {key}")

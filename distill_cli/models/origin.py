@@ -1,4 +1,4 @@
-"""What a teacher's checkpoint says of the teacher: its classes, and the normalisation and size it was trained under."""
+"""The file that a checkpoint names, and what it says of a teacher: its classes, the normalisation and size it was trained under."""
 
 from __future__ import annotations
 
@@ -30,14 +30,17 @@ def fit_epochs(teacher: schema.Teacher) -> int:
     return 0 if teacher.checkpoint else FIT_EPOCHS
 
 
-def weights_file(named: str) -> Path:
-    """The weights' file that `teacher.checkpoint` names: a file, or a folder of ours, whose bytes are then verified.
+def weights_file(named: str, key: str) -> tuple[Path, dict[str, Any] | None]:
+    """The weights' file that a model's checkpoint names, and its card where it is ours, whose bytes are then verified.
+
+    Args:
+        key: of the model, for messages.
 
     Raises:
         CheckpointError: it is not there, or its bytes are not those that were written.
     """
-    path, card = deployable.source(named, "teacher.checkpoint")
-    return path if card is None else deployable.verified(path, card["sha256"])
+    path, card = deployable.source(named, f"{key}.checkpoint")
+    return path if card is None else deployable.verified(path, card["sha256"]), card
 
 
 def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:

@@ -106,7 +106,8 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
 
 def _taken(named: str, model: Classifier, fitted: bool, key: str) -> foreign.Taken:
     """What `teacher.checkpoint` has for the model; a line says what was chosen of it."""
-    taken = foreign.take(origin.weights_file(named), model.net, key, fitted)
+    path, _ = origin.weights_file(named, key)
+    taken = foreign.take(path, model.net, key, fitted)
     if taken.note:
         ui.say(f"{key}: {taken.note}")
     return taken

@@ -128,9 +128,7 @@ def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str
         raise ConfigError(f"student: it is made of its teacher, but {other}", "leave one of the two out")
     if not chosen.checkpoint:
         return "", of_teacher
-    path, card = deployable.source(str(chosen.checkpoint), "student.checkpoint")
-    if card is not None:
-        deployable.verified(path, card["sha256"])
+    path, card = origin.weights_file(chosen.checkpoint, "student")
     taken = foreign.take(path, student.net, "student", fitted=True)
     student.net.load_state_dict(taken.state)
     others = "its classes are others, or in another order" if card and card["classes"] != list(data.classes) else ""

@@ -15,8 +15,9 @@ from distill_cli.base.errors import DataError, DistillError
 from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.tables import rows
 from distill_cli.data.text import text
-from distill_cli.data.texts import Texts, TextSpec
+from distill_cli.data.texts import Texts, TextSpec, made_from
 from distill_cli.data.tokens import Tokenizer
+from distill_cli.runs import store
 
 SAID = {"good": "a fine day with sun", "bad": "rain and cold wind all night long"}
 
@@ -206,7 +207,11 @@ def test_an_epoch_is_a_permutation_in_which_alike_lengths_stand_together(samples
     assert sorted(still.tolist()) == list(range(samples))
 
 
-def test_a_tokenizer_depends_on_its_texts_alone_and_knows_every_letter() -> None:
+def test_a_tokenizer_depends_on_its_texts_alone_and_knows_every_letter(tmp_path: Path) -> None:
     one, same = tokenizer(), tokenizer()
     assert one.json == same.json and one.digest == same.digest and tokenizer("other", "other").digest != one.digest
+    many = [(f"{said} {place}",) for place in range(500) for said in SAID.values()]
+    for _ in range(2):  # made, then found again
+        assert made_from(many, tmp_path) == Tokenizer.made_from(" ".join(text) for text in many)
+    assert len(store.entries(tmp_path)) == 1
     assert one.decode(one.encode([("Cold Wind, sundown",)], 99).ids) == "cold wind [UNK] sundown".replace(" [UNK]", "")
