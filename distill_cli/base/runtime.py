@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from distill_cli.base.errors import ConfigError
 
@@ -78,6 +79,18 @@ def unused_bf16(precision: str, where: torch.device) -> str:
 def autocast(where: torch.device, kind: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which the models compute in `kind`; weights stay fp32."""
     return nullcontext() if kind == torch.float32 else torch.autocast(where.type, kind)
+
+
+def as_here(function: Callable[[Tensor], Tensor], where: torch.device) -> Callable[[Tensor], Tensor]:
+    """Return `function`, which later computes as it would here: in this precision, and with gradients or without."""
+    learns, rounded = torch.is_grad_enabled(), torch.backends.cuda.matmul.allow_tf32
+    kind = torch.get_autocast_dtype(where.type) if torch.is_autocast_enabled(where.type) else torch.float32
+
+    def later(values: Tensor) -> Tensor:
+        with torch.set_grad_enabled(learns), autocast(where, kind), nullcontext() if rounded else exact():
+            return function(values)
+
+    return later
 
 
 def seed_of(*parts: int | str) -> int:

@@ -81,8 +81,12 @@ class Teacher(Open):
                       choices=("mean", "best"), shared=True)  # fmt: skip
     cache: str = key("auto", "its answers on disk, for every run that needs the same; auto: where they can be",
                      choices=("auto", "off", "on"), shared=True)  # fmt: skip
-    cache_limit: float = key(4.0, "GiB that its features may take there; beyond them it runs live", ge=0, free=True,
-                             shared=True)  # fmt: skip
+    cache_limit: float = key(4.0, "GiB that its features or hidden states may take there; beyond them it runs live",
+                             ge=0, free=True, shared=True)  # fmt: skip
+    keep: str = key("auto", "of its answers: all logits, the hidden states before its head, the topk likeliest words with the "
+                    "mass of the rest, or words sampled; auto: what takes little and is exact",
+                    choices=("auto", "logits", "hidden", "topk", "sampled"), shared=True)  # fmt: skip
+    words: int = key(64, "of each answer that are kept by topk and sampled", ge=1, shared=True)
     mean: list[float] | None = key(None, "its own normalisation; null: as its model.json says, else the data's", ge=0)
     std: list[float] | None = key(None, gt=0)
     size: int | None = key(None, "pixels a side that it is shown; null: likewise", ge=1, le=2**13)

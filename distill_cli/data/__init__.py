@@ -5,12 +5,13 @@ from __future__ import annotations
 from distill_cli.data.assembling import Part, assemble
 from distill_cli.data.configured import load
 from distill_cli.data.dataset import Data, read_spec
-from distill_cli.data.labels import UNKNOWN
+from distill_cli.data.labels import IGNORED, UNKNOWN
 from distill_cli.data.pictures import PictureSpec
 from distill_cli.data.spec import Spec
 from distill_cli.data.split import Batch, Split, batch_sizes
 
 __all__ = [
+    "IGNORED",
     "UNKNOWN",
     "Batch",
     "Data",

@@ -64,7 +64,8 @@ class Split:
     """Samples of one use: training, validation or test.
 
     Args:
-        source: where raw samples come from. targets: (N, ...), as in `Batch`. spec: what a model gets to see of them.
+        source: where raw samples come from. targets: (N, ...), as in `Batch`, whole numbers of any size.
+        spec: what a model gets to see of the samples.
         workers: how many processes read where the source does not hold its samples in memory.
         changes: what is drawn at random for every view of a sample. views: how many views of each sample training shows
             in turn; 0: a new one in every epoch.
@@ -136,7 +137,7 @@ class Split:
         for index, raw in self._raw(order[sum(sizes[:skip]) :], sizes[skip:]):
             if self.changes is not None and view is not None:
                 raw = self.changes(raw, index, view)
-            yield Batch(self.spec.inputs(raw), self.targets[index], index, view or 0)
+            yield Batch(self.spec.inputs(raw), self.targets[index].long(), index, view or 0)
 
     def shown(self, row: int) -> dict[str, str]:
         """A sample as a page shows it, see `Spec.shown`.

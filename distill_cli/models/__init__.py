@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError, DistillError, did_you_mean
 from distill_cli.config import building, schema
 from distill_cli.data import Spec
@@ -26,7 +27,7 @@ class Classifier(nn.Module):
     own classes.
 
     Args:
-        net: takes what the front makes of a batch's inputs, gives logits (N, K).
+        net: takes what the front makes of a batch's inputs, gives logits (N, K), or what its `logits_of` makes them of.
         spec: what the data's batches look like; `spec` of the model is that with what the network brings of its own.
         taken: the spec that the network was trained under; None: that one.
         role: what the model is called in messages.
@@ -50,9 +51,17 @@ class Classifier(nn.Module):
         self._frozen: list[nn.Module] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
-        """A batch's inputs -> logits (N, C) of the data's classes."""
-        logits: Tensor = self.net(self.front(inputs))
-        return logits if self.order is None else logits.index_select(-1, self.order)
+        """A batch's inputs -> logits (N, C) of the data's classes; with a `head`, what that makes logits of, (N, L, D)."""
+        answers: Tensor = self.net(self.front(inputs))
+        return answers if self.order is None else answers.index_select(-1, self.order)
+
+    @property
+    def head(self) -> Callable[[Tensor], Tensor] | None:
+        """What makes logits (M, C) of the answers to some rows, (M, D), so that few rows at a time can be given it: the network's
+        `logits_of`, run as it would be where this is read. None: the answers are logits.
+        """
+        function = getattr(self.net, "logits_of", None)
+        return function and runtime.as_here(function, next(self.net.parameters()).device)
 
     def freeze(self, names: Sequence[str], key: str) -> None:
         """Let some modules learn nothing from now on: their weights and running statistics stay, their dropout is off.

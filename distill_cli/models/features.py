@@ -18,10 +18,21 @@ from distill_cli.models import Classifier, evaluating
 
 @dataclass(frozen=True)
 class Output:
-    """A model's answer: logits (N, K), and the features asked for, by module path."""
+    """What a model gives for a batch.
 
-    logits: Tensor
+    Attributes:
+        answers: logits (N, K), or of several positions (N, L, K); where there is a `head`, what that makes logits of.
+        features: those asked for, by module path. head: see `Classifier.head`.
+    """
+
+    answers: Tensor
     features: dict[str, Tensor] = field(default_factory=dict)
+    head: Callable[[Tensor], Tensor] | None = None
+
+    @property
+    def logits(self) -> Tensor:
+        """The logits of all that was answered at once."""
+        return self.answers if self.head is None else self.head(self.answers)
 
 
 Shape = tuple[int, ...]
@@ -42,9 +53,9 @@ class Tap:
         self._caught[path] = output
 
     def __call__(self, model: Callable[[Inputs], Tensor], inputs: Inputs) -> Output:
-        logits = model(inputs)
+        answers = model(inputs)
         caught, self._caught = self._caught, {}
-        return Output(logits, caught)
+        return Output(answers, caught, getattr(model, "head", None))
 
     def __enter__(self) -> Tap:
         return self

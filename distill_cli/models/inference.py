@@ -21,7 +21,7 @@ def outputs(
     dtype: torch.dtype = torch.float32,
     layers: Sequence[str] = (),
 ) -> Iterator[tuple[Batch, Output]]:
-    """Each batch of a split, in an order of its own, with what the model answers in eval mode; logits and features are
+    """Each batch of a split, in an order of its own, with what the model answers in eval mode; answers and features are
     fp32, and the model's mode is put back.
 
     Args:
@@ -39,13 +39,13 @@ def outputs(
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             # Tensors made in inference mode take no part in a backward pass; their copies do.
-            logits = output.logits.float().clone()
+            answers = output.answers.float().clone()
             features = {path: values.float().clone() for path, values in output.features.items()}
-            for name, values in {"logits": logits, **features}.items():
+            for name, values in {"logits": answers, **features}.items():
                 if not torch.isfinite(values).all():
                     raise NonFiniteError(
                         f"{type(model.net).__name__} gives {name} that are not finite",
                         "a damaged checkpoint, or a diverged training: try a smaller learning rate, or optimizer.clip=1",
                     )
-            yield batch, Output(logits, features)
+            yield batch, Output(answers, features, output.head)
             stopping.check()

@@ -17,7 +17,7 @@ from distill_cli.objectives.loss import Loss, Terms, build, gradient_norms, infl
 from distill_cli.objectives.relating import attention_map, relation
 from distill_cli.objectives.relations import rkd, similarity
 from distill_cli.objectives.review import review
-from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
+from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, skewed_kl, virtual
 from distill_cli.objectives.transformer import hidden
 
 __all__ = [
@@ -50,6 +50,7 @@ __all__ = [
     "review",
     "rkd",
     "similarity",
+    "skewed_kl",
     "vid",
     "virtual",
 ]

@@ -32,6 +32,9 @@ class Objective(nn.Module):
     # Each row's number depends on no other row and on no features: then `rows_at_once` may cut the rows into chunks.
     by_row: ClassVar[bool] = False
     uses_T: ClassVar[bool] = False  # the temperature has an effect on it
+    # What it reads of the teacher's answers: "logits" of all classes; "few": probabilities of the likeliest are enough; "mean":
+    # and so are samples of them; "": nothing, but features.
+    reads: ClassVar[str] = ""
     fitted: schema.Objective | None = None  # how its weight is found in a run's first steps; None: it is what was given
     needs_labels: ClassVar[bool] = True  # it reads targets: refused where training samples have none
     # Module paths in student and teacher whose features `forward` reads.
@@ -69,6 +72,7 @@ class LogitObjective(Objective):
     """
 
     needs_labels = False
+    reads = "logits"
     # (student_logits, teacher_logits, labels, temperature, **constants) -> a scalar, as a staticmethod. The teacher's logits
     # are None where the class says `needs_teacher = False`.
     function: ClassVar[Callable[..., Tensor]]
@@ -78,6 +82,8 @@ class LogitObjective(Objective):
         self.constants: dict[str, Any] = {}
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        teacher_logits = teacher.logits() if self.needs_teacher else None
+        ours, theirs = student.logits(), None
+        if self.needs_teacher:
+            ours, theirs = (ours, teacher.logits()) if self.reads == "logits" else teacher.events(ours, temperature)
         labels = student.targets if self.needs_labels else None
-        return self.function(student.logits(), teacher_logits, labels, temperature, **self.constants)
+        return self.function(ours, theirs, labels, temperature, **self.constants)

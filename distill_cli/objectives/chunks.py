@@ -21,7 +21,8 @@ def by_chunks(
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The weighted sum of the terms, as on all rows at once, and each term's value.
 
-    What is held until the backward pass is the gradient of the logits (M, C), in fp32 at least, and nothing per term.
+    What is held until the backward pass is the gradient of the answers (M, D), in fp32 at least, and that of the head's weights
+    where there is a head, and nothing per term. The head is run once for all terms.
 
     Args:
         factors: what each term is multiplied with. size: rows in a chunk.
@@ -29,17 +30,20 @@ def by_chunks(
     Returns:
         The sum, a scalar to call backward on once, and each term by name, scalars without a graph.
     """
-    learnt = [p for term in terms.values() for p in term.parameters() if p.requires_grad]
-    inputs = [rows.logits(), *learnt]
+    learnt: list[Tensor] = [p for term in terms.values() for p in term.parameters() if p.requires_grad]
+    learnt += _of_head(rows)
+    inputs = [rows.answers, *learnt]
     # Wide, as in half precision a gradient that is not yet scaled would round to 0.
     gradients = [torch.zeros_like(each, dtype=torch.promote_types(each.dtype, torch.float32)) for each in inputs]
     total = torch.zeros((), device=rows.targets.device)
     values = dict.fromkeys(terms, total)
     for chunk in rows.chunks(size):
         weight = (chunk.stop - chunk.start) / len(rows)
-        piece = wide(rows.logits(chunk)).detach().requires_grad_()
-        part, answer = Rows(piece, rows.targets[chunk], rows.index[chunk]), signal.part(chunk)
+        piece, answer = rows.answers[chunk], signal.part(chunk)
+        piece = (wide(piece) if rows.head is None else piece).detach().requires_grad_()
         with torch.enable_grad():
+            logits = piece if rows.head is None else wide(rows.head(piece))
+            part = Rows(logits, rows.targets[chunk], rows.index[chunk])
             loss = torch.zeros_like(total)
             for name, term in terms.items():
                 value = term(part, answer, T) * (1.0 if term.summed else weight)
@@ -51,6 +55,24 @@ def by_chunks(
             if slope is not None:
                 gradient.add_(slope)
     return _Differentiated.apply(total, gradients, *inputs), values
+
+
+def _of_head(rows: Rows) -> list[Tensor]:
+    """The weights that the head of some rows learns by: those that its graph reaches."""
+    if rows.head is None:
+        return []
+    with torch.enable_grad():
+        start = rows.answers[:1].detach().requires_grad_()
+        nodes, leaves = [rows.head(start).grad_fn], dict[int, Tensor]()
+    seen = set(nodes)
+    while nodes:
+        node = nodes.pop()
+        if (leaf := getattr(node, "variable", None)) is not None and leaf is not start:
+            leaves[id(leaf)] = leaf
+        new = {following for following, _ in getattr(node, "next_functions", ()) if following is not None} - seen
+        seen |= new
+        nodes += new
+    return list(leaves.values())
 
 
 class _Differentiated(torch.autograd.Function):

@@ -90,6 +90,7 @@ class KD(LogitObjective):
     source = "Hinton et al., 2015, arXiv 1503.02531"
     function = staticmethod(kd)
     by_row = uses_T = True
+    reads = "mean"
 
 
 class LogitMSE(LogitObjective):

@@ -52,7 +52,7 @@ class Loss:
         objectives: by name; those that are labels only add no term.
         label_smoothing: of the label term.
         rows_at_once: how many rows the label term and the objectives that are `by_row` are computed on at a time,
-            forward and backward, which bounds their memory; None: all.
+            forward and backward, which bounds their memory; None: as many as `Rows.at_once` says.
         row_weights: of the label term, see `ce`. labels: whether any row has one; else there is no label term.
     """
 
@@ -110,7 +110,7 @@ class Loss:
         """
         assert signal is not None or not self.asks_teacher
         signal = NOBODY if signal is None else signal
-        size = len(rows) if self.rows_at_once is None else self.rows_at_once
+        size = self.rows_at_once or rows.at_once
         cut = {name: term for name, term in self.terms.items() if term.by_row and size < len(rows)}
         values = {name: term(rows, signal, T) for name, term in self.terms.items() if name not in cut}
 

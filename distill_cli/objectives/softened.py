@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from distill_cli.objectives.base import LogitObjective
 from distill_cli.objectives.checks import on_both, on_student, require
 from distill_cli.objectives.logits import kd, logit_mse
+from distill_cli.tasks.rows import Rows, Signal, wide
 
 
 def reverse_kl(
@@ -44,6 +45,26 @@ def jsd(
     divergence = beta * F.kl_div(mixed, log_t, reduction="batchmean", log_target=True)
     divergence = divergence + (1 - beta) * F.kl_div(mixed, log_s, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
+
+
+def skewed_kl(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    temperature: float = 1.0,
+    skew: float = 0.1,
+) -> Tensor:
+    """T^2 KL(p_t || skew p_t + (1 - skew) p_s) at T, of logits (N, K), averaged over the batch; its gradient stays small where the
+    student finds impossible what the teacher does not.
+
+    T > 0, skew 0 to below 1; 0 is `kd`. Ko et al., 2024 (DistiLLM), arXiv 2402.03898, equation 3.
+    """
+    student, teacher = on_both(student_logits, teacher_logits, labels, temperature)
+    if skew == 0:
+        return kd(student, teacher, temperature=temperature)
+    log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
+    mixed = torch.logaddexp(log_t + math.log(skew), log_s + math.log1p(-skew))
+    return temperature**2 * F.kl_div(mixed, log_t, reduction="batchmean", log_target=True)
 
 
 def hard(
@@ -99,6 +120,7 @@ class ReverseKL(LogitObjective):
     source = "Agarwal et al., 2024, arXiv 2306.13649"
     function = staticmethod(reverse_kl)
     by_row = uses_T = True
+    reads = "few"
 
 
 class JSD(LogitObjective):
@@ -108,10 +130,25 @@ class JSD(LogitObjective):
     source = "Agarwal et al., 2024, arXiv 2306.13649"
     function = staticmethod(jsd)
     by_row = uses_T = True
+    reads = "few"
 
     def __init__(self, weight: float = 1.0, warmup: float = 0.0, beta: float = 0.5) -> None:
         super().__init__(weight, warmup)
         self.constants = {"beta": require("beta", beta, ge=0, le=1)}
+
+
+class SkewedKL(LogitObjective):
+    """Soft labels against a mixture of both; see `skewed_kl`."""
+
+    formula = "T²·KL(teacher‖λ·teacher+(1-λ)·student)"
+    source = "Ko et al., 2024, arXiv 2402.03898"
+    function = staticmethod(skewed_kl)
+    by_row = uses_T = True
+    reads = "few"
+
+    def __init__(self, weight: float = 1.0, warmup: float = 0.0, skew: float = 0.1) -> None:
+        super().__init__(weight, warmup)
+        self.constants = {"skew": require("skew", skew, ge=0, lt=1)}
 
 
 class Hard(LogitObjective):
@@ -121,6 +158,10 @@ class Hard(LogitObjective):
     source = "Touvron et al., 2021, arXiv 2012.12877"
     function = staticmethod(hard)
     by_row = True
+    reads = "few"
+
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        return F.cross_entropy(wide(student.logits()), teacher.decided())
 
 
 class Annealed(LogitObjective):

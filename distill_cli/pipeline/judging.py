@@ -43,7 +43,7 @@ def judge(
                 watchers: Sequence[Watcher] = [meters[who]]
                 if who == "student":
                     watchers = [*watchers, tasks.OfTeacher(meters["teacher"]), *([details] if name == "test" else [])]
-                tasks.watch(job.task, model, getattr(job.data, name), watchers, teacher.on(name))
+                tasks.watch(job.task, model, getattr(job.data, name), watchers, teacher.on(name, whole=True))
             scores[name] = {who: meter.compute() for who, meter in meters.items()}
             last = scores[name].get("student_last", scores[name]["student"])  # the last epoch may be the best
             scores[name]["student_last"] = last

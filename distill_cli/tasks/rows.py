@@ -6,14 +6,15 @@ rows is the task's affair; what is computed of them is not in here.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Protocol, Self
+from collections.abc import Callable, Iterator, Mapping
+from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from distill_cli.runs.store import Array
+Head = Callable[[Tensor], Tensor]
+CELLS, FEWEST = 2**23, 64  # logits that are held at a time where a head makes them, and of how many rows at the least
 
 
 def wide(values: Tensor) -> Tensor:
@@ -25,49 +26,70 @@ class Rows:
     """The student's answers on M rows, and what they should be.
 
     Attributes:
+        answers: (M, D): the logits or, where there is a `head`, what that makes logits of.
         targets: (M,) int64, the classes; UNKNOWN where a row has none.
         index: (M,) int64, the position in its split of the sample that each row belongs to.
         features: by module path, of whole samples (N, ...), whatever part of their rows this is.
         present: which positions of those samples are their own and no padding, (N, L) bool; None: all.
-
-    Args:
-        logits: (M, C).
+        head: (m, D) -> logits (m, C); see `Classifier.head`.
     """
 
     def __init__(
         self,
-        logits: Tensor,
+        answers: Tensor,
         targets: Tensor,
         index: Tensor,
         features: Mapping[str, Tensor] | None = None,
         present: Tensor | None = None,
+        head: Head | None = None,
     ) -> None:
-        self._logits, self.targets, self.index = logits, targets, index
-        self.features, self.present = features or {}, present
+        self.answers, self.targets, self.index = answers, targets, index
+        self.features, self.present, self.head = features or {}, present, head
 
     def __len__(self) -> int:
         return len(self.targets)
 
+    @cached_property
+    def _whole(self) -> Tensor:
+        return self.answers if self.head is None else self.head(self.answers)
+
     def logits(self, chunk: slice | None = None) -> Tensor:
         """The logits (m, C) of some rows, or of all (M, C)."""
-        return self._logits if chunk is None else self._logits[chunk]
+        if chunk is None:
+            return self._whole
+        return self.answers[chunk] if self.head is None else self.head(self.answers[chunk])
+
+    @property
+    def at_once(self) -> int:
+        """Of how many rows logits are to be held at a time where nobody says: all that have theirs already."""
+        if self.head is None or not len(self):
+            return max(1, len(self))
+        with torch.no_grad():
+            classes = self.head(self.answers[:1]).shape[-1]
+        return max(FEWEST, CELLS // classes)
 
     def chunks(self, size: int | None) -> Iterator[slice]:
-        """Slices of at most `size` rows that cover all of them in order; with None, one slice."""
-        step = size or max(1, len(self))
+        """Slices of at most `size` rows that cover all of them in order; with None, of as many as `at_once` says."""
+        step = size or self.at_once
         return (slice(start, min(start + step, len(self))) for start in range(0, len(self), step))
 
     def detached(self) -> Rows:
         """The same answers, through which no gradient flows back."""
-        return Rows(self._logits.detach(), self.targets, self.index, self.features, self.present)
+        return Rows(self.answers.detach(), self.targets, self.index, self.features, self.present, self.head)
 
     def said_by(self, signal: Signal) -> Rows:
-        """The teacher's answers in place of the student's: to be judged as those are."""
-        return Rows(signal.logits(), self.targets, self.index)
+        """The teacher's answers in place of the student's: to be judged as those are.
+
+        Raises:
+            ConfigError: the logits of all classes are not kept.
+        """
+        answers, head = signal.answers()
+        return Rows(answers, self.targets, self.index, head=head)
 
     def part(self, chunk: slice) -> Rows:
         """Some of the rows. Features are those of the whole samples still."""
-        return Rows(self.logits(chunk), self.targets[chunk], self.index[chunk], self.features, self.present)
+        answers, targets, index = self.answers[chunk], self.targets[chunk], self.index[chunk]
+        return Rows(answers, targets, index, self.features, self.present, self.head)
 
 
 class Signal(Protocol):
@@ -78,16 +100,34 @@ class Signal(Protocol):
 
     def __len__(self) -> int: ...
 
-    def logits(self, chunk: slice | None = None) -> Tensor:
-        """The logits (m, C) of some rows, or of all (M, C).
+    def answers(self) -> tuple[Tensor, Head | None]:
+        """The answers to all rows, (M, D), and their head, as in `Rows`; raises as `logits`."""
+        ...
+
+    def logits(self) -> Tensor:
+        """The logits of all rows, (M, C).
 
         Raises:
-            ConfigError: the logits of all classes are not kept.
+            ConfigError: those of all classes are not kept.
         """
         ...
 
-    def log_probs(self, T: float, chunk: slice | None = None) -> Tensor:
-        """log softmax(z / T) of some rows (m, C), or of all, in fp32 at least."""
+    def decided(self) -> Tensor:
+        """The most probable class of each row, (M,) int64."""
+        ...
+
+    def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
+        """The student's and the teacher's answers about what the signal tells apart at a temperature T.
+
+        That is each class or, where only some are kept, each of those and all the others together. A divergence of two such
+        distributions is never more than that over all classes, and never negative.
+
+        Args:
+            student: logits (M, C).
+
+        Returns:
+            logits (M, E) of both: softmax(logits / T) are the probabilities of the events.
+        """
         ...
 
     def part(self, chunk: slice) -> Signal:
@@ -95,48 +135,30 @@ class Signal(Protocol):
         ...
 
 
-class Kept(Signal, Protocol):
-    """A signal that can be kept on disk: as arrays by name, in each of which a row is a row of the signal."""
-
-    @staticmethod
-    def arrays(rows: int, classes: int) -> dict[str, Array]:
-        """What of `rows` rows is kept."""
-
-    @staticmethod
-    def pack(rows: Rows) -> dict[str, Tensor]:
-        """The numbers of those arrays for a teacher's answers on some rows."""
-
-    @classmethod
-    def unpack(cls, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Self:
-        """The signal that some rows of those arrays hold."""
-
-
 class Dense:
-    """A signal whose logits (M, C) are at hand; they are kept as they are, in fp32."""
+    """A signal whose logits (M, C) are at hand, or what a head makes them of."""
 
-    def __init__(self, logits: Tensor, features: Mapping[str, Tensor] | None = None) -> None:
-        self._logits, self.features = logits, features or {}
+    def __init__(self, answers: Tensor, features: Mapping[str, Tensor] | None = None, head: Head | None = None) -> None:
+        self._answers, self.features, self._head = answers, features or {}, head
 
     def __len__(self) -> int:
-        return len(self._logits)
+        return len(self._answers)
 
-    def logits(self, chunk: slice | None = None) -> Tensor:
-        return self._logits if chunk is None else self._logits[chunk]
+    @cached_property
+    def _logits(self) -> Tensor:
+        return self._answers if self._head is None else self._head(self._answers).float()
 
-    def log_probs(self, T: float, chunk: slice | None = None) -> Tensor:
-        return F.log_softmax(wide(self.logits(chunk)) / T, dim=-1)
+    def answers(self) -> tuple[Tensor, Head | None]:
+        return self._answers, self._head
+
+    def logits(self) -> Tensor:
+        return self._logits
+
+    def decided(self) -> Tensor:
+        return self._logits.argmax(-1)
+
+    def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
+        return student, self._logits
 
     def part(self, chunk: slice) -> Dense:
-        return Dense(self.logits(chunk), self.features)
-
-    @staticmethod
-    def arrays(rows: int, classes: int) -> dict[str, Array]:
-        return {"logits": Array((rows, classes))}
-
-    @staticmethod
-    def pack(rows: Rows) -> dict[str, Tensor]:
-        return {"logits": rows.logits()}
-
-    @classmethod
-    def unpack(cls, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Self:
-        return cls(arrays["logits"], features)
+        return Dense(self._answers[chunk], self.features, self._head)

@@ -15,7 +15,7 @@ from distill_cli.config import building
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
-from distill_cli.tasks.rows import Dense, Kept, Rows, Signal
+from distill_cli.tasks.rows import Rows, Signal
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 
@@ -60,7 +60,6 @@ class Task(ABC):
         unit: what a row is called in the plural, in which speed is counted.
         best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
             Where validation has no labels, the distance from the teacher does.
-        keeps: what the cache holds of a teacher's answers.
 
     Args:
         data: whose task it is.
@@ -68,7 +67,6 @@ class Task(ABC):
 
     unit: ClassVar[str]
     best: tuple[str, ...]
-    keeps: ClassVar[type[Kept]] = Dense
 
     def __init__(self, data: Data) -> None:
         self.data = data
@@ -84,9 +82,11 @@ class Task(ABC):
     def rows(self, output: Output, batch: Batch) -> Rows:
         """The rows of a batch: padding and masks end here. One sample's rows follow each other, in the batch's order."""
         mask = self.mask(batch.targets)
-        logits = output.logits if mask is None else output.logits[mask]
+        answers = output.answers
+        if mask is not None:  # a batch may be as wide as its longest sample, and targets as the split's longest
+            answers = answers[mask[:, : answers.shape[1]]]
         present = self.data.input.present(batch.inputs)
-        return Rows(logits, *self.asked(batch.targets, batch.index), output.features, present)
+        return Rows(answers, *self.asked(batch.targets, batch.index), output.features, present, output.head)
 
     def asked(self, targets: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         """The targets (M,) of the rows of N samples, and of each row its sample's index (M,).

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from distill_cli.base import runtime
+from distill_cli.base import runtime, ui
 from distill_cli.config import arrangement, schema
 from distill_cli.config.schema import FIRST
 from distill_cli.data import Batch
@@ -18,14 +18,17 @@ from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Tap
 from distill_cli.objectives.logits import ce, kd
 from distill_cli.tasks.rows import Dense, Rows, Signal
+from distill_cli.tasks.signals import Few
 from distill_cli.tasks.task import Ask, Task
-from distill_cli.teachers.store import Asked
+from distill_cli.teachers.store import Answers, Asked
 from distill_cli.teachers.way import Way
 from distill_cli.training import loop
 from distill_cli.training.guard import Guard, Moment
 from distill_cli.training.job import Job
 from distill_cli.training.optim import fit_recipe, restore
 
+HOT = 1.5  # above this temperature few words have little of the probability
+TOLD = 256  # samples of which that is said
 ON_DEVICE = 2**30  # bytes of kept answers moved to a GPU; more stay mapped from the disk and go over by the batch
 
 
@@ -105,7 +108,11 @@ class Frozen(_Still):
         self.model = asked.model.eval().requires_grad_(False)
         self.task, self.device, self.dtype = task, asked.device, asked.dtype
         self._measured = {name: asked.about(name) for name in ("val", "test")}
-        self._views = [asked.about("train", view, way.layers) for view in range(way.views)]
+        self._views = [asked.about("train", view, way.layers, way.keep) for view in range(way.views)]
+        self._often = {}
+        if way.keep == "topk":
+            self._often = {"val": self._measured["val"].again(self._views[0].keeper)}
+            _tell_of_rest(self._views[0], asked.run)
         if sum(view.nbytes for view in self._views) <= ON_DEVICE:
             self._views = [view.to(self.device) for view in self._views]
         live = way.kind == "live"
@@ -118,12 +125,27 @@ class Frozen(_Still):
         with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
             output = self.tap(self.forward, batch.inputs)
         # Tensors made in inference mode take no part in a backward pass; their copies do.
-        logits = self.task.rows(output, batch).logits().float().clone()
-        return Dense(logits, {path: maps.clone() for path, maps in output.features.items()})
+        said = self.task.rows(output, batch)
+        features = {path: maps.clone() for path, maps in output.features.items()}
+        return Dense(said.answers.float().clone(), features, said.head)
 
-    def on(self, split: str) -> Ask:
-        answers = self._measured[split]
+    def on(self, split: str, whole: bool = False) -> Ask:
+        answers = self._measured[split] if whole else self._often.get(split, self._measured[split])
         return lambda batch: answers.on(batch.index)
+
+
+def _tell_of_rest(kept: Answers, run: schema.Train) -> None:
+    """Say which share of the teacher's probability the words have that are kept, and warn where a high T leaves them little."""
+    some = kept.on(torch.arange(min(TOLD, kept.samples)))
+    assert isinstance(some, Few)
+    words, hottest = some.ids.shape[1], max(T for stage in run.schedule.values() for T in stage.T)
+    rest = {T: float(some.share_of_rest(T).mean()) for T in (1.0, hottest)}
+    ui.say(f"cache: the {words} likeliest words have {1 - rest[1.0]:.1%} of the teacher's probability at T = 1")
+    if hottest > HOT:
+        ui.warn(
+            f"teacher.keep=topk: at T = {hottest:g} the other words have {rest[hottest]:.0%} of the teacher's probability, and "
+            "what it thinks of each is not learnt: T=1, more teacher.words, or teacher.keep=hidden"
+        )
 
 
 class Several(_Still):
@@ -147,7 +169,7 @@ class Several(_Still):
         surest = losses.argmin(0)
         return Dense(torch.stack(answers)[surest, torch.arange(len(rows), device=surest.device)])
 
-    def on(self, split: str) -> Ask:
+    def on(self, split: str, whole: bool = False) -> Ask:
         asks = [member.on(split) for member in self.members]
         return lambda batch: Dense(mixture([ask(batch).logits() for ask in asks], self.weights))
 
@@ -181,7 +203,7 @@ class Joint:
         features = {path: maps.detach() for path, maps in outputs[0].features.items()}
         return Dense(mixture(said, self.weights, T), features)
 
-    def on(self, split: str) -> Ask:
+    def on(self, split: str, whole: bool = False) -> Ask:
         def ask(batch: Batch) -> Dense:
             answers = []
             for learner in self.learners:

@@ -118,7 +118,8 @@ def _judged(asked: Asked, task: Task) -> dict[str, Any]:
     judged = dict[str, Any]()
     for name in ("val", "test"):
         split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
-        rows = Rows(answers.whole().logits(), *task.asked(split.targets.cpu(), torch.arange(len(split))))
+        said, head = answers.whole().answers()
+        rows = Rows(said, *task.asked(split.targets.cpu(), torch.arange(len(split))), head=head)
         meter.update(rows)
         judged[name] = meter.compute()
         if name == "val":

@@ -27,7 +27,8 @@ from distill_cli.models.features import shapes
 from distill_cli.runs import store
 from distill_cli.runs.store import Array, Words
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.rows import Kept, Signal
+from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.teachers.keeping import Keeper, keeper, whole
 
 LIBRARIES = ("torch", "torchvision", "timm")
 LAYER = "layer."  # before a path: the array of an entry that holds a layer's features; the others hold rows
@@ -38,11 +39,11 @@ class Answers:
     """A teacher's answers on a split.
 
     Attributes:
-        kind: what the rows hold. rows: of all rows, by array, (M, ...). features: by module path, of all samples, (N, ...).
+        keeper: tells what the rows hold. rows: of all rows, by array, (M, ...). features: by module path, of all samples, (N, ...).
         starts: where each sample's rows begin, (N + 1,) int64; None: each sample has one row.
     """
 
-    kind: type[Kept]
+    keeper: Keeper
     rows: Mapping[str, Tensor]
     features: Mapping[str, Tensor]
     starts: Tensor | None = None
@@ -56,7 +57,7 @@ class Answers:
         rows, features = (
             {name: values.to(device) for name, values in part.items()} for part in (self.rows, self.features)
         )
-        return Answers(self.kind, rows, features, self.starts)
+        return Answers(self.keeper, rows, features, self.starts)
 
     def on(self, index: Tensor) -> Signal:
         """The signal on the rows of the samples at `index` (n,) int64, on the device of `index`."""
@@ -65,11 +66,21 @@ class Answers:
             return {name: values[place.to(values.device)].to(index.device) for name, values in arrays.items()}
 
         rows = index if self.starts is None else _rows_of(index.cpu(), self.starts)
-        return self.kind.unpack(at(rows, self.rows), at(index, self.features))
+        return self.keeper.unpack(at(rows, self.rows), at(index, self.features))
+
+    @property
+    def samples(self) -> int:
+        return len(next(iter(self.rows.values()))) if self.starts is None else len(self.starts) - 1
 
     def whole(self) -> Signal:
         """The signal on all rows."""
-        return self.kind.unpack(self.rows, self.features)
+        return self.keeper.unpack(self.rows, self.features)
+
+    def again(self, keeper: Keeper) -> Answers:
+        """The same answers, kept otherwise."""
+        answers, head = self.whole().answers()
+        none = torch.zeros(len(answers), dtype=torch.int64)
+        return Answers(keeper, keeper.pack(Rows(answers, none, none, head=head)), {}, self.starts)
 
 
 def _rows_of(index: Tensor, starts: Tensor) -> Tensor:
@@ -124,13 +135,13 @@ class Asked:
         """In which it computes on training data."""
         return runtime.dtype(self.run.precision, self.device)
 
-    def about(self, name: str, view: int = 0, layers: Sequence[str] = ()) -> Answers:
+    def about(self, name: str, view: int = 0, layers: Sequence[str] = (), keep: str | None = None) -> Answers:
         """The teacher's answers on a split: `train` as it is shown in `view`, `val` or `test`.
 
         For train they are computed in the run's precision; val and test are for measuring, always in fp32.
 
         Args:
-            layers: paths of the modules whose features are wanted too.
+            layers: paths of the modules whose features are wanted too. keep: what is kept of each row; None: all classes.
 
         Raises:
             NonFiniteError: some number is not finite. StorageError: the disk has no room for them.
@@ -138,7 +149,9 @@ class Asked:
         split: Split = getattr(self.data, name)
         dtype = self.dtype if name == "train" else torch.float32
         task, targets = tasks.of(self.data), split.targets.cpu()
-        wanted = task.keeps.arrays(task.num_rows(targets), len(self.data.classes))
+        keep = keep or whole(self.model)
+        held = keeper(keep, self.model, len(self.data.classes), self.teacher.words, dtype)
+        wanted = held.arrays(task.num_rows(targets))
         if layers:
             sizes = shapes(self.model)
             wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
@@ -146,33 +159,39 @@ class Asked:
 
         def compute() -> Iterator[Mapping[str, np.ndarray]]:
             with ui.bar(len(split), title) as bar:
-                asked = self._pass(split, view if name == "train" else None, dtype, layers, bar)
+                asked = self._pass(split, view if name == "train" else None, dtype, layers, held, bar)
                 yield from _in_order(asked, task.counts(targets))
 
         if self.teacher.cache == "off":
             blocks = list(compute())
             arrays = {part: np.concatenate([block[part] for block in blocks]) for part in wanted}
         else:
-            arrays = self._kept(name, view, dtype, wanted, compute)
+            arrays = self._kept(name, view, dtype, wanted, keep, compute)
         tensors = {part: torch.from_numpy(values).view(wanted[part].shape) for part, values in arrays.items()}
         counts = task.counts(targets)
         starts = None if counts is None else torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         features = {path: tensors.pop(LAYER + path) for path in layers}
-        return Answers(task.keeps, tensors, features, starts)
+        return Answers(held, tensors, features, starts)
 
     def _pass(
-        self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], bar: Any
+        self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], held: Keeper, bar: Any
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Ask about every batch: the samples' index (n,), and rows and features by array."""
         task = tasks.of(self.data)
         for batch, output in inference.outputs(self.model, split, view=view, dtype=dtype, layers=layers):
             bar.update(len(batch))
             features = {LAYER + path: values for path, values in output.features.items()}
-            parts = {**task.keeps.pack(task.rows(output, batch)), **features}
+            parts = {**held.pack(task.rows(output, batch)), **features}
             yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}
 
     def _kept(
-        self, name: str, view: int, dtype: torch.dtype, wanted: Mapping[str, Array], compute: Any
+        self,
+        name: str,
+        view: int,
+        dtype: torch.dtype,
+        wanted: Mapping[str, Array],
+        keep: str,
+        compute: Any,
     ) -> dict[str, np.ndarray]:
         """The arrays from the cache, made now if they are not there."""
         split, dataset = getattr(self.data, name), self.run.dataset.name
@@ -192,6 +211,7 @@ class Asked:
             "view": seen,
         }
         ingredients |= {"layers": layers} if layers else {}
+        ingredients |= {} if keep == "logits" else {"keep": [keep, self.teacher.words]}
         doing = f"asking {self.teacher.name} about {dataset}, {about['split']}"
         words = Words(doing, "the teacher's answers", "use teacher.cache=off")
         return store.arrays(Path(self.run.output_dir) / "cache", ingredients, about, wanted, compute, words)
@@ -215,14 +235,16 @@ def network_of(teacher: Teacher, model: Classifier) -> dict[str, Any]:
     return models.rebuild_node(teacher.network, model)
 
 
-def needed(model: Classifier, data: Data, layers: Sequence[str], views: int, num_teachers: int) -> tuple[int, int]:
-    """Bytes that the answers on train take: all of them, and of those the features."""
+def of_rows(held: Keeper, data: Data) -> int:
+    """Bytes that the rows of train take, in one view."""
     task = tasks.of(data)
-    arrays = task.keeps.arrays(task.num_rows(data.train.targets.cpu()), len(data.classes))
-    rows = sum(array.bytes for array in arrays.values())
+    return sum(array.bytes for array in held.arrays(task.num_rows(data.train.targets.cpu())).values())
+
+
+def of_features(model: Classifier, data: Data, layers: Sequence[str]) -> int:
+    """Bytes that the features of train take, in one view."""
     sizes = shapes(model) if layers else {}
-    features = 4 * len(data.train) * views * sum(math.prod(sizes[path]) for path in layers)
-    return rows * views * num_teachers + features, features
+    return 4 * len(data.train) * sum(math.prod(sizes[path]) for path in layers)
 
 
 @functools.cache

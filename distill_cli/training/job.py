@@ -164,7 +164,7 @@ def build(chosen: Open, role: str, data: Data, task: Task, teacher: Classifier |
     """
     num_classes, order = naming.answers(chosen.plain, role, data.classes)
     model = models.build(chosen.plain, role, data.input, num_classes, order=order, teacher=teacher)
-    task.check(Output(models.probe(model, role)), role)
+    task.check(Output(models.probe(model, role), head=model.head), role)
     return model
 
 

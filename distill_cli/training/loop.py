@@ -48,8 +48,8 @@ class Teacher(Protocol):
             T: the temperature at which it is asked. rows: the student's, detached: some teachers learn from them.
         """
 
-    def on(self, split: str) -> Ask:
-        """What gives its signal on a batch of validation or test."""
+    def on(self, split: str, whole: bool = False) -> Ask:
+        """What gives its signal on a batch of validation or test: as it is kept for training or, `whole`, of all classes."""
 
 
 def fit(

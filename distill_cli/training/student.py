@@ -31,7 +31,7 @@ class Student(nn.Module):
     def forward(self, inputs: Inputs) -> Output:
         """The model's answer to a batch's inputs, with the features that are listened to."""
         forward = self.__dict__["_forward"]
-        return self._tap(forward, inputs) if self._tap else Output(forward(inputs))
+        return self._tap(forward, inputs) if self._tap else Output(forward(inputs), head=self.model.head)
 
     @contextmanager
     def listening(self, layers: Sequence[str], compiled: bool = False, twice: bool = False) -> Iterator[None]:

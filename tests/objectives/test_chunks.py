@@ -105,8 +105,7 @@ def test_the_chunks_cover_all_rows_in_order() -> None:
     assert [len(whole.part(chunk)) for chunk in whole.chunks(None)] == [M]
     answers = [signal.part(chunk) for chunk in whole.chunks(5)]
     assert torch.equal(torch.cat([answer.logits() for answer in answers]), signal.logits())
-    known = torch.cat([answer.log_probs(2.0) for answer in answers])
-    assert torch.equal(known, signal.log_probs(2.0)) and known.exp().sum(1).allclose(torch.ones(M).double())
+    assert torch.equal(torch.cat([answer.decided() for answer in answers]), signal.decided())
 
 
 def test_each_objective_is_shown_so_many_rows_and_those_that_need_all_are_shown_all() -> None:
@@ -186,3 +185,34 @@ def test_a_run_by_rows_goes_as_one_of_all_rows_and_tells_what_each_term_weighs(t
 def test_rows_at_once_is_a_number_of_rows(capsys: pytest.CaptureFixture[str]) -> None:
     assert distill("train", "rows_at_once=0") == 2
     assert "rows_at_once: must be at least 1, got 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("at_once", [None, 1, 5, 22, 23, 1000])
+def test_a_head_that_is_run_by_chunks_learns_as_one_that_is_run_at_once(at_once: int | None) -> None:
+    """A linear head whose weights the states depend on too, as where a language model's are tied."""
+    draw = torch.Generator().manual_seed(0)
+    start, tied = (torch.randn(*shape, generator=draw, dtype=torch.float64) for shape in ((M, 6), (C, 6)))
+    _, targets, signal = batch()
+
+    def gradients(whole: bool) -> tuple[Tensor, list[Tensor]]:
+        states, weights = start.clone().requires_grad_(), tied.clone().requires_grad_()
+        said = states + weights[targets].cos()
+        rows = Rows(said, targets, targets, head=lambda some: some @ weights.T)
+        if whole:
+            rows = Rows(said @ weights.T, targets, targets)
+        total, terms = Loss({"kd": KD()}, rows_at_once=None if whole else at_once)(rows, signal, 2.0, 0.6)
+        total.backward()
+        assert states.grad is not None and weights.grad is not None
+        return torch.stack([total.detach(), *terms.values()]).detach(), [states.grad, weights.grad]
+
+    (value, ours), (known, theirs) = gradients(whole=False), gradients(whole=True)
+    assert torch.allclose(value, known, rtol=1e-12)
+    for one, other in zip(ours, theirs, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-14)
+
+
+def test_logits_that_a_head_makes_are_held_a_few_rows_at_a_time() -> None:
+    states, none = torch.zeros(300, 4), torch.zeros(300, dtype=torch.int64)
+    rows = Rows(states, none, none, head=lambda some: some @ torch.zeros(4, 2**17))
+    assert [chunk.stop - chunk.start for chunk in rows.chunks(None)] == [64, 64, 64, 64, 44]
+    assert Rows(states, none, none).at_once == 300

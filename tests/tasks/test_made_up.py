@@ -192,10 +192,10 @@ def test_killed_and_gone_on_with_it_is_the_same_to_the_bit(tmp_path: Path) -> No
 
 
 def test_ragged_rows_come_back_by_sample() -> None:
-    from distill_cli.tasks.rows import Dense
+    from distill_cli.teachers.keeping import Logits
     from distill_cli.teachers.store import Answers
 
     starts = torch.tensor([0, 2, 2, 5, 6])
-    answers = Answers(Dense, {"logits": torch.arange(6.0)[:, None]}, {}, starts)
+    answers = Answers(Logits(1), {"logits": torch.arange(6.0)[:, None]}, {}, starts)
     assert answers.on(torch.tensor([3, 0, 2])).logits()[:, 0].tolist() == [5, 0, 1, 2, 3, 4]
     assert len(answers.on(torch.tensor([1]))) == 0

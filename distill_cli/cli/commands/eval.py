@@ -59,7 +59,7 @@ def run(settings: Eval) -> dict[str, float]:
     student = Predictor.read(files.place(settings.ckpt, "ckpt"), settings.trust)
     data = load_data(settings, student).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
-    task.check(Output(probe(student.network, "student")), "student")
+    task.check(Output(probe(student.network, "student"), head=student.network.head), "student")
     ask = teachers_of(student, task, data, settings.split, settings.trust, device)
     meters = {who: task.meter() for who in (("teacher", "student") if ask else ("student",))}
     decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, split.source, ask is not None)
@@ -158,12 +158,14 @@ def teachers_of(
     splits = [getattr(data.under(model.spec), split) for model in models]
 
     def ask(batch: Batch) -> Signal:
-        answers = []
+        said = []
         for model, theirs in zip(models, splits, strict=True):
             read = batch if model.spec == student.spec else next(theirs.batches(len(batch), batch.index.cpu()))
             with evaluating(model), torch.inference_mode(), runtime.exact():
-                answers.append(task.rows(Output(model(read.inputs)), read).logits().float().clone())
-        return Dense(mixture(answers, shares))
+                said.append(task.rows(Output(model(read.inputs), head=model.head), read))
+        if len(said) == 1:
+            return Dense(said[0].answers.float().clone(), head=said[0].head)
+        return Dense(mixture([rows.logits().float().clone() for rows in said], shares))
 
     return ask
 
