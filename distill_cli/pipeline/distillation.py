@@ -20,6 +20,7 @@ from distill_cli.runs.checkpoints import Checkpoints, Snapshot
 from distill_cli.runs.identity import SUMMARY
 from distill_cli.runs.run import Run
 from distill_cli.teachers import answer
+from distill_cli.teachers.mixture import weights_of
 from distill_cli.teachers.prepare import Prepared, prepare
 from distill_cli.teachers.way import Way, way_of
 from distill_cli.trackers.following import Following
@@ -103,7 +104,7 @@ def taught_by(job: Job, homes: Mapping[str, Path], folder: Path) -> dict[str, An
     """How a student's card names its teachers: where each is from the run's folder, which weights it has, and what share
     it has in what several say.
     """
-    shares = answer.weights_of(job.settings).tolist()
+    shares = weights_of(job.settings).tolist()
     named = {
         name: {"path": os.path.relpath(home, folder), "sha256": deployable.read_card(home)["sha256"], "weight": share}
         for (name, home), share in zip(homes.items(), shares, strict=True)

@@ -27,66 +27,11 @@ from distill_cli.models.features import shapes
 from distill_cli.runs import store
 from distill_cli.runs.store import Array, Words
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.teachers.keeping import Keeper, keeper, whole
+from distill_cli.teachers.kept import Answers, rows_of
 
 LIBRARIES = ("torch", "torchvision", "timm")
 LAYER = "layer."  # before a path: the array of an entry that holds a layer's features; the others hold rows
-
-
-@dataclass(frozen=True)
-class Answers:
-    """A teacher's answers on a split.
-
-    Attributes:
-        keeper: tells what the rows hold. rows: of all rows, by array, (M, ...). features: by module path, of all samples, (N, ...).
-        starts: where each sample's rows begin, (N + 1,) int64; None: each sample has one row.
-    """
-
-    keeper: Keeper
-    rows: Mapping[str, Tensor]
-    features: Mapping[str, Tensor]
-    starts: Tensor | None = None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(values.nbytes for values in (*self.rows.values(), *self.features.values()))
-
-    def to(self, device: torch.device) -> Answers:
-        """The same answers on `device`."""
-        rows, features = (
-            {name: values.to(device) for name, values in part.items()} for part in (self.rows, self.features)
-        )
-        return Answers(self.keeper, rows, features, self.starts)
-
-    def on(self, index: Tensor) -> Signal:
-        """The signal on the rows of the samples at `index` (n,) int64, on the device of `index`."""
-
-        def at(place: Tensor, arrays: Mapping[str, Tensor]) -> dict[str, Tensor]:
-            return {name: values[place.to(values.device)].to(index.device) for name, values in arrays.items()}
-
-        rows = index if self.starts is None else _rows_of(index.cpu(), self.starts)
-        return self.keeper.unpack(at(rows, self.rows), at(index, self.features))
-
-    @property
-    def samples(self) -> int:
-        return len(next(iter(self.rows.values()))) if self.starts is None else len(self.starts) - 1
-
-    def whole(self) -> Signal:
-        """The signal on all rows."""
-        return self.keeper.unpack(self.rows, self.features)
-
-    def again(self, keeper: Keeper) -> Answers:
-        """The same answers, kept otherwise."""
-        answers, head = self.whole().answers()
-        none = torch.zeros(len(answers), dtype=torch.int64)
-        return Answers(keeper, keeper.pack(Rows(answers, none, none, head=head)), {}, self.starts)
-
-
-def _rows_of(index: Tensor, starts: Tensor) -> Tensor:
-    """The rows of the samples at `index`, one sample's after the other's."""
-    bounds = zip(starts[index].tolist(), starts[index + 1].tolist(), strict=True)
-    return torch.cat([torch.arange(first, after) for first, after in bounds])
 
 
 def _in_order(
@@ -106,7 +51,7 @@ def _in_order(
         samples = rows = index.argsort()
         if counts is not None:
             starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts[index].cumsum(0)])
-            rows = _rows_of(samples, starts)
+            rows = rows_of(samples, starts)
         together = {name: torch.cat([arrays[name] for _, arrays in waiting]) for name in block[1]}
         yield {name: v[samples if name.startswith(LAYER) else rows].numpy() for name, v in together.items()}
         first, waiting = first + len(index), []

@@ -67,6 +67,8 @@ def way_of(job: Job) -> Way:
         way = Way("live", layers, f"runs live: what is read by {readers} is as long as each sample, and not kept")
     else:
         way = _kept(job, [(name, o) for name, o in asked if o.reads], layers)
+        if way.kind == "cached":
+            return way
     if unlike := [name for name, model in job.teachers.items() if model.spec != job.student.spec]:
         raise ConfigError(
             f"{unlike[0]}: reads {job.data.input.kind} in another way than the student, so it cannot answer the student's batches, "

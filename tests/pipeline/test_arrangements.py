@@ -26,7 +26,9 @@ from distill_cli.objectives.logits import kd
 from distill_cli.pipeline import distillation
 from distill_cli.tasks.rows import Rows
 from distill_cli.teachers import answer
-from distill_cli.teachers.answer import Joint, Several, Teacher, mixture
+from distill_cli.teachers.answer import Several, Teacher
+from distill_cli.teachers.joint import Joint
+from distill_cli.teachers.mixture import mixture
 from distill_cli.teachers.way import way_of
 from distill_cli.training import job as jobs
 from distill_cli.training.job import Job

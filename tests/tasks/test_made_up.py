@@ -193,7 +193,7 @@ def test_killed_and_gone_on_with_it_is_the_same_to_the_bit(tmp_path: Path) -> No
 
 def test_ragged_rows_come_back_by_sample() -> None:
     from distill_cli.teachers.keeping import Logits
-    from distill_cli.teachers.store import Answers
+    from distill_cli.teachers.kept import Answers
 
     starts = torch.tensor([0, 2, 2, 5, 6])
     answers = Answers(Logits(1), {"logits": torch.arange(6.0)[:, None]}, {}, starts)

@@ -38,7 +38,7 @@ from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.rows import Dense, Rows, Signal
 from distill_cli.tasks.task import Ask, Task, Watcher
-from distill_cli.teachers.answer import mixture
+from distill_cli.teachers.mixture import mixture
 
 
 def run(settings: Eval) -> dict[str, float]:
