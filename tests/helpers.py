@@ -254,13 +254,12 @@ def fit(
     state: State,
     stages: Sequence[Stage],
     losses: Mapping[str, Loss],
-    how: Recipe,
     data: Data,
     pace: Pace,
     teacher: loop.Teacher | None = None,
 ) -> Iterator[dict[str, Any] | None]:
     """The training loop on classification."""
-    return loop.fit(state, stages, losses, how, data, tasks.of(data), pace, teacher)
+    return loop.fit(state, stages, losses, data, tasks.of(data), pace, teacher)
 
 
 def flip(path: Path, position: int, by: int = 1) -> None:

@@ -11,7 +11,7 @@ from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import arrangement
 from distill_cli.config.fields import keys
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Dataset, Fit, Settings, Teacher, Train, stage_objectives
+from distill_cli.config.schema import FIRST, Dataset, Fit, Settings, Stage, Teacher, Train, stage_objectives
 from distill_cli.config.values import shown
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")  # of a teacher or a link: a folder is called so
@@ -52,7 +52,11 @@ def _train_problems(settings: Train) -> Iterator[str]:
         yield "schedule: has no stages; pick one, as in schedule=two_stage"
     elif all(stage.epochs == 0 for stage in settings.schedule.values()):
         yield "schedule: every stage has 0 epochs, so nothing would be trained"
+    previous: list[Stage] = []
     for name, stage in settings.schedule.items():
+        if any(before.quantize for before in previous) and not stage.quantize:
+            yield f"schedule.{name}.quantize: a stage before it is int8, so this one has to be: quantize: int8"
+        previous.append(stage)
         for used in stage_objectives(stage, objectives):
             if used not in objectives:
                 yield (

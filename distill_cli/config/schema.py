@@ -35,6 +35,8 @@ class Stage:
     shape: str = key("linear", "of the way from one to the other", choices=("linear", "cosine"))
     objective: tuple[str, ...] | None = key(None, "a name or a list; null: all that are chosen", form="names")
     lr: float | None = key(None, "in place of the optimizer's while the stage lasts", gt=0)
+    quantize: str | None = key(None, "int8: the student computes as in 8 bits from this stage on; it starts from the best of the "
+                               "stages before", choices=("int8",))  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

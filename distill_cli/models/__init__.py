@@ -16,10 +16,11 @@ from distill_cli.base.errors import ConfigError, DistillError, did_you_mean
 from distill_cli.config import building, schema
 from distill_cli.data import Spec
 from distill_cli.data.inputs import Inputs
+from distill_cli.models import edits
+from distill_cli.models.edits import EDITS, REBUILD
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
-REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
-OF_TEACHER = "of_teacher"  # likewise: what a student is made of, in words, where that is its teacher; see `build`
+OF_TEACHER = "of_teacher"  # a network's attribute: what a student is made of, in words, where that is its teacher; see `build`
 
 
 class Classifier(nn.Module):
@@ -122,11 +123,14 @@ def network(
     trust: Sequence[str] | None = None,
     teacher: Classifier | None = None,
 ) -> nn.Module:
-    """The bare network a node describes; see `build`."""
+    """The bare network a node describes, with what was done to it since, where a card says so; see `build`."""
     kind = schema.Student if role == "student" else schema.Teacher  # which tells our keys of a node from its class's
     own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
     arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own, "teacher": teacher}
-    return building.build(schema.of_class(kind, node), nn.Module, role, trust=trust, **arguments)
+    plain = {key: value for key, value in schema.of_class(kind, node).items() if key != EDITS}
+    net = building.build(plain, nn.Module, role, trust=trust, **arguments)
+    edits.apply(net, node.get(EDITS, ()))
+    return net
 
 
 def build(

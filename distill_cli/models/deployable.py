@@ -15,7 +15,7 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.schema import Dataset, Open
 from distill_cli.data import Data, Spec, read_spec
-from distill_cli.models import Classifier, naming, weights
+from distill_cli.models import Classifier, edits, naming, weights
 from distill_cli.runs import checkpoints
 
 CARD, FORMAT = "model.json", 1
@@ -69,7 +69,8 @@ class Deployable:
         name = f"{self.card['role']}.safetensors"
         digest = weights.save_weights(folder / name, self.network.net)
         self.spec.write(folder)
-        files.write_json(folder / CARD, {**self.card, "weights": name, "sha256": digest})
+        node = models.rebuild_node(self.card["model"], self.network)
+        files.write_json(folder / CARD, {**self.card, "model": node, "weights": name, "sha256": digest})
         return digest
 
 
@@ -103,6 +104,7 @@ def load_into(net: nn.Module, folder: Path) -> dict[str, Any]:
     """
     card = read_card(folder)
     path = weights_file(folder, card)
+    edits.redo(net, card["model"].get(edits.EDITS, ()))
     weights.load_into(net, weights.read_weights(path), str(path))
     return card
 

@@ -12,7 +12,7 @@ from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import Inert, read_tensors
 from distill_cli.config import schema
 from distill_cli.data import Data
-from distill_cli.models import deployable, hub
+from distill_cli.models import EDITS, deployable, hub
 from distill_cli.models.naming import listed, order_of, typed
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
@@ -66,7 +66,8 @@ def completed(teacher: schema.Teacher, data: Data, key: str) -> schema.Teacher:
             ui.say(f"{trained}; the fit is to teach it the data's")
         said["classes"] = names if places else None
     said = {key: value for key, value in said.items() if getattr(teacher, key) is None}
-    return replace(teacher, plain={**teacher.plain, **said}, **said)
+    done = {EDITS: card["model"][EDITS]} if card and EDITS in card["model"] else {}
+    return replace(teacher, plain={**teacher.plain, **said, **done}, **said)
 
 
 def classes_of(teacher: schema.Teacher, key: str = schema.FIRST) -> Sequence[str]:

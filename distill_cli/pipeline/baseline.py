@@ -38,7 +38,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),
-        "stages": [[stage.epochs, stage.lr] for stage in job.stages],
+        "stages": [[stage.epochs, stage.lr, *(["int8"] if stage.quantize else [])] for stage in job.stages],
         "shown": [dict(job.data.train.draws), job.data.train.views] if job.data.train.draws else None,
         "code": code_digest(settings.student.node["_target_"]),
         "settings": [pace.seed, pace.batch_size, str(pace.dtype), pace.compile, smoothing]

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from distill_cli import models
 from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.config import arrangement
@@ -68,6 +69,10 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
             keep_teachers(job, homes)
             card |= taught_by(job, homes, run.folder)
         Deployable(card, job.student).write(run.folder)
+        if exact := judging.before_rounding(state, untrained):
+            aside = run.folder / "fp32"
+            aside.mkdir(exist_ok=True)
+            Deployable(card | taught_by(job, homes, aside), exact["student_fp32"]).write(aside)
         files.write_json(run.folder / judging.DETAILS, details)
         about = {"run": str(run.folder), "seed": settings.seed, "overrides": run.known["overrides"]}
         summary = {**about, **summary, "seconds": clock.seconds}
@@ -128,7 +133,8 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
         clock.restore(snapshot["seconds"])
 
     def more() -> dict[str, Any]:
-        about = {"run": run.fingerprint, "card": dict(card), "seconds": clock.so_far()}
+        node = models.rebuild_node(card["model"], job.student)  # a stage may have done something to the network
+        about = {"run": run.fingerprint, "card": {**card, "model": node}, "seconds": clock.so_far()}
         return {**about, "teacher": teacher.snapshot()}
 
     saving.go_on(state, checkpoints, restore)
@@ -145,7 +151,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 
     tell()
     with clock("train"):
-        steps = loop.fit(state, job.stages, job.losses, job.recipe, job.data, job.task, job.pace, teacher)
+        steps = loop.fit(state, job.stages, job.losses, job.data, job.task, job.pace, teacher)
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
             tell()

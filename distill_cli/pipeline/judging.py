@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_cli.config.schema import FIRST
 from distill_cli.deploy import cost
-from distill_cli.models import Classifier
+from distill_cli.models import Classifier, edits, num_parameters
 from distill_cli.pipeline import baseline, words
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.task import Watcher
@@ -32,6 +32,7 @@ def judge(
     if state.best["epoch"] != state.epoch:
         models["student_last"] = copy.deepcopy(job.student)
     job.student.net.load_state_dict(state.best_weights)
+    models |= before_rounding(state, untrained)
     if job.settings.baseline:
         with clock("baseline"):
             models["baseline"] = baseline.prepare(job, untrained)
@@ -53,15 +54,27 @@ def judge(
     found = details.compute(job.data.test)
     found["cost"] = None
     if job.settings.report:  # only a page shows it
-        pair = {"teacher": job.teachers[FIRST], "student": job.student}
+        # What rounds while it learns says nothing of what 8 bits cost.
+        pair = {"teacher": job.teachers[FIRST], "student": models.get("student_fp32", job.student)}
         found["cost"] = cost.of_models(pair, job.device)
-    return {**scores, **_facts(job, state)}, found
+    return {**scores, **_facts(job, state, untrained)}, found
 
 
-def _facts(job: Job, state: State) -> dict[str, Any]:
+def before_rounding(state: State, untrained: Classifier) -> dict[str, Classifier]:
+    """Where a stage has made the student one of 8 bits: the student as it was before, and that in 8 bits without any training."""
+    if not state.exact:
+        return {}
+    exact = copy.deepcopy(untrained)
+    exact.net.load_state_dict(state.exact["weights"])
+    plain = copy.deepcopy(exact)
+    edits.redo(plain.net, edits.of(state.model.net))
+    return {"student_fp32": exact, "student_int8": plain}
+
+
+def _facts(job: Job, state: State, untrained: Classifier) -> dict[str, Any]:
     """Sizes, the best epoch and the speed."""
     assert state.best is not None
-    sizes = job.sizes
+    sizes = {**job.sizes, "student": num_parameters(untrained)}  # before anything was folded
     rates = {key: [row[key] for row in state.rows] for key in state.rows[0] if key.endswith("_per_second")}
     return {
         "params": sizes,
@@ -69,6 +82,7 @@ def _facts(job: Job, state: State) -> dict[str, Any]:
         "unit": job.task.unit,
         **({"weights": found} if (found := state.balance.weights(state.balance.objectives)) else {}),
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
+        **({"fp32": {"epoch": state.exact["best"]["epoch"]}} if state.exact else {}),
         "chosen_by": tasks.chosen_by(job.pace.best),
         **({} if job.data.train.complete else {"labelled": len(job.data.train.labelled)}),
         **{key: sum(values) / len(values) for key, values in rates.items()},

@@ -73,7 +73,8 @@ def header(job: Job, teaching: str) -> Table:
         epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
         rest = Ramp(1 - stage.alpha.start, 1 - stage.alpha.end)
         loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha), str(rest))
-        rows.append((stage.name, f"{epochs}  L = {loss}" + (f",  lr {stage.lr:g}" if stage.lr else "")))
+        extras = (f",  lr {stage.lr:g}" if stage.lr else "") + (",  int8" if stage.quantize else "")
+        rows.append((stage.name, f"{epochs}  L = {loss}{extras}"))
     kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
     rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {config.batch_size}, seed {config.seed}, "
@@ -181,7 +182,9 @@ def results(summary: Mapping[str, Any]) -> Table:
     told = "" if by == "accuracy" else f" by {by}"
     labels = {
         "teacher": "teacher",
-        "student": f"student, best on validation{told} (epoch {best['epoch']})",
+        "student_fp32": f"student in fp32, best before int8 (epoch {summary.get('fp32', {}).get('epoch')})",
+        "student_int8": "the same in int8, calibrated only",
+        "student": f"student{', int8' if 'fp32' in summary else ''}, best on validation{told} (epoch {best['epoch']})",
         "student_last": "student, last epoch",
         "baseline": "same student, labels only",
     }

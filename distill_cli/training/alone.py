@@ -71,7 +71,7 @@ def fit(
     except CheckpointError as error:
         ui.warn(f"{error.message}\nthe {label} starts again")
         state = begin(model, {}, recipe, pace.dtype)
-    steps = loop.fit(state, stages, losses, recipe, data, task, pace, label=f"{label} ")
+    steps = loop.fit(state, stages, losses, data, task, pace, label=f"{label} ")
     for row in saving.kept(state, steps, checkpoints):
         ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
                f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip

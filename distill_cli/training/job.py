@@ -17,7 +17,7 @@ from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
 from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Teacher, Train
 from distill_cli.data import Data, load
-from distill_cli.models import Classifier, deployable, foreign, naming, origin
+from distill_cli.models import EDITS, Classifier, deployable, edits, foreign, naming, origin
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
@@ -129,6 +129,8 @@ def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str
     if not chosen.checkpoint:
         return "", of_teacher
     path, card = origin.weights_file(chosen.checkpoint, "student")
+    if card is not None:
+        edits.redo(student.net, [edit for edit in card["model"].get(EDITS, ()) if edit["kind"] != "quantize"])
     taken = foreign.take(path, student.net, "student", fitted=True)
     student.net.load_state_dict(taken.state)
     others = "its classes are others, or in another order" if card and card["classes"] != list(data.classes) else ""

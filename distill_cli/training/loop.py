@@ -17,7 +17,6 @@ from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.tasks.task import Ask, Task
 from distill_cli.training import schedule
 from distill_cli.training.guard import Moment
-from distill_cli.training.optim import Recipe
 from distill_cli.training.state import Averages, Row, State
 
 
@@ -56,7 +55,6 @@ def fit(
     state: State,
     stages: Sequence[schedule.Stage],
     losses: Mapping[str, Loss],
-    recipe: Recipe,
     data: Data,
     task: Task,
     pace: Pace,
@@ -76,7 +74,7 @@ def fit(
     Raises:
         NonFiniteError: a step's loss or gradient was not finite; it was not taken.
     """
-    guard, per_epoch = state.guard, len(batch_sizes(len(data.train), pace.batch_size))
+    recipe, per_epoch = state.recipe, len(batch_sizes(len(data.train), pace.batch_size))
     steps = per_epoch * sum(stage.epochs for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
     best = pace.best or task.best
@@ -84,7 +82,8 @@ def fit(
     def moment(epoch: schedule.Epoch, step: int) -> Moment:
         stage, within = epoch.stage, step - (epoch.number - 1 - epoch.place) * per_epoch
         progress = schedule.progress(within, stage.epochs * per_epoch)
-        lr = (stage.lr or recipe.lr) * recipe.curve.at(step, steps)
+        first, count = schedule.span(stages, stage)
+        lr = (stage.lr or recipe.lr) * recipe.curve.at(step - first * per_epoch, count * per_epoch)
         T, alpha = stage.T.at(progress), stage.alpha.at(progress)
         return Moment(step, stage.name, lr, epoch.number, T, alpha, schedule.progress(step, steps))
 
@@ -93,6 +92,7 @@ def fit(
             continue
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
         stage, loss_of = epoch.stage, losses[epoch.stage.name]
+        state.enter(stage, data)
         state.averages = averages = state.averages if done else Averages()
         order = data.train.order(pace.batch_size, pace.seed, epoch.number)
         view = data.train.view_of(epoch.number)
@@ -123,13 +123,13 @@ def fit(
                         averages.influence = influence(terms, weights, state.balance.norms)
                     look = None  # the first part of a batch tells enough
                     terms = {name: term.detach() for name, term in terms.items()}
-                    guard.backward(loss, terms)
+                    state.guard.backward(loss, terms)
                     averages.add({"total": loss.detach() / share, **terms}, len(rows))
-                guard.step(at, recipe.clip)
+                state.guard.step(at, recipe.clip)
                 state.step += 1
                 averages.show(bar, len(batch), at.T, at.alpha)
                 yield None
-        guard.check()
+        state.guard.check()
         seconds, at = averages.seconds, moment(epoch, state.step - 1)
         row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step}
         row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr, "loss": averages.means()}

@@ -30,7 +30,7 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Stage:
-    """Some epochs under one pair of ramps; `lr` replaces the optimizer's own while it lasts."""
+    """Some epochs under one pair of ramps; `lr` replaces the optimizer's own while it lasts, `quantize` is for 8 bits."""
 
     name: str
     epochs: int
@@ -38,6 +38,7 @@ class Stage:
     alpha: Ramp
     objectives: tuple[str, ...]
     lr: float | None = None
+    quantize: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ def stages(chosen: Mapping[str, schema.Stage], objectives: Sequence[str]) -> lis
             Ramp(*stage.alpha, stage.shape),
             schema.stage_objectives(stage, objectives),
             stage.lr,
+            stage.quantize is not None,
         )
         for name, stage in chosen.items()
         if stage.epochs
@@ -81,6 +83,12 @@ def epochs(stages: Sequence[Stage]) -> Iterator[Epoch]:
         for place in range(stage.epochs):
             number += 1
             yield Epoch(number, stage, place)
+
+
+def span(stages: Sequence[Stage], stage: Stage) -> tuple[int, int]:
+    """The epochs before the stages that train the same network as `stage`, and of these: the learning rate's curve is theirs."""
+    alike = [one.epochs for one in stages if one.quantize == stage.quantize]
+    return (sum(one.epochs for one in stages) - sum(alike) if stage.quantize else 0), sum(alike)
 
 
 def progress(step: int, steps: int) -> float:

@@ -11,11 +11,14 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from distill_cli.models import Classifier
+from distill_cli.base import ui
+from distill_cli.data import Data
+from distill_cli.models import Classifier, calibration, edits, quantized
 from distill_cli.objectives import Objective
 from distill_cli.training.balance import Balance
 from distill_cli.training.guard import Guard
 from distill_cli.training.optim import Recipe, restore
+from distill_cli.training.schedule import Stage
 from distill_cli.training.student import Student
 
 REFRESH = 0.2  # seconds between two readings of the loss for the progress bar
@@ -76,18 +79,35 @@ class State:
     T, alpha, the learning rate, the order of samples, their augmentation and every random number of a step are functions
     of seeds and `step`, so nothing about them is kept. `epoch` counts those whose row is written; between two of them
     `step` is ahead, and `averages` holds the sums so far.
+
+    Attributes:
+        dtype: in which the model computes.
+        exact: where a stage has made the network one of 8 bits, the weights that it started from, and the epoch they are of.
     """
 
     student: Student
-    optimizer: Optimizer
-    guard: Guard
-    balance: Balance
+    recipe: Recipe
+    dtype: torch.dtype = torch.float32
+    optimizer: Optimizer = field(init=False)
+    guard: Guard = field(init=False)
+    balance: Balance = field(init=False)
     step: int = 0
     epoch: int = 0
     best: dict[str, Any] | None = None
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     rows: list[Row] = field(default_factory=list)
     averages: Averages = field(default_factory=Averages)
+    exact: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._drive()
+
+    def _drive(self) -> None:
+        """An optimizer over the parameters as they are now, and what goes with it."""
+        self.optimizer = self.recipe.build(self.student.named_parameters(), dtype=self.dtype)
+        self.guard = Guard(self.optimizer, self.device, self.dtype)
+        own = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.balance = Balance(dict(self.student.objectives.items()), own, self.guard.scaler)  # type: ignore[arg-type]
 
     @property
     def model(self) -> Classifier:
@@ -98,6 +118,25 @@ class State:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def enter(self, stage: Stage, data: Data) -> None:
+        """Make the network the one that a stage trains: for 8 bits it is rounded where its best weights so far stand, it gets
+        an optimizer of its own, and its best epoch is chosen among those to come.
+
+        Raises:
+            ConfigError: it has no layers for that.
+        """
+        if not stage.quantize or quantized.is_quantized(self.model.net):
+            return
+        if not self.best_weights:  # no stage was before
+            self._keep({"epoch": 0, "stage": "start", "score": []})
+        self.model.net.load_state_dict(self.best_weights)
+        self.exact = {"weights": self.best_weights, "best": self.best}
+        ui.say(f"{stage.name}: int8 from here on: {calibration.quantize(self.model, data.train)}")
+        self.best, self.best_weights = None, {}
+        found = self.balance.snapshot()
+        self._drive()
+        self.balance.restore(found)
+
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads without running code.
 
@@ -107,6 +146,7 @@ class State:
         self.guard.check()
         return {
             "student": self.model.net.state_dict(),
+            "edits": edits.of(self.model.net),
             "objectives": {name: objective.state_dict() for name, objective in self.student.objectives.items()},
             "optimizer": self.optimizer.state_dict(),
             "guard": self.guard.snapshot(),
@@ -117,10 +157,14 @@ class State:
             "best_weights": self.best_weights,
             "rows": self.rows,
             "meter": self.averages.snapshot(),
+            "exact": self.exact,
         }
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
         """Put back what `snapshot` returned."""
+        if edits.redo(self.model.net, snapshot.get("edits", ())):
+            self._drive()
+        self.exact = dict(snapshot.get("exact", {}))
         self.model.net.load_state_dict(snapshot["student"])
         for name, objective in self.student.objectives.items():
             objective.load_state_dict(snapshot["objectives"][name])
@@ -141,10 +185,14 @@ class State:
         score = [-row["val"][name[1:]] if name[0] == "-" else row["val"][name] for name in metrics]
         if self.best is not None and score <= self.best["score"]:
             return False
-        self.best = {"epoch": row["epoch"], "stage": row["stage"], "score": score}
+        self._keep({"epoch": row["epoch"], "stage": row["stage"], "score": score})
+        return True
+
+    def _keep(self, best: dict[str, Any]) -> None:
+        """Keep the weights as the best so far."""
+        self.best = best
         weights = self.model.net.state_dict()
         self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
-        return True
 
 
 def begin(
@@ -155,8 +203,4 @@ def begin(
     Args:
         dtype: in which the model computes.
     """
-    student = Student(model, objectives)
-    optimizer = recipe.build(student.named_parameters(), dtype=dtype)
-    guard = Guard(optimizer, next(model.parameters()).device, dtype)
-    balance = Balance(objectives, [p for p in model.parameters() if p.requires_grad], guard.scaler)
-    return State(student, optimizer, guard, balance)
+    return State(Student(model, objectives), recipe, dtype)

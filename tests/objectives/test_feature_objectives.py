@@ -506,7 +506,7 @@ def train(state: State, data: Data, objective: OnFeatures, stop: int | None = No
     """Two epochs of three steps, or up to step `stop`."""
     plan = [Stage("all", 2, Ramp(1.0, 1.0), Ramp(0.5, 0.5), ("own",))]
     guide = Guide(built(data, RESNET, seed=99), objective.teacher_layers)
-    for row in fit(state, plan, {"all": Loss({"own": objective})}, HOW, data, Pace(3, BATCH), guide):
+    for row in fit(state, plan, {"all": Loss({"own": objective})}, data, Pace(3, BATCH), guide):
         if row is None and state.step == stop:
             break
 

@@ -80,7 +80,7 @@ def rows_of(
     teacher: loop.Teacher | None = None,
 ) -> Iterator[Row]:
     losses = {stage.name: Loss({name: state.student.objectives[name] for name in stage.objectives}) for stage in stages}
-    steps = fit(state, stages, losses, how, data, Pace(seed, BATCH), teacher)
+    steps = fit(state, stages, losses, data, Pace(seed, BATCH), teacher)
     return (row for row in steps if row is not None)
 
 
@@ -137,7 +137,7 @@ def test_another_seed_drops_other_units(data: Data) -> None:
 
     def fitted(seed: int) -> dict[str, Tensor]:
         state = begin(student(data, node), {"ce": CE()}, recipe())
-        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(), data,
+        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, data,
                         Pace(seed, len(data.train))))  # fmt: skip
         return state.model.net.state_dict()
 
@@ -275,7 +275,7 @@ def test_clipping_bounds_the_step(data: Data) -> None:
         before = copy.deepcopy(model.state_dict())
         state = begin(model, {"ce": CE()}, recipe(**keys))
         one_step = Pace(0, len(data.train))
-        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, recipe(**keys), data, one_step))
+        list(fit(state, schedule.plain(1), {"fit": Loss({"ce": CE()})}, data, one_step))
         return sum((model.state_dict()[name] - before[name]).square().sum().item() for name in before) ** 0.5
 
     free = moved()
