@@ -20,7 +20,9 @@ from distill_cli.models import edits
 from distill_cli.models.edits import EDITS, REBUILD
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
-OF_TEACHER = "of_teacher"  # a network's attribute: what a student is made of, in words, where that is its teacher; see `build`
+OF_TEACHER = (
+    "of_teacher"  # a network's attribute: what a student is made of, in words, where that is its teacher; see `build`
+)
 
 
 class Classifier(nn.Module):

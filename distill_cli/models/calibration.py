@@ -48,8 +48,8 @@ def told(model: Classifier, folded: int, samples: int) -> str:
     text = f"{len(inside)} layers with {share:.1%} of the parameters, ranges of {samples} samples of train"
     text += f"; {folded} batch norms folded" if folded else ""
     text += f"; not folded, so in fp32: {', '.join(norms[:3])}{' and more' * (len(norms) > 3)}" if norms else ""
-    left = [path for path, module in modules.items() if isinstance(module, LAYERS)]
-    return text + (f"; never called as layers, so in fp32: {', '.join(left[:3])}" if left else "")
+    left = [path for path, module in modules.items() if isinstance(module, LAYERS) and module not in inside]
+    return text + (f"; called otherwise, so in fp32: {', '.join(left[:3])}" if left else "")
 
 
 def foldable(model: Classifier) -> list[list[str]]:
@@ -80,7 +80,7 @@ def ranges(model: Classifier, split: Split) -> dict[str, list[float]]:
     lows, highs = dict[str, float](), dict[str, float]()
 
     def widen(path: str, module: nn.Module, inputs: Tensor, output: Any) -> None:
-        if isinstance(module, LAYERS) and path:
+        if type(module) in LAYERS and path:
             low, high = (float(value) for value in inputs.detach().aminmax())
             lows[path], highs[path] = min(low, lows.get(path, 0.0)), max(high, highs.get(path, 0.0))
 

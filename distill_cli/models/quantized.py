@@ -25,9 +25,9 @@ NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
 class Quantized(nn.Module):
-    """A convolution or linear layer whose inputs and weights are rounded; its parameters are the layer's own, by their names.
+    """What a convolution or a linear layer becomes whose inputs and weights are rounded; its parameters stay as they are named.
 
-    Args:
+    Attributes:
         scale, zero_point: of its inputs. largest: what a weight is rounded to at most.
     """
 
@@ -35,36 +35,31 @@ class Quantized(nn.Module):
     bias: Tensor | None
     scale: Tensor
     zero_point: Tensor
-
-    def __init__(self, layer: Layer, scale: float, zero_point: int, largest: int = LARGEST) -> None:
-        super().__init__()
-        self.weight, self.bias, self.largest = layer.weight, layer.bias, largest
-        self.__dict__["layer"] = layer  # for its stride and the like; its parameters are ours already
-        self.register_buffer("scale", torch.tensor(scale), persistent=False)
-        self.register_buffer("zero_point", torch.tensor(zero_point, dtype=torch.int32), persistent=False)
+    largest: int
 
     def forward(self, inputs: Tensor) -> Tensor:
         rounded = torch.fake_quantize_per_tensor_affine(inputs.float(), self.scale, self.zero_point, 0, INPUTS)
         scales = self.scales()
         zeros = torch.zeros_like(scales, dtype=torch.int32)
         weight = torch.fake_quantize_per_channel_affine(self.weight, scales, zeros, 0, -self.largest, self.largest)
-        return self.apply_layer(rounded, weight)
+        return self.compute(rounded, weight)
 
     def scales(self) -> Tensor:
         """Of the weights as they are now, (output channels,)."""
         highest = self.weight.detach().abs().flatten(1).amax(1)
         return highest.clamp(min=torch.finfo(highest.dtype).tiny * self.largest) / self.largest
 
-    def apply_layer(self, inputs: Tensor, weight: Tensor) -> Tensor:
+    def compute(self, inputs: Tensor, weight: Tensor) -> Tensor:
         """What the layer makes of inputs with other weights of its shape."""
-        layer: Any = self.layer
-        if isinstance(layer, nn.Linear):
+        layer: Any = self
+        if isinstance(self, nn.Linear):
             return nn.functional.linear(inputs, weight, self.bias)
         output: Tensor = layer._conv_forward(inputs, weight, self.bias)
         return output
 
-    def extra_repr(self) -> str:
-        return repr(self.layer)
+
+# What each kind of layer becomes: still one of its kind to whoever asks for its channels.
+BECOMES = {kind: type(f"Quantized{kind.__name__}", (Quantized, kind), {}) for kind in LAYERS}
 
 
 class Stored(nn.Module):
@@ -94,16 +89,17 @@ class Stored(nn.Module):
         ops, of_inputs = torch.ops.quantized_decomposed, (self.scale, self.zero_point, 0, INPUTS, torch.uint8)
         rounded = ops.dequantize_per_tensor(ops.quantize_per_tensor(inputs, *of_inputs), *of_inputs)
         weight = ops.dequantize_per_channel(self.weight, self.scales, self.zeros, 0, -128, 127, torch.int8)
-        return self.trained.apply_layer(rounded, weight)
+        return self.trained.compute(rounded, weight)
 
 
 def quantize(net: nn.Module, ranges: Mapping[str, Sequence[float]], largest: int = LARGEST) -> None:
     """Round the inputs of layers to (scale, zero point), and their weights, from now on."""
     for path, (scale, zero_point) in ranges.items():
-        layer = net.get_submodule(path)
-        if not isinstance(layer, LAYERS):
-            raise TypeError(f"{path} is a {type(layer).__name__}")
-        net.set_submodule(path, Quantized(layer, float(scale), int(zero_point), int(largest)))
+        layer: Any = net.get_submodule(path)
+        layer.__class__ = BECOMES[type(layer)]
+        layer.largest, device = int(largest), layer.weight.device
+        layer.register_buffer("scale", torch.tensor(float(scale), device=device), persistent=False)
+        layer.register_buffer("zero_point", torch.tensor(int(zero_point), device=device).int(), persistent=False)
 
 
 def fold(net: nn.Module, pairs: Sequence[Sequence[str]]) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import functools
-import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli import models
+from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError
 from distill_cli.config.schema import Dataset, Student
 from distill_cli.data import Data, Part, PictureSpec, assemble
@@ -110,7 +111,10 @@ def test_a_layer_computes_what_whole_numbers_would(layer: quantized.Layer) -> No
         float((inputs.max() - inputs.min()) / 255),
         round(float(-inputs.min() / ((inputs.max() - inputs.min()) / 255))),
     )
-    rounded = Quantized(layer, scale, zero)
+    net = nn.Sequential(layer)
+    quantized.quantize(net, {"0": [scale, zero]})
+    rounded: Any = net[0]
+    assert isinstance(rounded, Quantized)
     q = (inputs.numpy() / np.float32(scale)).round().astype(np.int64) + zero
     assert q.min() >= 0 and q.max() <= 255
     weight = layer.weight.detach().numpy()
@@ -118,14 +122,14 @@ def test_a_layer_computes_what_whole_numbers_would(layer: quantized.Layer) -> No
     w = (weight / scales.reshape(-1, *[1] * (weight.ndim - 1))).round().astype(np.int64)
     assert w.max() == 64 or w.min() == -64
     # In whole numbers, and only then back: what an integer kernel does.
-    whole = Quantized(layer, scale, zero).apply_layer
+    whole = rounded.compute
     bias = layer.bias.detach()
     sums = whole(torch.from_numpy((q - zero).astype(np.float32)), torch.from_numpy(w.astype(np.float32)))
     side = [-1] + [1] * (sums.dim() - 2)
     sums = sums - bias.view(side)
     expected = sums * scale * torch.from_numpy(scales).view(side) + bias.view(side)
     torch.testing.assert_close(rounded(inputs), expected, rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(quantized.stored(nn.Sequential(rounded))(inputs), rounded(inputs), rtol=0, atol=1e-6)
+    torch.testing.assert_close(quantized.stored(net)(inputs), rounded(inputs), rtol=0, atol=1e-6)
 
 
 def test_ranges_are_of_what_layers_are_given_and_keep_zero() -> None:
@@ -157,16 +161,16 @@ def test_a_card_brings_a_quantised_student_back_with_its_ranges(kind: str, tmp_p
         plain={**NODES[kind], "checkpoint": None, "freeze": []}, name="x", _target_=NODES[kind]["_target_"]
     )
     dataset = Dataset(plain={"_target_": "distill_cli.data.digits.digits"}, name="digits", _target_="")
-    card = deployable.card_of("student", chosen, model, data, dataset)
+    card = deployable.card_of("student", chosen, model, shown, dataset)
     Deployable(card, model).write(tmp_path)
     read = Deployable.read(tmp_path)
     inputs = shown.input.example(16)
     assert torch.equal(answer(read.network, inputs), answer(model, inputs))
     assert quantized.is_quantized(read.network.net)
-    described = json.loads((tmp_path / "model.json").read_text())
+    described = files.read_json(tmp_path / "model.json")
     *_, rounding = described["model"]["edits"]
     rounding["ranges"]["nowhere"] = [1.0, 0]
-    (tmp_path / "model.json").write_text(json.dumps(described))
+    files.write_json(tmp_path / "model.json", described)
     with pytest.raises(CheckpointError, match="edits: what was done to a network does not fit"):
         Deployable.read(tmp_path)
 

@@ -40,6 +40,18 @@ KINDS = {
         "objective.kd.weight=auto",
         "save_every=9",
     ],
+    "a stage of 8 bits": [
+        "schedule=quantize",
+        "schedule.imitate.epochs=1",
+        "schedule.refine.epochs=1",
+        "schedule.quantize.epochs=2",
+        "student=resnet8x4",
+        "student.widths=[4,4,4,8]",
+        "objective=[hint,kd]",
+        "objective.kd.weight=auto",
+        "baseline=true",
+        "save_every=15",
+    ],
     "half precision": ["precision=fp16", "batch_size=256", "save_every=2"],
 }
 
