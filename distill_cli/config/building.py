@@ -91,7 +91,7 @@ def code_digest(path: str) -> str | None:
     home = source.parents[module.count(".") + (source.stem == "__init__")]  # where Python found its package
     installed = home.name in ("site-packages", "dist-packages")
     content = hashlib.sha256()
-    for file in [source] if installed else files_of(module, home):
+    for file in [source] if installed else files_of([module], home):
         content.update(file.read_bytes())
     return content.hexdigest()
 

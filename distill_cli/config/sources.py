@@ -1,22 +1,25 @@
-"""Which files of a user's own code a module is made of: its own and those beside it that it imports. Nothing is run."""
+"""Which files a module is made of: its own and those beside it that it imports. Nothing is run."""
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 
-def files_of(module: str, home: Path) -> list[Path]:
-    """Every file below `home`, the folder Python finds `module` in, that importing it may run; sorted.
+def files_of(modules: Collection[str], home: Path, rooms: Collection[Path] | None = None) -> list[Path]:
+    """Every file below `home`, the folder Python finds `modules` in, that importing them may run; sorted.
 
     What lies elsewhere, installed packages among it, is left out.
+
+    Args:
+        modules: dotted names of modules, or of what is in them. rooms: the folders whose files count; None: all.
     """
     files: set[Path] = set()
-    waiting = [module]
+    waiting = list(modules)
     while waiting:
         for name, file in _files(home, waiting.pop().split(".")):
-            if file not in files:
+            if file not in files and (rooms is None or file.parent in rooms):
                 files.add(file)
                 waiting += _imports(file, name)
     return sorted(files)

@@ -21,6 +21,7 @@ from distill_cli import models
 from distill_cli.base import runtime, ui
 from distill_cli.config.building import code_digest
 from distill_cli.config.schema import Teacher, Train
+from distill_cli.config.sources import files_of
 from distill_cli.data import Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import shapes
@@ -166,10 +167,12 @@ class Asked:
         classes, the normalisation.
         """
         target = self.teacher.node["_target_"]
+        classes = {type(part).__module__ for part in (self.model.spec, *self.model.modules())}
+        parts = (target, self.run.dataset.node["_target_"], inference.__name__, *sorted(classes))
         used = [name for name in LIBRARIES if name != "timm" or target.endswith(".timm")]
         return {
             "model": network_of(self.teacher, self.model),
-            "code": [_own_code(), code_digest(target), *(f"{name} {version(name)}" for name in used)],
+            "code": [own_code(parts), code_digest(target), *(f"{name} {version(name)}" for name in used)],
             "data": self.data.digest,
             "input": self.model.spec.as_card(),
         }
@@ -193,10 +196,13 @@ def of_features(model: Classifier, data: Data, layers: Sequence[str]) -> int:
 
 
 @functools.cache
-def _own_code() -> str:
-    """SHA-256 of our files that decide what a network sees and answers."""
-    here = Path(__file__).parent.parent
+def own_code(parts: tuple[str, ...], package: Path = Path(__file__).parent.parent) -> str:
+    """SHA-256 of our files, of data and models, that decide what a network sees and answers: those that these import.
+
+    Args:
+        parts: dotted names of modules, or of what is in them; others' are left out. package: the folder that ours lie in.
+    """
     content = hashlib.sha256()
-    for path in [*sorted((here / "models").glob("*.py")), *sorted((here / "data").glob("*.py"))]:
+    for path in files_of(parts, package.parent, [package / "data", package / "models"]):
         content.update(path.read_bytes())
     return content.hexdigest()

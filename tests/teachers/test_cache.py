@@ -14,11 +14,24 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from helpers import QUICK, distill, flip, leftovers, only_run, read_json, rows, run_folders, visible, without_times
+from helpers import (
+    QUICK,
+    ROOT,
+    distill,
+    flip,
+    leftovers,
+    only_run,
+    read_json,
+    rows,
+    run_folders,
+    visible,
+    without_times,
+)
 
 from distill_cli.base import files, locks
 from distill_cli.cli.commands import cache as command
 from distill_cli.runs import store
+from distill_cli.teachers.store import own_code
 
 DAY = 24 * 60 * 60
 
@@ -41,6 +54,34 @@ class Kept(NamedTuple):
             if found.card and [found.card["ingredients"][key] for key in ("split", "weights")] == wanted:
                 return found.folder
         raise LookupError(split)
+
+
+def test_answers_depend_on_the_files_that_a_teacher_and_its_data_pass_through_and_on_no_other(tmp_path: Path) -> None:
+    package = tmp_path / "distill_cli"
+    shutil.copytree(ROOT / "distill_cli", package, ignore=shutil.ignore_patterns("__pycache__"))
+    pictures = (
+        "distill_cli.models.smallcnn.SmallCNN",
+        "distill_cli.data.digits.digits",
+        "distill_cli.models.inference",
+    )
+    texts = ("distill_cli.models.huggingface.fresh", "distill_cli.data.text.text", "distill_cli.models.inference")
+
+    def keys() -> list[str]:
+        own_code.cache_clear()
+        return [own_code(parts, package) for parts in (pictures, texts)]
+
+    def changed(file: str) -> list[bool]:
+        before = keys()
+        with (package / file).open("a") as code:
+            code.write("# a change\n")
+        return [one != other for one, other in zip(before, keys(), strict=True)]
+
+    assert changed("models/new.py") == changed("data/new.py") == [False, False]
+    assert changed("data/texts.py") == changed("models/wrapped.py") == [False, True]
+    assert changed("models/smallcnn.py") == changed("data/digits.py") == [True, False]
+    assert changed("data/split.py") == changed("models/features.py") == changed("models/__init__.py") == [True, True]
+    assert changed("models/zoo.py") == changed("data/folder.py") == changed("base/ui.py") == [False, False]
+    own_code.cache_clear()
 
 
 def teachers(outputs: Path) -> dict[int, str]:
