@@ -53,7 +53,7 @@ class LanguageMeter:
     """
 
     def __init__(self, data: Data) -> None:
-        self.bytes_of = torch.as_tensor(data.input.bytes_of)  # type: ignore[attr-defined]
+        self.bytes_of = torch.as_tensor(data.input.tokenizer.bytes_of)  # type: ignore[attr-defined]
         self._columns: dict[str, list[Tensor]] = {}
         self.divergence = "kl"
 
