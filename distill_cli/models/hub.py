@@ -12,6 +12,7 @@ from typing import Any
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.base.files import place
 
+FILES = ["config.json", "tokenizer*.json", "1_Pooling/config.json", "model*.safetensors*"]  # what is fetched of a model
 HUB_SECONDS = 3  # after which a hub that does not answer counts as out of reach
 
 
@@ -36,11 +37,31 @@ def quiet(lib: Any) -> Iterator[None]:
         lib.utils.logging.enable_progress_bar()
 
 
-def config_of(lib: Any, source: str, name: str) -> Any:
-    """The configuration of a folder, or of a name on the hub."""
-    if not Path(source).is_dir():
-        _on_hub(source, name)
-    elif not (Path(source) / "config.json").is_file():
+def folder_of(name: str) -> Path:
+    """The folder of a model that is named so: itself, or into which the hub's files are fetched once.
+
+    Raises:
+        ConfigError: there is no such folder or model. CheckpointError: the hub cannot be reached.
+    """
+    path = place(name, "name")
+    if path.is_dir():
+        return path
+    import huggingface_hub as hub
+
+    _on_hub(str(path), name)
+    try:
+        return Path(hub.snapshot_download(str(path), allow_patterns=FILES, etag_timeout=HUB_SECONDS))
+    except Exception as error:  # whatever its HTTP library raises
+        raise CheckpointError(f"name={name}: cannot be fetched: {error}") from error
+
+
+def config_of(lib: Any, source: Path, name: str) -> Any:
+    """The configuration in a model's folder.
+
+    Args:
+        name: what the user called it, for messages.
+    """
+    if not (source / "config.json").is_file():
         raise CheckpointError(f"{source} holds no config.json: it is no folder of a model")
     try:
         settings = lib.AutoConfig.from_pretrained(source, trust_remote_code=False)
@@ -101,15 +122,14 @@ def _foreign(name: str) -> CheckpointError:
     return CheckpointError(f"name={name}: the model brings code of its own, which distill does not run")
 
 
-def safe(source: str) -> None:
+def safe(source: Path) -> None:
     """Refuse a folder whose weights are pickled or missing."""
-    place = Path(source)
-    if not place.is_dir() or list(place.glob("*.safetensors")):
+    if list(source.glob("*.safetensors")):
         return
-    pickled = next(iter([*place.glob("*.bin"), *place.glob("*.pt")]), None)
+    pickled = next(iter([*source.glob("*.bin"), *source.glob("*.pt")]), None)
     if pickled is None:
         raise CheckpointError(f"{source} holds no model.safetensors")
     raise CheckpointError(
         f"{pickled} is pickled, and a pickle can run code",
-        f"convert it once: AutoModel.from_pretrained({source!r}).save_pretrained({source!r})",
+        f"convert it once: AutoModel.from_pretrained({str(source)!r}).save_pretrained({str(source)!r})",
     )

@@ -1,4 +1,4 @@
-"""Classifiers of transformers, from a folder or a hub name, or fresh by their sizes. The library is imported when one is built."""
+"""Models of transformers, from a folder or a hub name, or fresh by their sizes. The library is imported when one is built."""
 
 from __future__ import annotations
 
@@ -11,25 +11,24 @@ from torch import nn
 
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
-from distill_cli.base.files import place
 from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import OF_TEACHER, REBUILD, Classifier
-from distill_cli.models.hub import config_of, library, means, quiet, safe
-from distill_cli.models.stack import keep_layers, numbers_of
-from distill_cli.models.wrapped import HuggingFace, MeanPooled, recipe, wrapped
+from distill_cli.models.hub import config_of, folder_of, library, means, quiet, safe
+from distill_cli.models.language import CausalLM
+from distill_cli.models.stack import keep_layers, narrow, numbers_of
+from distill_cli.models.wrapped import HuggingFace, MeanPooled, recipe
 
-# What the sizes of a fresh network are called in the library's configurations, by our names.
-SIZES = {
-    "bert": {"layers": "num_hidden_layers", "width": "hidden_size", "heads": "num_attention_heads", "inner": "intermediate_size"},
-    "distilbert": {"layers": "n_layers", "width": "dim", "heads": "n_heads", "inner": "hidden_dim"},
-    "gpt2": {"layers": "n_layer", "width": "n_embd", "heads": "n_head", "inner": "n_inner"},
-}  # fmt: skip
+# What the width inside a layer is called in the library's configurations; other sizes have one name in all of them.
+INNER = {"bert": "intermediate_size", "distilbert": "hidden_dim", "gpt2": "n_inner", "llama": "intermediate_size"}
 DROPOUTS = {
     "bert": ("hidden_dropout_prob", "attention_probs_dropout_prob"),
     "distilbert": ("dropout", "attention_dropout", "seq_classif_dropout"),
     "gpt2": ("resid_pdrop", "embd_pdrop", "attn_pdrop"),
+    "llama": ("attention_dropout",),
 }
-POSITIONS = {"bert": "max_position_embeddings", "distilbert": "max_position_embeddings", "gpt2": "n_positions"}
+CAUSAL = ("gpt2", "llama")  # families in which no token sees those after it
+Head = Literal["classes", "tokens"]  # what is answered: once a text which class, or at each token which comes next
+AUTO = {"classes": "AutoModelForSequenceClassification", "tokens": "AutoModelForCausalLM"}
 
 
 def huggingface(
@@ -42,15 +41,16 @@ def huggingface(
     attention: Literal["sdpa", "eager"] = "sdpa",
     config: dict[str, Any] | None = None,
     teacher: Classifier | None = None,
+    head: Head = "classes",
 ) -> nn.Module:
-    """A sequence classifier of transformers.
+    """A sequence classifier or a causal language model of transformers, as the data's spec asks for by `head`.
 
     Args:
         name: a folder with config.json and model.safetensors, or a name on the hub. layers: so many of its layers, evenly
             spaced, or those with these numbers. init: whose weights it has: its own, those of `teacher`, which then says the sizes
             too, or fresh ones.
-        pooling: mean: the head sees the mean of a text's states; own: what the class of the model gives it; auto: mean where
-            the folder is a sentence-transformer's that says so.
+        pooling: of a classifier: mean: the head sees the mean of a text's states; own: what the class of the model gives it;
+            auto: mean where the folder is a sentence-transformer's that says so.
         attention: eager gives attention maps, more slowly. config: what rebuilds one from our own card.
 
     Raises:
@@ -58,39 +58,43 @@ def huggingface(
     """
     if name is None and config is None and init != "teacher":
         raise ConfigError("name: has no default: a folder of a model, or its name on the hub", "name=DIR")
+    if head == "tokens" and pooling == "mean":
+        raise ConfigError("pooling=mean: a language model answers at every token, and pools nothing", "pooling=own")
     lib = library()
     with quiet(lib):
         if config is not None:
-            settings = lib.AutoConfig.for_model(**config, num_labels=num_classes)
-            return wrapped(_made(lib, settings, attention), None, num_classes, pooling == "mean")
+            settings = lib.AutoConfig.for_model(**config)
+            return _wrapped(
+                _made(lib, settings, attention, head, num_classes), None, head, num_classes, pooling == "mean"
+            )
         if init == "teacher":
             return _of_teacher(lib, teacher, name, layers, num_classes, pooling, attention)
         assert name is not None
-        source = str(place(name, "name"))
+        source = folder_of(name)
         settings = config_of(lib, source, name)
-        settings.num_labels = num_classes
         settings.pad_token_id = pad_token_id if settings.pad_token_id is None else settings.pad_token_id
-        fresh = init == "fresh"
-        if fresh and layers is not None:
-            settings.num_hidden_layers = len(numbers_of(layers, settings.num_hidden_layers))
-        model = _made(lib, settings, attention) if fresh else _loaded(lib, source, name, settings, attention)
-        if not fresh and layers is not None:
-            keep_layers(model, numbers_of(layers, settings.num_hidden_layers))
-        home = Path(source) if Path(source).is_dir() else Path(lib.utils.cached_file(source, "config.json")).parent
-        mean = pooling == "mean" or (pooling == "auto" and means(home))
+        numbers = None if layers is None else numbers_of(layers, settings.num_hidden_layers)
+        if init == "fresh":
+            if numbers is not None:
+                narrow(settings, numbers)
+            model = _made(lib, settings, attention, head, num_classes)
+        else:
+            model = _loaded(lib, source, name, settings, attention, head, num_classes)
+            if numbers is not None:
+                keep_layers(model, numbers)
+        mean = head == "classes" and (pooling == "mean" or (pooling == "auto" and means(source)))
         if mean and pooling == "auto":
             ui.say(
                 f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
             )
-        return wrapped(model, Tokenizer.read(home), num_classes, mean)
+        return _wrapped(model, Tokenizer.read(source), head, num_classes, mean)
 
 
 def fresh(
     num_classes: int,
     vocab_size: int,
     pad_token_id: int,
-    max_length: int,
-    family: Literal["bert", "distilbert", "gpt2"] = "bert",
+    family: Literal["bert", "distilbert", "gpt2", "llama"] = "bert",
     layers: int = 2,
     width: int = 128,
     heads: int = 2,
@@ -98,28 +102,42 @@ def fresh(
     dropout: float = 0.1,
     positions: int = 512,
     attention: Literal["sdpa", "eager"] = "sdpa",
+    kv_heads: int | None = None,
+    head: Head = "classes",
 ) -> nn.Module:
-    """A sequence classifier of transformers with weights of its own.
+    """A sequence classifier or a causal language model of transformers with weights of its own; `head` as in `huggingface`.
 
     Args:
-        vocab_size: tokens of its table. max_length: of the data, for which there must be positions.
-        layers, width, heads: of the encoder. inner: width inside its feed-forward layers; None: four times `width`.
+        vocab_size: tokens of its table, which a language model's head shares. layers, width, heads: of the encoder.
+        inner: width inside its feed-forward layers; None: four times `width`. kv_heads: of llama: heads of keys and values, each
+            of which serves several of `heads`; None: as many.
 
     Raises:
-        ConfigError: the sizes do not fit each other.
+        ConfigError: the sizes do not fit each other, or the family is not one of language models.
     """
     if width % heads:
         raise ConfigError(f"width: {width} cannot be shared out among heads={heads}")
-    if max_length > positions:
-        raise ConfigError(f"positions: {positions} are fewer than dataset.max_length={max_length}")
+    if kv_heads and (family != "llama" or heads % kv_heads):
+        raise ConfigError(f"kv_heads={kv_heads}: only llama has them, and heads={heads} is to be a multiple of them")
+    if head == "tokens" and family not in CAUSAL:
+        raise ConfigError(f"family={family}: its tokens see those after them", f"family={' or family='.join(CAUSAL)}")
     lib = library()
-    sizes = {"layers": layers, "width": width, "heads": heads, "inner": inner or 4 * width}
-    settings: dict[str, Any] = {theirs: sizes[ours] for ours, theirs in SIZES[family].items()}
-    settings |= dict.fromkeys(DROPOUTS[family], dropout)
-    settings |= {"vocab_size": vocab_size, "num_labels": num_classes, "pad_token_id": pad_token_id}
+    settings = {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": heads,
+        INNER[family]: inner or 4 * width,
+        "max_position_embeddings": positions,
+        "vocab_size": vocab_size,
+        "pad_token_id": pad_token_id,
+        "tie_word_embeddings": True,
+        **dict.fromkeys(DROPOUTS[family], dropout),
+        **({"num_key_value_heads": kv_heads} if kv_heads else {}),
+    }
     with quiet(lib):
-        config = lib.AutoConfig.for_model(family, **settings, **{POSITIONS[family]: positions})
-        return HuggingFace(_made(lib, config, attention))
+        config = lib.AutoConfig.for_model(family, **settings)
+        model = _made(lib, config, attention, head, num_classes)
+    return CausalLM(model, num_classes) if head == "tokens" else HuggingFace(model)
 
 
 def _of_teacher(
@@ -140,7 +158,7 @@ def _of_teacher(
         raise ConfigError(f"pooling={pooling}: the teacher, which the student is made of, has another", "pooling=auto")
     net = copy.deepcopy(theirs)
     model: Any = net.model
-    if name is not None and (unlike := _unlike(config_of(lib, str(place(name, "name")), name), model.config)):
+    if name is not None and (unlike := _unlike(config_of(lib, folder_of(name), name), model.config)):
         raise ConfigError(f"name={name}: is another network than the teacher: {unlike}", "init=teacher needs no name")
     model.set_attn_implementation(attention)
     there = model.config.num_hidden_layers
@@ -163,25 +181,44 @@ def _unlike(one: Any, other: Any) -> str:
     return ", ".join(f"{key} {a} there is {b}" for key, a, b in zip(keys, here, there, strict=True) if a != b)
 
 
-def _loaded(lib: Any, source: str, name: str, config: Any, attention: str) -> nn.Module:
+def _loaded(lib: Any, source: Path, name: str, config: Any, attention: str, head: Head, classes: int) -> nn.Module:
     safe(source)
+    if head == "classes":
+        config.num_labels = classes
     try:
-        model: nn.Module = lib.AutoModelForSequenceClassification.from_pretrained(
+        model: nn.Module
+        model, told = getattr(lib, AUTO[head]).from_pretrained(
             source,
             config=config,
             attn_implementation=attention,
             use_safetensors=True,
-            ignore_mismatched_sizes=True,  # a head of other classes is made anew
+            ignore_mismatched_sizes=head == "classes",  # a head of other classes is made anew
+            output_loading_info=True,
             dtype=torch.float32,
         )
     except (OSError, ValueError) as error:
         raise CheckpointError(f"name={name}: cannot be read: {str(error).splitlines()[0]}") from error
+    if head == "tokens" and told["missing_keys"]:
+        raise CheckpointError(f"name={name}: is no language model: it holds no {min(told['missing_keys'])}")
     return model
 
 
-def _made(lib: Any, config: Any, attention: str) -> nn.Module:
+def _made(lib: Any, config: Any, attention: str, head: Head, classes: int) -> nn.Module:
+    if head == "classes":
+        config.num_labels = classes
     try:
-        model: nn.Module = lib.AutoModelForSequenceClassification.from_config(config, attn_implementation=attention)
+        model: nn.Module = getattr(lib, AUTO[head]).from_config(config, attn_implementation=attention)
     except (ValueError, KeyError) as error:
-        raise ConfigError(f"{config.model_type}: is no sequence classifier: {str(error).splitlines()[0]}") from error
+        kind = "sequence classifier" if head == "classes" else "causal language model"
+        raise ConfigError(f"{config.model_type}: is no {kind}: {str(error).splitlines()[0]}") from error
     return model
+
+
+def _wrapped(model: nn.Module, tokenizer: Tokenizer | None, head: Head, classes: int, mean: bool) -> nn.Module:
+    net: HuggingFace
+    if head == "tokens":
+        net = CausalLM(model, classes, tokenizer)
+    else:
+        net = MeanPooled(model, classes, tokenizer) if mean else HuggingFace(model, tokenizer)
+    net.__dict__[REBUILD] = recipe(net)
+    return net

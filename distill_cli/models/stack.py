@@ -57,6 +57,15 @@ def numbers_of(layers: int | list[int], there: int) -> list[int]:
     return layers
 
 
+def narrow(config: Any, numbers: list[int]) -> None:
+    """Leave only some layers in a configuration of transformers, and in what it lists by layer."""
+    there = config.num_hidden_layers
+    for key, value in config.to_dict().items():
+        if isinstance(value, list) and len(value) == there:
+            setattr(config, key, [value[number] for number in numbers])
+    config.num_hidden_layers = len(numbers)
+
+
 def keep_layers(model: nn.Module, numbers: list[int]) -> None:
     """Leave only some of the layers of a model of transformers."""
     config: Any = model.config
@@ -66,8 +75,13 @@ def keep_layers(model: nn.Module, numbers: list[int]) -> None:
         if isinstance(part, nn.ModuleList) and len(part) == config.num_hidden_layers
     )
     parent, _, name = path.rpartition(".")
-    setattr(model.get_submodule(parent), name, nn.ModuleList(stack[number] for number in numbers))
-    config.num_hidden_layers = len(numbers)
+    kept = [stack[number] for number in numbers]
+    setattr(model.get_submodule(parent), name, nn.ModuleList(kept))
+    for place, layer in enumerate(kept):
+        for part in layer.modules():
+            if hasattr(part, "layer_idx"):
+                part.__dict__["layer_idx"] = place  # in the cache of a model that generates
+    narrow(config, numbers)
 
 
 def layers_of(model: Classifier, shapes: Shapes, whose: str) -> list[str]:

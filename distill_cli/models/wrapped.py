@@ -9,7 +9,6 @@ from typing import Any
 from torch import Tensor, nn
 
 from distill_cli.data.tokens import Tokenizer
-from distill_cli.models import REBUILD
 
 LABELS = ("id2label", "label2id")  # which classes there are, a card says
 
@@ -59,12 +58,6 @@ class MeanPooled(HuggingFace):
         mask = inputs["attention_mask"][..., None].to(states.dtype)
         logits: Tensor = self.classifier((states * mask).sum(1) / mask.sum(1))
         return logits
-
-
-def wrapped(model: nn.Module, tokenizer: Tokenizer | None, classes: int, mean: bool) -> HuggingFace:
-    net = MeanPooled(model, classes, tokenizer) if mean else HuggingFace(model, tokenizer)
-    net.__dict__[REBUILD] = recipe(net)
-    return net
 
 
 def recipe(net: HuggingFace) -> dict[str, Any]:

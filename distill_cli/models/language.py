@@ -1,0 +1,113 @@
+"""Language models of transformers as networks: states, and logits of some of them; reading is in huggingface.py."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from distill_cli.base.errors import ConfigError
+from distill_cli.data.tokens import Tokenizer
+from distill_cli.models import evaluating
+from distill_cli.models.wrapped import HuggingFace
+
+CLOSE = 1e-4  # how far our logits may be from the library's own, absolutely and relatively
+
+
+class CausalLM(HuggingFace):
+    """A causal language model of transformers: token ids, positions and segments (N, L) -> states (N, L, D), of which its head
+    makes logits. No position sees another document of its block, nor what comes after it.
+
+    Args:
+        model: the library's, whose states and head are taken apart. words: how many tokens the data have; a table may have more.
+        tokenizer: the one it was trained with; None: it takes the data's.
+
+    Attributes:
+        whole: the library's own model around the same weights, which can generate and be saved.
+        apart: what keeps the documents of a block apart: the library, which sees where positions start again, a `mask`
+            (N, 1, L, L) of ours, or nothing.
+
+    Raises:
+        ConfigError: it has too few tokens, is not causal, or does more to its logits than is known here.
+    """
+
+    whole: Any
+
+    def __init__(self, model: Any, words: int, tokenizer: Tokenizer | None = None) -> None:
+        if model.get_output_embeddings() is None or model.base_model is model:
+            raise ConfigError(f"{model.config.model_type}: has no head over tokens")
+        super().__init__(model.base_model, tokenizer)
+        self.__dict__["whole"] = model  # no module of ours: what it shares with the others would be saved twice
+        self.words, head = words, model.get_output_embeddings()
+        if len(head.weight) < words:
+            raise ConfigError(f"the model has {len(head.weight):,} tokens, the data {words:,}")
+        if head.weight is not model.get_input_embeddings().weight:
+            self.head = head
+        self.apart: Literal["positions", "mask", "nothing"] = "positions"
+        if not head.weight.is_meta:
+            self._prove()
+
+    def forward(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """`input_ids`, `position_ids` and `segments`, (N, L) int64 -> states after the last norm, (N, L, D).
+
+        Raises:
+            ConfigError: documents share a block, and it cannot keep them apart.
+        """
+        segments = inputs["segments"]
+        if self.apart == "mask":
+            inputs = {**inputs, "attention_mask": self._mask(segments)}
+        elif self.apart == "nothing" and (segments > 1).any():
+            name = self.whole.config.model_type
+            raise ConfigError(f"{name}: it sees across documents that share a block", "dataset.packing=none, or stream")
+        states: Tensor = self.answer(inputs)[0]
+        return states
+
+    def logits_of(self, states: Tensor) -> Tensor:
+        """States (M, D) -> logits (M, V): the head, and what the model does to its logits."""
+        config = self.whole.config
+        logits: Tensor = self.whole.get_output_embeddings()(states)[..., : self.words]
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits = (logits / cap).tanh() * cap
+        if by := getattr(config, "logits_scaling", None):  # of Granite, which divides
+            logits = logits / by
+        if isinstance(by := getattr(config, "logit_scale", None), float | int):  # of Cohere, which multiplies
+            logits = logits * by
+        return logits
+
+    def _mask(self, segments: Tensor) -> Tensor:
+        """Which positions each one sees, (N, 1, L, L): those of its segment, up to itself."""
+        seen = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
+        if self.whole.config._attn_implementation == "sdpa":
+            return seen
+        return torch.zeros(seen.shape, device=seen.device).masked_fill(~seen, torch.finfo(torch.float32).min)
+
+    @torch.no_grad()
+    def _prove(self) -> None:
+        """Hold logits against the library's own: of a text alone, of its beginning, and of two texts that share a block."""
+        device, name = next(self.parameters()).device, self.whole.config.model_type
+        ids = torch.randint(self.words, (1, 8), generator=torch.Generator().manual_seed(0)).to(device)
+        places, segments = torch.arange(8, device=device)[None], torch.ones_like(ids)
+
+        def ours(places: Tensor, segments: Tensor) -> Tensor:
+            states = self({"input_ids": ids, "position_ids": places, "segments": segments})
+            return self.logits_of(states[0])
+
+        def close(ours: Tensor, *texts: Tensor) -> bool:
+            theirs = torch.cat([self.whole(input_ids=text).logits[0, :, : self.words] for text in texts])
+            return torch.allclose(ours, theirs, rtol=CLOSE, atol=CLOSE)
+
+        with evaluating(self.whole):
+            alone = ours(places, segments)
+            if not close(alone, ids):
+                raise ConfigError(f"{name}: distill cannot tell what this model does between its states and its logits")
+            if not close(alone[:4], ids[:, :4]):
+                raise ConfigError(f"{name}: is no causal language model: a token sees those after it")
+            for self.apart in ("positions", "mask"):
+                try:
+                    if close(ours(places % 5, segments + places // 5), ids[:, :5], ids[:, 5:]):
+                        return
+                except Exception:  # it takes no such mask, which it tells in many ways
+                    continue
+            self.apart = "nothing"
