@@ -56,7 +56,7 @@ class LanguageSpec(Spec):
         return {name: values.to(device) for name, values in inputs.items()}
 
     def arguments(self) -> dict[str, Any]:
-        return {"vocab_size": self.tokenizer.size, "length": self.length, "pad_token_id": self.tokenizer.pad}
+        return {"vocab_size": self.tokenizer.size, "pad_token_id": self.tokenizer.pad, "head": "tokens"}
 
     def of(self, net: nn.Module) -> LanguageSpec:
         """This spec, if the network reads the same tokens and has a position for each."""

@@ -93,22 +93,6 @@ def _on_hub(source: str, name: str) -> None:
         ) from error
 
 
-def folder_of(name: str) -> Path:
-    """The folder of a model that `name` is or that it has in the hub's cache, into which its tokenizer is fetched.
-
-    Raises:
-        ConfigError, CheckpointError: there is none, or the hub is out of reach.
-    """
-    source = place(name, "name")
-    if source.exists():
-        return source
-    _on_hub(name, name)
-    lib = library()
-    wanted = ("config.json", "tokenizer.json", "tokenizer_config.json")
-    found = [lib.utils.cached_file(name, file, _raise_exceptions_for_missing_entries=False) for file in wanted]
-    return Path(found[0]).parent
-
-
 def means(folder: Path) -> bool:
     """Whether the folder of a model says, as sentence-transformers write it, that a text is the mean of its tokens."""
     try:

@@ -287,7 +287,7 @@ def test_a_spec_comes_back_from_its_card(tmp_path: Path) -> None:
         spec.write(tmp_path)
         assert LanguageSpec.read(json.loads(json.dumps(spec.as_card())), tmp_path) == spec
         assert spec.present(spec.example(2)).all() and spec.example(2)["input_ids"].shape == (2, 8)  # type: ignore[call-overload]
-        assert spec.arguments() == {"vocab_size": tokenizer.size, "length": 32, "pad_token_id": tokenizer.pad}
+        assert spec.arguments() == {"vocab_size": tokenizer.size, "pad_token_id": tokenizer.pad, "head": "tokens"}
     with pytest.raises(CheckpointError, match="holds another tokenizer"):
         LanguageSpec.read({**spec.as_card(), "tokenizer": "x"}, tmp_path)
     with pytest.raises(CheckpointError, match="260 tokens, the data have 257"):
