@@ -10,6 +10,8 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.files import read_json
 
+BESIDE = (".safetensors", ".onnx")  # endings of files that have their card beside them
+
 
 def use_dataset_of(checkpoint: str | None) -> None:
     """Make the data a checkpoint was trained on the default of eval's `dataset`, so that its keys can be overridden.
@@ -27,7 +29,7 @@ def _stored_dataset(checkpoint: str) -> Any:
         raise CheckpointError(f"ckpt: there is nothing at {path}", hint)
     folder = path if path.is_dir() else path.parent
     # Weights lie beside their card, a run's checkpoints one folder below it and below run.json.
-    above = [folder] if path.is_dir() or path.suffix == ".safetensors" else [folder, folder.parent]
+    above = [folder] if path.is_dir() or path.suffix in BESIDE else [folder, folder.parent]
     try:
         for place in above:
             if (place / "model.json").is_file():
@@ -39,6 +41,6 @@ def _stored_dataset(checkpoint: str) -> Any:
     if path.is_dir():
         hint = "give a run folder or a file in it"
         raise CheckpointError(f"ckpt: {path} holds no finished run (no model.json)", hint)
-    if path.suffix == ".safetensors":
+    if path.suffix in BESIDE:
         raise CheckpointError(f"ckpt: no model.json beside {path.name}", f"copy model.json to {folder} with it")
     return {}  # a checkpoint copied alone: its own card tells

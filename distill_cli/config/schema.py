@@ -263,6 +263,21 @@ class Predict(Settings):
     trust: list[str] = key([], "packages whose classes a checkpoint may name")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Export(Settings):
+    ckpt: str | None = key(
+        None, "a run folder, a student.safetensors with its model.json, or a checkpoint of a run", path=True
+    )
+    format: str = key("onnx", "onnx: one file, all inside; huggingface: a folder of transformers; torch: a .pt2 file",
+                      choices=("onnx", "huggingface", "torch"))  # fmt: skip
+    precision: str = key("fp32", "int8: of onnx, a quarter of the bytes", choices=("fp32", "int8"))
+    output: str | None = key(None, "a folder; null: export/<precision or format>/ in the run's", path=True)
+    calibration: int = key(256, "training samples that the ranges of int8 are measured on", ge=1)
+    tolerance: float = key(0.01, "accuracy on validation that int8 may lose", ge=0, le=1)
+    trust: list[str] = key([], "packages whose classes a checkpoint may name")
+    dataset: Dataset | None = key(None, node=Dataset)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that takes a configuration.
@@ -284,6 +299,7 @@ COMMANDS = {
     "inspect": Command(Train),
     "eval": Command(Eval, checkpoint="ckpt"),
     "predict": Command(Predict, checkpoint="ckpt"),
+    "export": Command(Export, checkpoint="ckpt"),
 }
 
 

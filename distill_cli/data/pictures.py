@@ -63,6 +63,10 @@ class PictureSpec(Spec):
     def as_card(self) -> dict[str, Any]:
         return asdict(self)
 
+    def told(self) -> str:
+        colour = "grey" if self.channels == 1 else "RGB"
+        return f"{colour}, 0 to 255; shorter side resized to {min(self.size)} pixels (bilinear), centre cropped, not normalised"
+
     @property
     def at_once(self) -> int:
         """By their size alone, so that what is measured or cached does not depend on the batches of training, not even

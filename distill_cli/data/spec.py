@@ -145,6 +145,10 @@ class Spec(Protocol):
     def as_card(self) -> dict[str, Any]:
         """What model.json holds of it; `data.read_spec` reads it again."""
 
+    def told(self) -> str:
+        """How a sample is made from what a user has, in words for whoever programs it anew."""
+        return ""
+
     def write(self, folder: Path) -> None:
         """Write the files that the card names into its folder."""
         return

@@ -100,6 +100,9 @@ class TextSpec(Spec):
             "tokenizer": {"file": FILE, "pad": self.tokenizer.pad, "sha256": self.tokenizer.digest},
         }
 
+    def told(self) -> str:
+        return f"token ids by tokenizer.json, at most {self.max_length}, padded with {self.tokenizer.pad}"
+
     def write(self, folder: Path) -> None:
         """Write what the card names."""
         (folder / FILE).write_text(self.tokenizer.json, encoding="utf-8")

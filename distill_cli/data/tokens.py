@@ -85,6 +85,11 @@ class Tokenizer:
         self._made.no_truncation()
         return [encoding.ids for encoding in self._made.encode_batch_fast(list(texts), add_special_tokens=special)]
 
+    def token(self, number: int) -> str:
+        """A token as the tokenizer writes it."""
+        token: str = self._made.id_to_token(number)
+        return token
+
     def decode(self, ids: Sequence[int]) -> str:
         """Tokens as a text, without the special ones."""
         text: str = self._made.decode(list(ids))

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from distill_cli.base import runtime
-from distill_cli.data import Batch, Split
+from distill_cli.base.errors import CheckpointError
+from distill_cli.data import Batch, Spec, Split, read_spec
 from distill_cli.data.inputs import Inputs
-from distill_cli.models import evaluating, inference
-from distill_cli.models.deployable import Deployable
+from distill_cli.deploy.onnx_file import SUFFIX, OnnxNet, Raw
+from distill_cli.models import Classifier, evaluating, inference
+from distill_cli.models.deployable import Deployable, read_card, verified
+
+PROGRAM = ".pt2"  # of torch.export: written, never read
 
 
 def probabilities(logits: Tensor) -> Tensor:
@@ -22,7 +28,30 @@ def probabilities(logits: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Predictor(Deployable):
-    """A student that is asked; where its network runs is its own affair."""
+    """A student that is asked; its network may be an exported file, whose spec takes raw samples as they are."""
+
+    @classmethod
+    def read(cls, path: Path, trust: Sequence[str] = (), spec: Spec | None = None) -> Self:
+        """The student that `path` names: as `Deployable.read`, or an exported .onnx file, or the folder of one."""
+        path = path.absolute()
+        if path.suffix == PROGRAM:
+            raise CheckpointError(
+                f"{path}: such a file may run code as it is read, so it is written and never read",
+                "give the run, or distill export ckpt=RUN format=onnx",
+            )
+        if path.is_dir():
+            path = path / Path(read_card(path)["weights"]).name
+        if path.suffix != SUFFIX:
+            return super().read(path, trust, spec)
+        card = read_card(path.parent)
+        net = OnnxNet(verified(path, card["sha256"]), torch.get_num_threads())
+        raw: Any = Raw(read_spec(card["input"], trust, path.parent))
+        return cls(card, Classifier(net, raw), path)
+
+    @property
+    def reads(self) -> Spec:
+        """What its inputs are like before anything is made of them."""
+        return self.spec.spec if isinstance(self.spec, Raw) else self.spec
 
     def __call__(self, raw: Inputs) -> Tensor:
         """Raw samples, as a source stores them -> probabilities (N, C)."""

@@ -23,15 +23,15 @@ import torch
 from distill_cli.base import files, runtime, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DataError
 from distill_cli.base.names import slug
-from distill_cli.config.records import read
-from distill_cli.config.schema import Dataset, Eval
-from distill_cli.data import UNKNOWN, Batch, Data, load
+from distill_cli.config.schema import Eval
+from distill_cli.data import UNKNOWN, Batch, Data
 from distill_cli.data.source import Source
+from distill_cli.deploy.judged import data_of, run_of
+from distill_cli.deploy.onnx_file import SUFFIX
 from distill_cli.deploy.predictor import Predictor, probabilities
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
-from distill_cli.models.naming import listed, order_of
 from distill_cli.pipeline.words import scored
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
@@ -57,7 +57,7 @@ def run(settings: Eval) -> dict[str, float]:
     runtime.prepare(settings.threads)
     device = runtime.device(settings.device)
     student = Predictor.read(files.place(settings.ckpt, "ckpt"), settings.trust)
-    data = load_data(settings, student).to(device)
+    data = data_of(student, settings, settings.split).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
     task.check(Output(probe(student.network, "student"), head=student.network.head), "student")
     ask = teachers_of(student, task, data, settings.split, settings.trust, device)
@@ -91,49 +91,6 @@ def run(settings: Eval) -> dict[str, float]:
         ui.show(f"predictions: {written}")
     ui.show(f"metrics: {write_metrics(student, facts)}")
     return metrics["student"]
-
-
-def run_of(student: Deployable) -> Path | None:
-    """The folder of the run that a student belongs to: the one it lies in or, for a checkpoint, the one above; else None."""
-    assert student.path is not None
-    weights = student.path.suffix == ".safetensors"
-    folder = student.path.parent if weights else student.path.parent.parent
-    return folder if (folder / "status.json").is_file() else None
-
-
-def load_data(settings: Eval, student: Deployable) -> Data:
-    """The data to evaluate on, normalised as the checkpoint's were.
-
-    Raises:
-        CheckpointError: other classes or another size than the checkpoint was trained on.
-    """
-    card, spec, problems, path = student.card, student.spec, list[str](), student.path
-    stored = settings.choices["dataset"] == "stored"
-    dataset = settings.dataset or read(Dataset, card["dataset"], "dataset.", problems)
-    if problems:
-        raise CheckpointError("the checkpoint's card is damaged:\n" + "\n".join(problems))
-    if stored:
-        spec.check(dataset.plain)
-    ours = card["classes"]
-    data = load(
-        dataset,
-        settings.workers,
-        settings.trust if stored else None,
-        spec=spec,
-        classes=lambda: ours,
-        folder=lambda: path and path.parent,
-        only=settings.split,
-    )
-    ui.say(f"data: {data.note}")
-    order, missing = order_of(ours, data.classes)
-    if missing:
-        known = f"{len(ours)} classes ({listed(ours)})"
-        raise CheckpointError(f"the checkpoint answers {known}: it does not know the data's {listed(missing)}")
-    if order:
-        ui.say(f"the data's {len(order)} classes are matched by name with the {len(ours)} that the checkpoint answers")
-        data = data.answered(ours, order)
-    spec.check(data.input)
-    return data.under(spec)
 
 
 def teachers_of(
@@ -220,7 +177,7 @@ def write_metrics(student: Deployable, facts: Mapping[str, Any]) -> Path:
     """Write RUN/eval/<dataset>-<split>.json, or the same name beside a lone checkpoint; a .pt file adds its own name."""
     path, run = student.path, run_of(student)
     assert path is not None
-    suffix = "" if path.suffix == ".safetensors" else f"-{path.stem}"
+    suffix = "" if path.suffix in (".safetensors", SUFFIX) else f"-{path.stem}"
     folder = run / "eval" if run else path.parent
     folder.mkdir(exist_ok=True)
     file = folder / f"{slug(facts['dataset'])}-{facts['split']}{suffix}.json"

@@ -51,7 +51,7 @@ def run(settings: Predict) -> None:
     classes, dataset = predictor.card["classes"], predictor.card["dataset"]
     columns, bucket = dataset.get("text") or (), dataset.get("bucket", WINDOW)
     columns = [columns] if isinstance(columns, str) else columns
-    given = inputs.named(settings.input, predictor.spec, columns, bucket)
+    given = inputs.named(settings.input, predictor.reads, columns, bucket)
     size = settings.batch_size or min(predictor.spec.at_once, predictor.network.taken.at_once)
     predictor.network.to(device)
     asked = Asked(predictor, device, settings.workers, size, bucket or WINDOW, settings.threshold)
