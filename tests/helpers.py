@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,7 @@ class Guide:
         self.model = model.eval().requires_grad_(False)
         self.tap = Tap(self.model.net, layers)
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+    def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Dense:
         return signal_from(self.tap(self.model, batch.inputs))
 
     def on(self, split: str) -> Ask:

@@ -80,6 +80,11 @@ class Loss:
         """Module paths in the student that some objective wants; settled once the objectives are connected."""
         return {path for objective in self.objectives.values() for path in objective.student_layers}
 
+    @property
+    def teacher_layers(self) -> set[str]:
+        """Module paths in the teacher, likewise."""
+        return {path for objective in self.objectives.values() for path in objective.teacher_layers}
+
     def weights(self, alpha: float, progress: float = 1.0) -> dict[str, float]:
         """What each term is multiplied with, `ce` first, when the share `progress` (0 to 1) of the whole run is done."""
         factors = {"ce": 1 - alpha if self.weighs_alpha else 1.0} if "ce" in self.terms else {}

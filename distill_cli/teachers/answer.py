@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack
 from typing import Any, Protocol, Self
 
@@ -87,8 +87,8 @@ class Frozen(_Still):
         self.model = asked.model.eval().requires_grad_(False)
         self.task, self.device, self.dtype = task, asked.device, asked.dtype
         self._measured = {name: asked.about(name) for name in ("val", "test")}
-        self._views = [asked.about("train", view, way.layers, way.keep) for view in range(way.views)]
-        self._often = {}
+        self._views = [asked.about("train", view, way.kept, way.keep) for view in range(way.views)]
+        self._kept, self._often = set(way.kept), {}
         if way.keep == "topk":
             self._often = {"val": self._measured["val"].again(self._views[0].keeper)}
             _tell_of_rest(self._views[0], asked.run)
@@ -98,8 +98,8 @@ class Frozen(_Still):
         self.tap = self.open.enter_context(Tap(self.model.net, way.layers if live else ()))
         self.forward = torch.compile(self.model) if asked.run.compile and live else self.model
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Signal:
-        if self._views:
+    def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Signal:
+        if self._views and self._kept.issuperset(layers):
             return self._views[batch.view].on(batch.index)
         with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
             output = self.tap(self.forward, batch.inputs)
@@ -140,7 +140,7 @@ class Several(_Still):
         for member in self.members:
             self.open.enter_context(member)
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+    def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Dense:
         answers = [member(batch, T, rows).logits() for member in self.members]
         if not self.best:
             return Dense(mixture(answers, self.weights, T))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -38,7 +38,7 @@ class Joint:
             for name, model in job.teachers.items()
         ]
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Dense:
+    def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Dense:
         outputs = [learner.tap(learner.model, batch.inputs) for learner in self.learners]
         theirs = [self.task.rows(output, batch) for output in outputs]
         said = [each.logits().detach().float() for each in theirs]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -16,6 +16,8 @@ from distill_cli.teachers.keeping import GIVE, keeper, whole
 from distill_cli.teachers.store import of_features, of_rows
 from distill_cli.training.job import Job
 
+LIVE = "runs live: "
+
 
 @dataclass(frozen=True)
 class Way:
@@ -24,7 +26,8 @@ class Way:
     Attributes:
         kind: joint, cached, live, or unused. layers: paths of the modules whose features are asked for.
         note: why so, in words. views: of how many views answers are kept. keep: what is kept of each row, as `teacher.keep` has
-            it; None: all logits, each teacher's as it takes the fewest bytes.
+            it; None: all logits, each teacher's as it takes the fewest bytes. kept: of `layers` those whose features are kept too:
+            where answers are kept, a live teacher runs only for who reads others.
     """
 
     kind: str
@@ -32,6 +35,7 @@ class Way:
     note: str
     views: int = 0
     keep: str | None = None
+    kept: tuple[str, ...] = ()
 
     @property
     def joint(self) -> bool:
@@ -39,36 +43,38 @@ class Way:
 
 
 def way_of(job: Job) -> Way:
-    """Choose how the teachers answer: from their cache where the inputs are fixed and what is asked is not too much to keep.
+    """Choose how the teachers answer: from their cache where the inputs are fixed and what is asked is not too much to keep. A
+    stage that reads no features does so also where those that others read cannot be kept.
 
     Raises:
         ConfigError: teacher.cache=on, but the teacher would have to run on the training samples.
     """
-    asked = [(name, o) for loss in job.losses.values() for name, o in loss.objectives.items() if o.needs_teacher]
-    layers = tuple(sorted({path for _, objective in asked for path in objective.teacher_layers}))
-    train, teacher = job.data.train, job.settings.teacher
-    readers = ", ".join(sorted({name for name, objective in asked if objective.teacher_layers}))
+    asking = [stage.name for stage in job.stages if job.losses[stage.name].asks_teacher]
+    layers, train, teacher = _layers(job, asking), job.data.train, job.settings.teacher
     if layers and len(job.teachers) > 1:
         raise ConfigError(
-            f"objective: {readers} learns from features, and so from one teacher alone",
+            f"objective: {_readers(job)} learns from features, and so from one teacher alone",
             "with several teachers choose objectives on logits, as in objective=kd",
         )
     if teacher.joint:
         way = Way("joint", layers, "is trained along with the student")
-    elif not asked:
+    elif not asking:
         return Way("unused", (), "not asked: labels only")
     elif train.draws and not train.views:
-        way = Way(
-            "live", layers, "runs live: with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)"
-        )
+        way = _live(layers, "with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)")
     elif teacher.cache == "off":
-        way = Way("live", layers, "runs live: teacher.cache=off")
-    elif uneven(job.teachers[FIRST], layers):
-        way = Way("live", layers, f"runs live: what is read by {readers} is as long as each sample, and not kept")
+        way = _live(layers, "teacher.cache=off")
     else:
-        way = _kept(job, [(name, o) for name, o in asked if o.reads], layers)
+        way = _kept(job, asking, layers)
         if way.kind == "cached":
             return way
+        deep = [name for name in asking if job.losses[name].teacher_layers]
+        if deep and (rest := [name for name in asking if name not in deep]):
+            kept = _kept(job, rest, ())
+            if kept.kind == "cached":
+                why = way.note.removeprefix(LIVE)
+                note = f"runs live in {', '.join(deep)}: {why}; in {', '.join(rest)} {kept.note}"
+                way = replace(kept, kind="live", layers=layers, note=note)
     if unlike := [name for name, model in job.teachers.items() if model.spec != job.student.spec]:
         raise ConfigError(
             f"{unlike[0]}: reads {job.data.input.kind} in another way than the student, so it cannot answer the student's batches, "
@@ -80,14 +86,33 @@ def way_of(job: Job) -> Way:
     return way
 
 
-def _kept(job: Job, readers: Sequence[tuple[str, Objective]], layers: tuple[str, ...]) -> Way:
+def _layers(job: Job, stages: Sequence[str]) -> tuple[str, ...]:
+    """Paths of the teacher's modules whose features some stages read."""
+    return tuple(sorted({path for name in stages for path in job.losses[name].teacher_layers}))
+
+
+def _readers(job: Job) -> str:
+    """The objectives that read features, by name."""
+    named = {name for loss in job.losses.values() for name, one in loss.objectives.items() if one.teacher_layers}
+    return ", ".join(sorted(named))
+
+
+def _live(layers: tuple[str, ...], why: str) -> Way:
+    return Way("live", layers, f"{LIVE}{why}")
+
+
+def _kept(job: Job, stages: Sequence[str], layers: tuple[str, ...]) -> Way:
     """How answers are kept: as `teacher.keep` says, else all logits where they are few, or hidden states, or the likeliest
     classes, whichever comes first that the objectives can read and that is not too large; else the teacher runs live.
 
     Args:
-        readers: the objectives that read answers, by name.
+        stages: those that are answered so. layers: paths of the modules whose features they read.
     """
     teacher, model = job.settings.teacher, job.teachers[FIRST]
+    if uneven(model, layers):
+        return _live(layers, f"what is read by {_readers(job)} is as long as each sample, and not kept")
+    objectives = [item for name in stages for item in job.losses[name].objectives.items()]
+    readers = [(name, one) for name, one in objectives if one.reads]
     views, several = min(max(1, job.data.train.views), sum(stage.epochs for stage in job.stages)), len(job.teachers) > 1
     limit, features = teacher.cache_limit * 2**30, views * of_features(model, job.data, layers)
     choices = (
@@ -107,9 +132,9 @@ def _kept(job: Job, readers: Sequence[tuple[str, Objective]], layers: tuple[str,
                 "sampled": f"{words} samples of each of its answers"}.get(name, "its logits")  # fmt: skip
         of = f" of {views} view{'s' if views > 1 else ''}" if job.data.train.draws else ""
         note = f"{told}{' and features' if layers else ''}{of} are cached, {size(rows + features)}"
-        return Way("cached", layers, note, views, name)
+        return Way("cached", layers, note, views, name, layers)
     what = "features take" if layers else "answers take"
-    return Way("live", layers, f"runs live: its {what} {size(features or rows)}, more than teacher.cache_limit")
+    return _live(layers, f"its {what} {size(features or rows)}, more than teacher.cache_limit")
 
 
 def _refused(keep: str, job: Job, readers: Sequence[tuple[str, Objective]], several: bool) -> tuple[str, str] | None:

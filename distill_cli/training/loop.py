@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -40,11 +40,12 @@ class Pace:
 class Teacher(Protocol):
     """A teacher as the loop sees it."""
 
-    def __call__(self, batch: Batch, T: float, rows: Rows) -> Signal:
+    def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Signal:
         """Its signal on the rows of a batch of train.
 
         Args:
             T: the temperature at which it is asked. rows: the student's, detached: some teachers learn from them.
+            layers: paths of its modules whose features are read.
         """
 
     def on(self, split: str, whole: bool = False) -> Ask:
@@ -92,6 +93,7 @@ def fit(
             continue
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
         stage, loss_of = epoch.stage, losses[epoch.stage.name]
+        theirs = loss_of.teacher_layers
         state.enter(stage, data)
         state.averages = averages = state.averages if done else Averages()
         order = data.train.order(pace.batch_size, pace.seed, epoch.number)
@@ -115,7 +117,7 @@ def fit(
                     with runtime.autocast(state.device, pace.dtype):
                         output = state.student(part.inputs)
                     rows = task.rows(output, part)
-                    signal = teacher(part, at.T, rows.detached()) if teacher and loss_of.asks_teacher else None
+                    signal = teacher(part, at.T, rows.detached(), theirs) if teacher and loss_of.asks_teacher else None
                     share = len(rows) / in_batch
                     loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, look)
                     if weighed and look:

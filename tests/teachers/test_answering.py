@@ -234,6 +234,30 @@ def test_a_teacher_lets_go_of_its_hooks_and_features_when_the_run_is_over(words:
     assert hooks() == 0
 
 
+def test_a_stage_that_reads_no_features_is_answered_from_the_cache_where_another_runs_live(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    epochs = [f"schedule.{name}.epochs=1" for name in ("hint", "imitate", "refine")]
+    words = ["schedule=hint_then_kd", "objective=[hint,kd]", *epochs]
+    one = taught(*words, "teacher.cache_limit=0")
+    said = header_of(one, capsys)
+    assert "runs live in hint: its features take" in said and "in imitate, refine its logits are cached, 252 B" in said
+    assert made({}) == ["test", "train", "val"]
+    (model,), passes = one.job.teachers.values(), list[int]()
+    model.net.register_forward_hook(lambda *ignored: passes.append(1))
+    batch = next(iter(one.job.data.train.batches(5)))
+    blank = Rows(torch.zeros(5, 3), batch.targets, batch.index)
+    answers = {name: one.teacher(batch, 1.0, blank, one.job.losses[name].teacher_layers) for name in ("hint", "refine")}
+    assert (
+        len(passes) == 1 and list(answers["hint"].features) == list(one.way.layers) and not answers["refine"].features
+    )
+    assert torch.allclose(answers["hint"].logits(), answers["refine"].logits(), atol=1e-5)
+    for name, more in (("mixed", ["teacher.cache_limit=0"]), ("live", ["teacher.cache=off"])):
+        assert distill("train", *line(*words, *more), f"run_dir={tmp_path / name}") == 0
+    for ours, theirs in zip(rows(tmp_path / "mixed"), rows(tmp_path / "live"), strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-4)
+
+
 # --- which it is, and why
 
 
