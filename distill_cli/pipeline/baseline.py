@@ -21,8 +21,9 @@ from distill_cli.training.schedule import Ramp
 def prepare(job: Job, untrained: Classifier) -> Classifier:
     """The labels-only student, trained now or by an earlier run that needed the same one.
 
-    Its budget is the job's: the stages' epochs and learning rates. T, alpha and the objectives play no part. Its best epoch
-    is chosen as the student's is, unless that is chosen by how it follows the teacher.
+    Its budget is the job's: the stages' steps and learning rates, so where some samples have no label, it passes more often over
+    those that do. T, alpha and the objectives play no part. Its best epoch is chosen as the student's is, unless that is chosen by
+    how it follows the teacher.
 
     Args:
         untrained: the student as initialised, before any step; it is copied, not changed.
@@ -31,14 +32,16 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     smoothing, at_once = settings.label_smoothing, settings.rows_at_once
     card = deployable.card_of("student", settings.student, model, job.data, settings.dataset)
     best = judged_by(settings.optimize, job.task, fidelity=False)
-    pace = replace(job.pace, best=best)
+    pace, train = replace(job.pace, best=best), job.data.train
+    often = len(train) / len(train.labelled)
+    stages = [replace(stage, epochs=round(often * stage.epochs)) for stage in job.stages]
     ingredients = {
         "model": {key: value for key, value in card["model"].items() if key != "checkpoint"},
         **({"start": job.start} if job.start else {}),
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),
-        "stages": [[stage.epochs, stage.lr, *(["int8"] if stage.quantize else [])] for stage in job.stages],
+        "stages": [[stage.epochs, stage.lr, *(["int8"] if stage.quantize else [])] for stage in stages],
         "shown": [dict(job.data.train.draws), job.data.train.views] if job.data.train.draws else None,
         "code": code_digest(settings.student.node["_target_"]),
         "settings": [pace.seed, pace.batch_size, str(pace.dtype), pace.compile, smoothing]
@@ -50,9 +53,11 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
 
     def make(place: Path) -> None:
         ui.say("baseline: training the same student on labels only; later runs with this budget reuse it")
-        stages = [replace(s, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for s in job.stages]
+        if often > 1:
+            ui.say(f"baseline: passes {often:.1f} times as often over the samples that have labels, for as many steps")
+        alike = [replace(stage, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for stage in stages]
         checkpoints = Checkpoints(place / "checkpoints", *settings.save_every)
-        job_of = (model, stages, job.recipe, job.data, job.task, pace)
+        job_of = (model, alike, job.recipe, job.data, job.task, pace)
         rows = alone.fit(*job_of, "baseline", checkpoints, smoothing, at_once)
         Deployable(card, model).write(place)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
