@@ -14,7 +14,7 @@ from distill_cli.data import tables
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
 PIECE = 2**20  # characters of a document that are held at a time
-BREAK = re.compile(r"\n(?=\S)")  # before what follows it a text is cut: no token is known to go across
+BREAK = re.compile(r"(?<=\S)\n(?=\S)")  # after a lone one a text is cut: it ends a token, as several together need not
 
 
 class Piece(NamedTuple):
@@ -73,7 +73,7 @@ def cut(parts: Iterable[str], separator: str | None) -> Iterator[tuple[str, bool
 
 
 def _end_of_line(text: str, most: int) -> int:
-    """Where a text is cut: after its last line break among the first `most` characters, or before the last space."""
+    """Where a text is cut: after its last lone line break among the first `most` characters, or before the last space."""
     breaks = [found.end() for found in BREAK.finditer(text, most // 2, most)]
     return breaks[-1] if breaks else max(text.rfind(" ", 1, most), 0) or most
 

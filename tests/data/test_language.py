@@ -32,13 +32,13 @@ LINES = [f"{'line ' * (number % 7)}number {number}\n" for number in range(200)]
 def folder_of_tokenizer(folder: Path, begins: bool = False, **config: Any) -> Path:
     """A byte-level tokenizer of 256 bytes, a word, and two special tokens, in a folder as a model's has it."""
     letters = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
-    pieces = {piece: number for number, piece in enumerate([*letters, "li", "ne"])}
-    made = tokenizers.Tokenizer(tokenizers.models.BPE(pieces, [("l", "i"), ("n", "e")]))
+    pieces = {piece: number for number, piece in enumerate([*letters, "li", "ne", "ĊĊ"])}
+    made = tokenizers.Tokenizer(tokenizers.models.BPE(pieces, [("l", "i"), ("n", "e"), ("Ċ", "Ċ")]))
     made.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
     made.decoder = tokenizers.decoders.ByteLevel()
     made.add_special_tokens(["<s>", "</s>"])
     if begins:
-        made.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 258)])
+        made.post_processor = tokenizers.processors.TemplateProcessing("<s> $A", "<s> $A $B", [("<s>", 259)])
     folder.mkdir(exist_ok=True)
     made.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text(json.dumps(config or {"eos_token": "</s>"}))
@@ -101,8 +101,8 @@ def test_a_tokenizer_of_a_folder_says_how_many_bytes_each_token_is(tmp_path: Pat
     (ids,) = words.encode([text])
     assert words.decode(ids.tolist()) == text and words.bytes_of[ids].sum() == len(text.encode())
     assert words.tokens[words.end] == "</s>" and words.bytes_of[words.end] == 0 and words.start == ()
-    assert ids.dtype == np.uint16 and words.size == len(words.tokens) == 260
-    assert Subwords.read(folder_of_tokenizer(tmp_path / "b", begins=True)).start == (258,)
+    assert ids.dtype == np.uint16 and words.size == len(words.tokens) == 261
+    assert Subwords.read(folder_of_tokenizer(tmp_path / "b", begins=True)).start == (259,)
     pieced = Subwords(Tokenizer.made_from(["a fine day", "a fine day"]), 0)
     (ids,) = pieced.encode(["fined"])
     assert [pieced.tokens[number] for number in ids] == ["fine", "##d"] and pieced.bytes_of[ids].tolist() == [4, 1]
@@ -112,14 +112,22 @@ def test_what_ends_a_text_is_what_the_folder_names(tmp_path: Path) -> None:
     folder = folder_of_tokenizer(tmp_path / "t", pad_token="<s>")
     with pytest.raises(CheckpointError, match="nothing names the token"):
         Subwords.read(folder)
-    (folder / "config.json").write_text('{"eos_token_id": [258, 259]}')
+    (folder / "config.json").write_text('{"eos_token_id": [259, 260]}')
     words = Subwords.read(folder)
-    assert words.end == 258 and words.pad == 258
+    assert words.end == 259 and words.pad == 259
     words.write(tmp_path)
     assert Subwords.read(tmp_path) == words and Subwords.read(tmp_path).digest == words.digest
     (folder / "tokenizer_config.json").write_text("{")
     with pytest.raises(CheckpointError, match="is damaged"):
         Subwords.read(folder)
+
+
+def test_a_long_text_is_cut_where_a_token_ends_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, words = tmp_path / "a.txt", Subwords.read(folder_of_tokenizer(tmp_path / "t"))
+    file.write_text("\n\n".join("".join(LINES[start : start + 3]) for start in range(90)))  # two breaks are one token
+    (whole,) = words.encode([file.read_text()])
+    monkeypatch.setattr(documents, "PIECE", 128)
+    assert corpus.of_file(file, Reading(), words, None).ids.tolist() == [*whole, words.end]
 
 
 @pytest.mark.parametrize("piece", [16, 37, 64, 2**20])
@@ -202,7 +210,7 @@ def test_a_prompt_is_read_and_not_learnt(tmp_path: Path) -> None:
     assert any("questionanswer" in text for text in shown)
     begun = folder_of_tokenizer(tmp_path / "t", begins=True, eos_token="</s>")
     data = language(str(file), prompt="prompt", length=48, packing="none", tokenizer=str(begun))
-    assert all(inputs["input_ids"][0] == 258 for inputs, _ in of_batch(data.train))
+    assert all(inputs["input_ids"][0] == 259 for inputs, _ in of_batch(data.train))
 
 
 def test_samples_of_their_own_are_as_wide_as_the_longest_of_a_batch(tmp_path: Path) -> None:
@@ -250,7 +258,7 @@ def test_tokens_and_targets_are_made_once_and_mapped(tmp_path: Path, monkeypatch
 def test_auto_is_the_tokenizer_of_the_teachers_folder_or_bytes(tmp_path: Path) -> None:
     file = corpus_of(tmp_path, *LINES)
     folder = folder_of_tokenizer(tmp_path / "t")
-    assert len(language(str(file), model_folder=lambda: folder).classes) == 260
+    assert len(language(str(file), model_folder=lambda: folder).classes) == 261
     assert len(language(str(file), model_folder=lambda: tmp_path).classes) == 257
     assert len(language(str(file), tokenizer="bytes", model_folder=lambda: folder).classes) == 257
 
@@ -273,7 +281,7 @@ def test_a_model_must_read_the_same_tokens_and_have_a_position_for_each(tmp_path
     with pytest.raises(ConfigError) as caught:
         LanguageSpec(Bytes(), 32).of(net)
     assert (
-        "the model has 260 tokens, the data have 257; the first that differs is number 0: the model's is '!', the data's "
+        "the model has 261 tokens, the data have 257; the first that differs is number 0: the model's is '!', the data's "
         in (str(caught.value))
     )
     assert "number 2: the model's is none, the data's 'c'" in difference("ab", "abc") and not difference("ab", "ab")
@@ -290,7 +298,7 @@ def test_a_spec_comes_back_from_its_card(tmp_path: Path) -> None:
         assert spec.arguments() == {"vocab_size": tokenizer.size, "pad_token_id": tokenizer.pad, "head": "tokens"}
     with pytest.raises(CheckpointError, match="holds another tokenizer"):
         LanguageSpec.read({**spec.as_card(), "tokenizer": "x"}, tmp_path)
-    with pytest.raises(CheckpointError, match="260 tokens, the data have 257"):
+    with pytest.raises(CheckpointError, match="261 tokens, the data have 257"):
         spec.check(LanguageSpec(Bytes(), 32))
 
 
