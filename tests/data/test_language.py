@@ -122,9 +122,21 @@ def test_what_ends_a_text_is_what_the_folder_names(tmp_path: Path) -> None:
         Subwords.read(folder)
 
 
+@pytest.mark.parametrize("piece", range(8, 40))
+def test_no_separator_is_cut_in_two(monkeypatch: pytest.MonkeyPatch, piece: int) -> None:
+    monkeypatch.setattr(documents, "PIECE", piece)
+    text = "\n###\n".join(letter * (7 + 3 * number) for number, letter in enumerate("abcdefghij"))
+    parts = [text[start : start + piece] for start in range(0, len(text), piece)]
+    found = [""]
+    for part, last in documents.cut(parts, "\n###\n"):
+        found[-1] += part
+        found += [""] * last
+    assert found[:-1] == text.split("\n###\n")
+
+
 def test_a_long_text_is_cut_where_a_token_ends_anyway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file, words = tmp_path / "a.txt", Subwords.read(folder_of_tokenizer(tmp_path / "t"))
-    file.write_text("\n\n".join("".join(LINES[start : start + 3]) for start in range(90)))  # two breaks are one token
+    file.write_text("\n".join("".join(LINES[start : start + 3]) for start in range(90)))  # two breaks are one token
     (whole,) = words.encode([file.read_text()])
     monkeypatch.setattr(documents, "PIECE", 128)
     assert corpus.of_file(file, Reading(), words, None).ids.tolist() == [*whole, words.end]
@@ -194,23 +206,36 @@ def test_a_stream_is_cut_where_a_block_is_full_and_nothing_of_another_split_is_a
     assert ids.count(Bytes().end) == 60 - 6 - 5 and len(samples) == -(-len(ids) // 16)
 
 
+def asked(data: Data) -> list[str]:
+    """What is asked for in each segment of each sample, without what ends a text."""
+    samples = [sample for split in (data.train, data.val, data.test) for sample in of_batch(split)]
+    spans = [(t, inputs["segments"] == n + 1) for inputs, t in samples for n in range(int(inputs["segments"].max()))]
+    targets = [(t[: len(own)][own]).tolist() for t, own in spans]
+    return [Bytes().decode([token for token in one if token != IGNORED]) for one in targets]
+
+
 def test_a_prompt_is_read_and_not_learnt(tmp_path: Path) -> None:
     texts, prompts = [f"answer {n}" for n in range(40)], tuple("question" * (n % 3) for n in range(40))
     file = corpus_of(tmp_path, *texts, prompts=prompts)
-    for packing in ("documents", "none", "stream"):
+    learnt = [text if prompt else text[1:] for text, prompt in zip(texts, prompts, strict=True)]
+    for packing in ("documents", "none"):
         data = language(str(file), prompt="prompt", length=48, packing=packing)  # type: ignore[arg-type]
-        learnt = [
-            targets[targets != IGNORED].tolist()
-            for s in (data.train, data.val, data.test)
-            for _, targets in of_batch(s)
-        ]
-        answers = Bytes().decode([token for ids in learnt for token in ids])
-        assert "question" not in answers and answers.count("answer") + answers.count("nswer") >= 40
-    shown = [data.train.shown(row)["text"] for row in range(len(data.train))]
-    assert any("questionanswer" in text for text in shown)
+        assert sorted(asked(data)) == sorted(learnt)
+        short = language(str(file), prompt="prompt", length=20, packing=packing)  # type: ignore[arg-type]
+        ends = [text[: 21 - len(prompt)] if prompt else text[1:] for text, prompt in zip(texts, prompts, strict=True)]
+        assert sorted(asked(short)) == sorted(ends)  # no part of an answer is asked for where its prompt is not seen
+    stream = language(str(file), prompt="prompt", length=48, packing="stream")
+    assert sum(map(len, asked(stream))) == sum(map(len, learnt))
+    assert any("questionanswer" in data.train.shown(row)["text"] for row in range(len(data.train)))
     begun = folder_of_tokenizer(tmp_path / "t", begins=True, eos_token="</s>")
     data = language(str(file), prompt="prompt", length=48, packing="none", tokenizer=str(begun))
     assert all(inputs["input_ids"][0] == 259 for inputs, _ in of_batch(data.train))
+
+
+def test_a_prompt_that_is_cut_in_two_is_learnt_on_neither_side(tmp_path: Path) -> None:
+    file = corpus_of(tmp_path, "a" * 90, "b" * 10, prompts=("", "q" * 20))
+    data = language(str(file), prompt="prompt", length=16, packing="stream", val_fraction=0.2)
+    assert sorted("".join(asked(data))) == ["a"] * 88 + ["b"] * 10  # nothing precedes what begins a part
 
 
 def test_samples_of_their_own_are_as_wide_as_the_longest_of_a_batch(tmp_path: Path) -> None:
