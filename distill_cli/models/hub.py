@@ -11,6 +11,7 @@ from typing import Any
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.base.files import place
+from distill_cli.models import gguf
 
 FILES = ["config.json", "tokenizer*.json", "1_Pooling/config.json", "model*.safetensors*"]  # what is fetched of a model
 HUB_SECONDS = 3  # after which a hub that does not answer counts as out of reach
@@ -27,23 +28,29 @@ def library() -> Any:
 @contextmanager
 def quiet(lib: Any) -> Iterator[None]:
     """Inside, the library says nothing of itself: what matters is said in our words."""
-    level = lib.utils.logging.get_verbosity()
+    level, bars = lib.utils.logging.get_verbosity(), lib.utils.logging.is_progress_bar_enabled()
     lib.utils.logging.set_verbosity_error()
     lib.utils.logging.disable_progress_bar()
     try:
         yield
     finally:
         lib.utils.logging.set_verbosity(level)
-        lib.utils.logging.enable_progress_bar()
+        if bars:
+            lib.utils.logging.enable_progress_bar()
 
 
 def folder_of(name: str) -> Path:
-    """The folder of a model that is named so: itself, or into which the hub's files are fetched once.
+    """The folder of a model that is named so: itself, what a GGUF file is made, or into which the hub's files are fetched once.
 
     Raises:
-        ConfigError: there is no such folder or model. CheckpointError: the hub cannot be reached.
+        ConfigError: there is no such folder or model. CheckpointError: the hub cannot be reached, or a file not be read.
     """
     path = place(name, "name")
+    packed = gguf.only_one(path) if path.is_dir() else path if path.suffix == gguf.ENDING and path.is_file() else None
+    if packed is not None:
+        lib = library()
+        with quiet(lib):
+            return gguf.converted(lib, packed)
     if path.is_dir():
         return path
     import huggingface_hub as hub
