@@ -19,7 +19,7 @@ from distill_cli.base.errors import CheckpointError, DataError
 from distill_cli.base.names import size
 from distill_cli.config.schema import Export
 from distill_cli.data import Data
-from distill_cli.deploy import formats, graph, verification
+from distill_cli.deploy import formats, graph, speed, verification
 from distill_cli.deploy.judged import data_of, run_of
 from distill_cli.deploy.onnx_file import FORMAT, MARK, SUFFIX, OnnxNet, Raw
 from distill_cli.deploy.predictor import Predictor
@@ -43,7 +43,10 @@ def export(student: Predictor, settings: Export) -> Path:
     folder = files.place(settings.output, "output") if settings.output else home / "export" / kind
     folder.mkdir(parents=True, exist_ok=True)
     if settings.format == "onnx":
-        return _onnx(student, settings, folder)
+        made = _onnx(student, settings, folder)
+        if not settings.output and (measured := speed.of_exports(student, folder.parent)):
+            speed.show(measured)
+        return made
     split, where = _split(student, settings)
     name, facts = formats.WRITERS[settings.format](student, split, folder)
     told = {**facts, **_origin(student), "verified_on": where, "file": name, "sha256": files.sha256(folder / name)}

@@ -19,6 +19,7 @@ from distill_cli.runs import identity
 
 CLASSES = 30  # up to so many the confusion matrix is shown
 CONFUSIONS = 20
+SPEED = "export/speed.json"  # of a run that was exported: its student eager and as files
 
 
 def run_page(record: Record) -> str:
@@ -30,6 +31,7 @@ def run_page(record: Record) -> str:
     rows, about = records.epochs(record.folder), identity.read(record.folder)
     kept = record.folder / "evaluation.json"
     evaluation = files.read_json(kept) if kept.exists() else None  # older runs have none
+    exports = files.read_json(record.folder / SPEED) if (record.folder / SPEED).exists() else None
     difference = over_samples(record.summary.get("difference"))
     terms, metrics = training.terms(rows), list(rows[-1]["val"])
     head = ["epoch", "stage", "T", "α", "learning rate", *(f"loss {term}" for term in terms)]
@@ -48,6 +50,7 @@ def run_page(record: Record) -> str:
         learned=training.learned(record, rows),
         taught=training.taught(record, rows),
         evaluation=evaluation,
+        exports=exports,
         cost=evaluation["cost"] if evaluation else None,  # report=false measures none
         answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation["confusion"] else None,
         about=about,

@@ -21,7 +21,7 @@ from distill_cli.config.schema import Train
 from distill_cli.runs import growth, identity
 from distill_cli.runs.identity import LOCK, STATUS, SUMMARY
 
-FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "fp32", "tensorboard", "wandb")
+FOLDERS = (".hydra", "checkpoints", "eval", "teacher", "teachers", "chain", "export", "fp32", "tensorboard", "wandb")
 
 
 class Run:

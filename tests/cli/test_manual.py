@@ -21,6 +21,7 @@ import pytest
 import torch
 import yaml
 from helpers import QUICK, ROOT, distill
+from PIL import Image
 
 from distill_cli.cli.commands import help as manual
 from distill_cli.cli.pages import command_names, topics
@@ -34,6 +35,7 @@ NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)]+)\)")
 SETTING = re.compile(r"^[+~]{0,2}([a-z_][\w./@]*)=(\S+)$", re.IGNORECASE)
+ABOUT_A_RUN = ("eval", "export", "predict", "report", "resume")
 COMPOSED = ("train", "teacher", "inspect")
 RUN_FOLDER = re.compile(r"\bRUN(/chain/\S+)?(?=$|\s)|outputs/train/<date>/<run>")
 SWEEP_FOLDER = re.compile(r"\bSWEEP\b|outputs/sweeps/<date>/<time>")
@@ -73,7 +75,7 @@ def anchors(page: Path) -> set[str]:
 
 
 def needs_a_run(words: list[str]) -> bool:
-    return bool(words[1:]) and (words[0] in ("eval", "report", "resume") or "--from" in words)
+    return bool(words[1:]) and (words[0] in ABOUT_A_RUN or "--from" in words)
 
 
 def single(word: str) -> str:
@@ -153,9 +155,13 @@ def test_every_line_about_a_run_or_a_sweep_works_on_one(tmp_path: Path, capsys: 
         for words in lines(name)
         if needs_a_run(words) and words[:2] != ["resume", "SWEEP"]
     ]
-    assert {words[0] for _, words in about} == {"eval", "report", "resume", "train"}
-    for name, words in about:
-        line = [SWEEP_FOLDER.sub(sweep, RUN_FOLDER.sub(run, word)) for word in tried(words)]
+    assert {words[0] for _, words in about} == {*ABOUT_A_RUN, "train"}
+    Path("photos").mkdir()
+    Image.new("L", (30, 20), 128).save("photos/1.png")
+    places = [
+        (name, [SWEEP_FOLDER.sub(sweep, RUN_FOLDER.sub(run, word)) for word in tried(words)]) for name, words in about
+    ]
+    for line, name in {tuple(line): name for name, line in places}.items():
         assert distill(*line) == 0, f"{name}: distill {shlex.join(line)}\n{capsys.readouterr().err}"
 
 
@@ -175,7 +181,7 @@ def known_keys(capsys: pytest.CaptureFixture[str]) -> set[str]:
         assert distill(*words) == 0, capsys.readouterr().err
         return keys_of(yaml.safe_load(capsys.readouterr().out))
 
-    found = composed("eval", "--cfg", "job")
+    found = {key for command in ("eval", "predict", "export") for key in composed(command, "--cfg", "job")}
     every = [
         f"{group}=[{','.join(f.stem for f in (ROOT / 'conf' / group).glob('*.yaml'))}]"
         for group in ("objective", "logger")
@@ -217,6 +223,8 @@ def test_python_of_the_pages_runs() -> None:
     z_s, z_t = torch.randn(2, 4, 3, generator=generator)
     for name in NAMES:
         for block in blocks(name, "python"):
+            if "sys.argv" in block:  # a program; tests/deploy/ runs it
+                continue
             scope = {"z_s": z_s, "z_t": z_t, "y": torch.tensor([0, 1, 2, 0])}
             exec(compile(block, name, "exec"), scope)
 

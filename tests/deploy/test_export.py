@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,6 +20,7 @@ import pytest
 import torch
 from helpers import QUICK, ROOT, distill, read_json
 from onnx import TensorProto, helper
+from PIL import Image
 
 from distill_cli.base import files
 from distill_cli.deploy import quantization, verification
@@ -238,3 +240,33 @@ def test_without_the_extra_the_line_to_type_is_said_and_nothing_else_imports_it(
         "print([name for name in sys.modules if name.startswith('onnx')])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT).stdout == "[]\n"
+
+
+def test_the_manuals_program_gives_the_same_with_numpy_pillow_and_onnxruntime_alone(
+    home: Path, model: Path, tmp_path: Path
+) -> None:
+    page = (ROOT / "distill_cli" / "manual" / "deploy.md").read_text()
+    (program,) = re.findall(r"^```python\n# classify.py.*?\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert len([line for line in program.splitlines() if line]) == 10
+    random = np.random.default_rng(0)
+    Image.fromarray(random.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save("photo.png")
+    others = "import sys; sys.modules.update(dict.fromkeys(['torch', 'torchvision', 'distill_cli', 'scipy', 'onnx', 'sklearn']))\n"
+    (tmp_path / "classify.py").write_text(others + program)
+    done = subprocess.run([sys.executable, "classify.py", str(model), "photo.png"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    name, confidence = done.stdout.split()
+    assert distill("predict", f"ckpt={home / 'run'}", "input=photo.png", "output=p.csv") == 0
+    (row,) = csv.DictReader(io.StringIO(Path("p.csv").read_text()))
+    assert row["predicted"] == name and float(row["confidence"]) == pytest.approx(float(confidence), abs=1e-5)
+
+
+def test_the_report_shows_what_was_measured_of_the_exports(home: Path) -> None:
+    told = read_json(home / "run" / "export" / "speed.json")
+    assert [row["name"] for row in told["rows"]] == ["eager", "fp32", "int8"]
+    eager, fp32, int8 = told["rows"]
+    assert int8["bytes"] < 0.45 * fp32["bytes"] and fp32["accuracy"] == eager["accuracy"] and int8["agreement"] > 0.97
+    for row in told["rows"]:
+        assert 0 < row["latency_ms"]["p50"] <= row["latency_ms"]["p95"] and row["samples_per_second"] > 0
+    assert distill("report", str(home / "run")) == 0
+    page = (home / "run" / "report.html").read_text()
+    assert "The student where it is deployed" in page and fp32["runtime"] in page and told["cpu"] in page
