@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -103,7 +103,7 @@ def assembled(
     first = next(iter(made.values()))
     made = {name: made.get(name) or first.take(np.arange(0)) for name in SPLITS}
     splits: dict[str, Any] = {n: Split(blocks, blocks.targets(how.store), spec) for n, blocks in made.items()}
-    notes += [_filled(name, made[name], how) for name in SPLITS if name in parts]
+    notes.append(_filled(made.values(), how))
     digest = fingerprint([[blocks.digest() for blocks in made.values()], how.length, words.digest])
     return Data(**splits, classes=words.tokens, digest=digest, note="; ".join(notes), task=TASK, cut=cut)
 
@@ -133,8 +133,9 @@ def _told(words: Vocabulary) -> str:
     return f"tokens: {'bytes' if words.digest == vocabulary.Bytes.digest else f'{words.size:,}'}"
 
 
-def _filled(name: str, blocks: Blocks, how: Arrangement) -> str:
-    """How many blocks a split has, how full they are, and how much was cut off, for people."""
-    held, cut = int(blocks.lengths.sum()), blocks.layout.cut
-    full = "" if how.packing == "none" else f", {held / (len(blocks) * how.length):.1%} full"
-    return f"{name}: {len(blocks):,} blocks, {held:,} tokens{full}" + (f", {cut:,} cut off" if cut else "")
+def _filled(made: Collection[Blocks], how: Arrangement) -> str:
+    """How many tokens all parts hold, how full their blocks are, and how much was cut off, for people."""
+    held, blocks = sum(int(one.lengths.sum()) for one in made), sum(map(len, made))
+    full = "" if how.packing == "none" else f", blocks {held / (blocks * how.length):.1%} full"
+    cut = sum(one.layout.cut for one in made if len(one))
+    return f"{held:,} tokens{full}" + (f", {cut:,} cut off" if cut else "")
