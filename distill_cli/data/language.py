@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,13 +75,14 @@ def language(
         for name, path in files.items()
         if only in (None, name) or only not in files
     }
-    notes = [f"{name}: {files[name].name}" for name in read if name != "train"]
+    of = "bytes" if words == vocabulary.Bytes() else "the model's" if tokenizer == "auto" else f"of {tokenizer}"
+    notes = [f"tokens: {of}", *(f"{name}: {files[name].name}" for name in read if name != "train")]
     parts = {name: (corpus, corpus.documents) for name, corpus in read.items()}
     return assembled(parts, words, Arrangement(length, packing, val_fraction, split_seed, store), notes)
 
 
 def assembled(
-    parts: Mapping[str, tuple[Corpus, Documents]], words: Vocabulary, how: Arrangement, notes: list[str]
+    parts: Mapping[str, tuple[Corpus, Documents]], words: Vocabulary, how: Arrangement, notes: Sequence[str]
 ) -> Data:
     """Documents as a data set; test and validation are cut from train where there are none. It raises as `language`.
 
@@ -89,7 +90,7 @@ def assembled(
         parts: by split, which documents of which corpus; without train the one split that is wanted.
         notes: where validation and test come from, for people.
     """
-    parts, notes, cut = dict(parts), [_told(words), *notes], "train" in parts and "val" not in parts
+    parts, notes, cut = dict(parts), list(notes), "train" in parts and "val" not in parts
     if "train" in parts:
         for name in ("test", "val"):
             if name not in parts:
@@ -127,10 +128,6 @@ def _blocks(name: str, corpus: Corpus, documents: Documents, spec: LanguageSpec,
             "a larger dataset.length, or a shorter prompt",
         )
     return made.take(np.flatnonzero(np.add.reduceat(asked, layout.first[:-1])))
-
-
-def _told(words: Vocabulary) -> str:
-    return f"tokens: {'bytes' if words.digest == vocabulary.Bytes.digest else f'{words.size:,}'}"
 
 
 def _filled(made: Collection[Blocks], how: Arrangement) -> str:

@@ -36,7 +36,7 @@ def pydoc(
     numbers = np.arange(len(topics))
     test = numbers % TEST == 1
     parts = {name: (corpus, corpus.documents.take(numbers[rows])) for name, rows in (("train", ~test), ("test", test))}
-    note = f"{len(topics)} topics of Python {sys.version_info.major}.{sys.version_info.minor}; test: a fixed sixth"
+    note = f"tokens: bytes; {len(topics)} topics of Python {sys.version_info.major}.{sys.version_info.minor}; test: a fixed sixth"
     return assembled(parts, Bytes(), Arrangement(length, packing, val_fraction, split_seed, store), [note])
 
 

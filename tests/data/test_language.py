@@ -283,6 +283,8 @@ def test_tokens_and_targets_are_made_once_and_mapped(tmp_path: Path, monkeypatch
 def test_auto_is_the_tokenizer_of_the_teachers_folder_or_bytes(tmp_path: Path) -> None:
     file = corpus_of(tmp_path, *LINES)
     folder = folder_of_tokenizer(tmp_path / "t")
+    assert "tokens: the model's" in language(str(file), model_folder=lambda: folder).note
+    assert "tokens: bytes" in language(str(file)).note
     assert len(language(str(file), model_folder=lambda: folder).classes) == 261
     assert len(language(str(file), model_folder=lambda: tmp_path).classes) == 257
     assert len(language(str(file), tokenizer="bytes", model_folder=lambda: folder).classes) == 257

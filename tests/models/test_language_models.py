@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.config.load import load
 from distill_cli.data.tokens import FILE, Tokenizer
-from distill_cli.models import REBUILD, num_parameters, weights
+from distill_cli.models import REBUILD, num_parameters, origin, weights
 from distill_cli.models.huggingface import fresh, huggingface
 from distill_cli.models.language import CausalLM
 
@@ -190,3 +191,11 @@ def test_a_folder_of_something_else_is_refused(folder: Path, tmp_path: Path) -> 
         huggingface(V, 0, str(tmp_path / "classifier"), head="tokens")
     with pytest.raises(ConfigError, match="pooling=mean: a language model answers at every token"):
         huggingface(V, 0, str(folder), pooling="mean", head="tokens")
+
+
+def test_a_teachers_folder_is_the_one_it_is_brought_from(tmp_path: Path) -> None:
+    teacher = load("train", ["teacher=huggingface", f"teacher.name={tmp_path}"]).teacher
+    assert origin.folder_of(teacher) == tmp_path
+    assert origin.folder_of(load("train", ["teacher=smallcnn"]).teacher) is None
+    with pytest.raises(ConfigError, match="there is no such folder"):
+        origin.folder_of(load("train", ["teacher=huggingface", "teacher.name=no/such/folder"]).teacher)
