@@ -100,7 +100,8 @@ def objects(lines: Iterable[str], path: Path) -> Iterator[tuple[str, Row | DataE
         try:
             row = json.loads(line)
         except ValueError as error:
-            yield where, DataError(f"{path}: line {number} is not JSON: {error}")
+            why = f"{error.msg}, character {error.pos + 1}" if isinstance(error, json.JSONDecodeError) else str(error)
+            yield where, DataError(f"{path}: line {number} is not JSON: {why}")
             continue
         told = f"{path}: line {number} is a JSON {type(row).__name__}: it needs an object for each line"
         yield where, row if isinstance(row, dict) else DataError(told)

@@ -50,6 +50,11 @@ class Reading:
     split_seed: int = 0
     store: Path | None = None
 
+    def __post_init__(self) -> None:
+        for name, least in (("max_length", 1), ("bucket", 0)):
+            if (value := getattr(self, name)) < least:
+                raise ConfigError(f"{name}: must be at least {least}, got {value}")
+
 
 def text(
     root: str,
@@ -83,7 +88,7 @@ def text(
     files = split_files(place(root, "dataset.root"), ENDINGS, only)
     columns = [text] if isinstance(text, str) else list(text)
     if len(columns) not in (1, 2):
-        raise ConfigError(f"dataset.text: should be one column or two, got {len(columns)}")
+        raise ConfigError(f"text: should be one column or two, got {len(columns)}")
     read = {
         name: _read(path, columns, label if labels or name != "train" else None, empty) for name, path in files.items()
     }
@@ -120,7 +125,10 @@ def assembled(
         tokenizer = Tokenizer.read(place(how.tokenizer, "dataset.tokenizer"))
     spec = TextSpec(tokenizer, how.max_length, len(first.texts[0]) == 2)
     parts = {
-        name: Part(Texts(column.texts, column.names, spec, how.bucket, how.store), _targets(column, classes))
+        name: Part(
+            Texts(column.texts, column.names, spec, how.bucket, how.store),
+            _targets(column, classes, "train" if only is None else "the model"),
+        )
         for name, column in columns.items()
     }
     if unlabelled := {name: n for name, part in parts.items() if (n := int((part.targets == UNKNOWN).sum()))}:
@@ -189,13 +197,13 @@ def _is_number(label: str) -> bool:
     return True
 
 
-def _targets(column: Column, classes: Sequence[str]) -> np.ndarray:
-    """The class of each text, (N,)."""
+def _targets(column: Column, classes: Sequence[str], whose: str) -> np.ndarray:
+    """The class of each text, (N,); `whose` classes they are, for the message."""
     number = {"": UNKNOWN} | {name: place for place, name in enumerate(classes)}
     for where, name in zip(column.names, column.labels, strict=True):
         if name not in number:
             shown = ", ".join(classes[:8]) + (", ..." if len(classes) > 8 else "")
-            raise DataError(f"{where} has the label {name!r}, which train does not have; classes: {shown}")
+            raise DataError(f"{where} has the label {name!r}, which {whose} does not have; classes: {shown}")
     return np.array([number[name] for name in column.labels])
 
 

@@ -57,12 +57,22 @@ class TextSpec(Spec):
         return {"vocab_size": self.tokenizer.size, "pad_token_id": self.tokenizer.pad, "max_length": self.max_length}
 
     def of(self, net: nn.Module) -> TextSpec:
-        """The same texts as the tokens of a network that brings its own tokenizer."""
+        """The same texts as the tokens of a network that brings its own tokenizer.
+
+        Raises:
+            ConfigError: they may be longer than it has positions, or have numbers beyond its table.
+        """
         tokenizer, longest = getattr(net, "tokenizer", None), getattr(net, "max_length", None)
         if longest is not None and self.max_length > longest:
             raise ConfigError(
                 f"dataset.max_length={self.max_length}: the model has {longest} positions",
                 f"dataset.max_length={longest}",
+            )
+        size, table = (tokenizer or self.tokenizer).size, getattr(net, "table", None)
+        if table is not None and size > table:
+            raise ConfigError(
+                f"the tokenizer numbers {size:,} tokens, but the model's table has {table:,}",
+                "give it the tokenizer it was trained with, or a table as large: vocab_size=null",
             )
         return self if tokenizer is None else replace(self, tokenizer=tokenizer)
 

@@ -103,6 +103,8 @@ class Tokenizer:
             CheckpointError: it holds none, or one that cannot be read.
         """
         path = folder / FILE
+        if not folder.is_dir():
+            raise CheckpointError(f"there is no folder {folder.absolute()}, in which a {FILE} would be")
         if not path.is_file():
             raise CheckpointError(
                 f"{folder} holds no {FILE}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,8 @@ OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fa
 OF_TEACHER = (
     "of_teacher"  # a network's attribute: what a student is made of, in words, where that is its teacher; see `build`
 )
+# What a builder asks of the data it is for, and what those are.
+ASKED = {"in_channels": "pictures", "input_size": "pictures", "vocab_size": "texts", "pad_token_id": "texts"}
 
 
 class Classifier(nn.Module):
@@ -130,6 +133,17 @@ def network(
     own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
     arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own, "teacher": teacher}
     plain = {key: value for key, value in schema.of_class(kind, node).items() if key != EDITS}
+    takes = inspect.signature(building.check(plain, nn.Module, role, trust=trust)).parameters
+    for name, kind_of_data in ASKED.items():
+        if (
+            name in takes
+            and name not in arguments
+            and plain.get(name, takes[name].default) in (None, inspect.Parameter.empty)
+        ):
+            raise ConfigError(
+                f"{role}: {plain['_target_']} takes {kind_of_data}, and the data are {spec.kind}",
+                f"choose another, as in {role}=NAME: distill list models",
+            )
     net = building.build(plain, nn.Module, role, trust=trust, **arguments)
     edits.apply(net, node.get(EDITS, ()))
     return net

@@ -85,17 +85,19 @@ def _on_hub(source: str, name: str) -> None:
     """Refuse what is no folder, is not kept from an earlier download, and is not on the hub either."""
     import huggingface_hub as hub
 
-    if not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise ConfigError(f"name={name}: there is no such folder")
+    where = Path(source).absolute()
+    if not re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", name):
+        raise ConfigError(f"name={name}: there is no folder {where}")
     if isinstance(hub.try_to_load_from_cache(source, "config.json"), str):
         return
     try:
         hub.HfApi().model_info(source, timeout=HUB_SECONDS)
     except hub.errors.RepositoryNotFoundError as error:
-        raise ConfigError(f"name={name}: there is no such folder, and no such model on the hub") from error
+        raise ConfigError(f"name={name}: there is no folder {where}, and no such model on the hub") from error
     except Exception as error:  # whatever its HTTP library raises
         raise CheckpointError(
-            f"name={name}: there is no such folder, it was not downloaded before, and the hub cannot be reached: {error}",
+            f"name={name}: there is no folder {where}, {hub.constants.HF_HUB_CACHE} holds no earlier download, and the hub "
+            f"cannot be reached: {error}",
             "without a network give the folder of a model: name=DIR",
         ) from error
 

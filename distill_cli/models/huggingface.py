@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from distill_cli.base import ui
@@ -60,6 +61,9 @@ def huggingface(
         raise ConfigError("name: has no default: a folder of a model, or its name on the hub", "name=DIR")
     if head == "tokens" and pooling == "mean":
         raise ConfigError("pooling=mean: a language model answers at every token, and pools nothing", "pooling=own")
+    source = folder_of(name) if name is not None and config is None else None
+    if source and init == "name":
+        safe(source)  # before the library is imported, which takes seconds
     lib = library()
     with quiet(lib):
         if config is not None:
@@ -69,8 +73,7 @@ def huggingface(
             )
         if init == "teacher":
             return _of_teacher(lib, teacher, name, layers, num_classes, pooling, attention)
-        assert name is not None
-        source = folder_of(name)
+        assert name and source
         settings = config_of(lib, source, name)
         settings.pad_token_id = pad_token_id if settings.pad_token_id is None else settings.pad_token_id
         numbers = None if layers is None else numbers_of(layers, settings.num_hidden_layers)
@@ -182,7 +185,6 @@ def _unlike(one: Any, other: Any) -> str:
 
 
 def _loaded(lib: Any, source: Path, name: str, config: Any, attention: str, head: Head, classes: int) -> nn.Module:
-    safe(source)
     if head == "classes":
         config.num_labels = classes
     try:
@@ -196,7 +198,7 @@ def _loaded(lib: Any, source: Path, name: str, config: Any, attention: str, head
             output_loading_info=True,
             dtype=torch.float32,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise CheckpointError(f"name={name}: cannot be read: {str(error).splitlines()[0]}") from error
     if head == "tokens" and told["missing_keys"]:
         raise CheckpointError(f"name={name}: is no language model: it holds no {min(told['missing_keys'])}")

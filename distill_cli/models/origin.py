@@ -110,6 +110,8 @@ def _of_card(card: Mapping[str, Any], data: Data, key: str) -> dict[str, Any]:
     """The normalisation and size that a model of ours was trained under, where they are not the data's."""
     own = card["model"] if card.get("role") == "teacher" else {}
     now, said = data.input.as_card(), dict[str, Any]()
+    if card["input"].get("_target_") != now.get("_target_"):
+        raise CheckpointError(f"{key}.checkpoint: it was made for another kind of data than {data.input.kind}")
     before, after = (shown.get("range") for shown in (card["input"], now))
     if before and after and list(before) != list(after):
         low, high = before

@@ -26,6 +26,7 @@ class HuggingFace(nn.Module):
         config: Any = model.config
         config.use_cache = False  # of keys and values, by the layers' numbers: a class is told of a text once
         self.max_length = getattr(config, "max_position_embeddings", None)
+        self.table = int(config.vocab_size)  # how many tokens it knows
         takes = inspect.signature(model.forward).parameters
         kinds = getattr(config, "type_vocab_size", 0) > 1  # where 0, these ids would be taken for words
         self.takes = [name for name in takes if name != "token_type_ids" or kinds]

@@ -145,7 +145,8 @@ def test_what_could_run_code_or_is_missing_is_refused(folder: Path) -> None:
         with pytest.raises(kind, match=told):
             huggingface(4, 0, name)
 
-    refused(ConfigError, "there is no such folder", "/no/such/folder")
+    refused(ConfigError, "there is no folder /no/such/folder", "/no/such/folder")
+    refused(ConfigError, "there is no folder ", "./nowhere")  # no name on the hub
     refused(CheckpointError, "the hub cannot be reached|no such model on the hub", "nobody-has/this-model-x")
     (folder / FILE).rename(folder / "aside.json")
     refused(CheckpointError, "holds no tokenizer.json")
@@ -159,6 +160,8 @@ def test_what_could_run_code_or_is_missing_is_refused(folder: Path) -> None:
     refused(CheckpointError, "is pickled, and a pickle can run code\nconvert it once")
     (folder / "pytorch_model.bin").unlink()
     refused(CheckpointError, "holds no model.safetensors")
+    (folder / "model.safetensors").write_bytes(b"\x40" + bytes(99))
+    refused(CheckpointError, "cannot be read")
 
 
 def test_sizes_that_do_not_fit_are_refused() -> None:
@@ -166,6 +169,10 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
         fresh(2, 9, 0, width=10, heads=4)
     with pytest.raises(ConfigError, match=r"max_length=99: the model has 16 positions"):
         Classifier(fresh(2, TOKENIZER.size, 0, positions=16), TextSpec(TOKENIZER, 99))
+    with pytest.raises(
+        ConfigError, match=rf"the tokenizer numbers {TOKENIZER.size} tokens, but the model's table has 9"
+    ):
+        Classifier(fresh(2, 9, 0), TextSpec(TOKENIZER, 16))
 
 
 def test_a_model_of_sentences_has_its_head_on_the_mean_of_a_texts_states(

@@ -83,6 +83,35 @@ def test_a_student_of_texts_is_trained_judged_and_leaves_with_its_tokenizer(
     assert "is not the tokenizer that its model was trained with" in capsys.readouterr().err
 
 
+def test_models_and_checkpoints_of_another_kind_of_data_are_refused_in_a_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    short = ["schedule=constant", "schedule.train.epochs=1", "report=false", "teacher.fit.epochs=0", "threads=1"]
+    texts = ["dataset=text", "dataset.root=texts", *short]
+    pictures = ["dataset=digits", "teacher=smallcnn", "teacher.widths=[4]", "student=tinycnn", *short]
+
+    def refused(code: int, said: str, *words: str) -> None:
+        capsys.readouterr()
+        assert distill(*words) == code
+        told = capsys.readouterr().err
+        assert said in told and told.count("error:") == 1 and "Traceback" not in told, told
+
+    takes = "takes {}, and the data are {}"
+    refused(2, takes.format("pictures", "texts"), "train", *texts, "teacher=words_large", "student=smallcnn")
+    refused(2, takes.format("pictures", "texts"), "train", *texts, "teacher=resnet20", "student=words_tiny")
+    refused(2, takes.format("texts", "pictures"), "train", *pictures, "student=words_tiny")
+    refused(2, takes.format("texts", "pictures"), "train", *pictures, "student=huggingface", "student.name=texts")
+    assert distill("train", *pictures, "run_dir=of_pictures") == 0
+    made = "teacher.checkpoint: it was made for another kind of data than texts"
+    refused(4, made, "train", *texts, "teacher=words_large", "student=words_tiny", "teacher.checkpoint=of_pictures")
+    label = "train.csv line 2 has the label 'sport', which the model does not have"
+    refused(
+        3, label.replace("train", "test"), "eval", "ckpt=of_pictures", "dataset=text", "dataset.root=texts/test.csv"
+    )
+    refused(2, "bucket: must be at least 0, got -1", "train", *texts, "dataset.bucket=-1")
+    refused(2, "max_length: must be at least 1, got 0", "train", *texts, "dataset.max_length=0")
+
+
 def test_cached_answers_are_the_live_ones_whatever_the_batches_were(tmp_path: Path) -> None:
     quiet = ["teacher.dropout=0.0", "student.dropout=0.0"]
     for name, more in {"cached": [], "live": ["teacher.cache=off"], "flat": ["dataset.bucket=0"]}.items():
@@ -108,7 +137,7 @@ def folder_of(place: Path, family: str, texts: str) -> Path:
     """A model of transformers as a user brings it, with a tokenizer of its own."""
     tokenizer = Tokenizer.made_from([texts] * 2)
     torch.manual_seed(0)
-    net = fresh(3, tokenizer.size, tokenizer.pad, 24, family, layers=2, width=16, heads=2)  # type: ignore[arg-type]
+    net = fresh(3, tokenizer.size, tokenizer.pad, family, layers=2, width=16, heads=2)  # type: ignore[arg-type]
     assert isinstance(net, HuggingFace)
     net.model.save_pretrained(place)  # type: ignore[operator]
     (place / FILE).write_text(tokenizer.json)
