@@ -116,9 +116,7 @@ def rows(run: Path) -> list[dict[str, Any]]:
 
 
 def without_times(row: dict[str, Any]) -> dict[str, Any]:
-    return {
-        key: value for key, value in row.items() if key not in ("samples_per_second", "words_per_second", "seconds")
-    }
+    return {key: value for key, value in row.items() if key != "seconds" and not key.endswith("_per_second")}
 
 
 def distill(*words: str) -> int:

@@ -96,7 +96,7 @@ class Bench:
         print(f"  teacher {way.note}", file=sys.stderr)
         state = begin(job.student, job.objectives, job.recipe, job.dtype)
         with answer.start(job, way, {name: one.weights for name, one in prepared.items()}) as teacher:
-            row = (state, job.stages, job.losses, job.recipe, job.data, job.task, job.pace)
+            row = (state, job.stages, job.losses, job.data, job.task, job.pace)
             for told in loop.fit(*row, teacher if way.kind != "unused" else None):
                 if told is None:
                     yield
