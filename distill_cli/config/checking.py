@@ -64,9 +64,25 @@ def _train_problems(settings: Train) -> Iterator[str]:
                     f"({', '.join(objectives)}); try objective=[{','.join([*objectives, used])}]"
                 )
     yield from _normalisation_problems(settings.dataset, "dataset")
+    yield from _made_of_problems(settings)
     if settings.teacher.joint and settings.optimizer.accumulate != 1:
         yield "optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1"
     yield from _teacher_problems(settings.teacher, "teacher")
+
+
+def _made_of_problems(settings: Train) -> Iterator[str]:
+    """What is wrong with a student that is made of its teacher, and with links that would be."""
+    if settings.student.made_of:
+        keys_of_class = [
+            key for key in settings.typed if re.match(r"[+~]*student(=|\.(?!from_teacher|freeze|checkpoint))", key)
+        ]
+        yield from (
+            f"{key}: student.from_teacher makes the student of its teacher, so it has no other network; leave one of the two out"
+            for key in keys_of_class
+        )
+    for name, link in settings.chain.items():
+        if link.made_of:
+            yield f"chain.{name}.from_teacher: a link has a network of its own; the last student may be made of its teacher"
 
 
 def _normalisation_problems(one: Dataset | Teacher, key: str) -> Iterator[str]:

@@ -94,4 +94,7 @@ def _named(settings: Settings) -> Settings:
         if node := getattr(settings, group, None):
             more = node.plain.get("name") if group != "dataset" else None
             named[group] = replace(node, name=str(more or settings.choices.get(group) or group))
+    if made_of := getattr(named.get("student"), "made_of", None):
+        made = ", ".join(f"{key} {value:g}" for key, value in made_of.items())
+        named["student"] = replace(named["student"], name=f"the teacher's network, {made}")
     return replace(settings, **named)

@@ -54,11 +54,29 @@ class Open:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FromTeacher:
+    layers: int | None = key(
+        None, "so many are kept in each list of alike layers, evenly spaced with the last among them", ge=1
+    )
+    prune: float | None = key(
+        None, "share of each layer's channels that is cut, the smallest; needs the extra [prune]", gt=0, lt=1
+    )
+    low_rank: float | None = key(None, "share of its parameters that a layer keeps, as two of small rank", gt=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Student(Open):
     """A model that learns, and what each link of a chain is built from."""
 
     checkpoint: str | None = key(None, "weights to start from: a run, or a file of weights", path=True, free=True)
+    from_teacher: FromTeacher = key({}, "what it is made of its teacher by, in place of a network of its own; in this order",
+                                    node=FromTeacher)  # fmt: skip
     freeze: list[str] = key([], "modules that do not learn, by their path or its last part, as in [embeddings]")
+
+    @property
+    def made_of(self) -> dict[str, Any]:
+        """What it is made of its teacher by; empty: it is not."""
+        return {key: value for key, value in vars(self.from_teacher).items() if value is not None}
 
 
 @dataclass(frozen=True, kw_only=True)

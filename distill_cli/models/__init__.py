@@ -39,6 +39,7 @@ class Classifier(nn.Module):
         role: what the model is called in messages.
 
     Attributes:
+        node: what it was built from, see `build`.
         order: which of the K logits is each of the data's C classes, (C,) int64; None: they are the same.
 
     Raises:
@@ -46,6 +47,7 @@ class Classifier(nn.Module):
     """
 
     order: Tensor | None
+    node: Mapping[str, Any]
 
     def __init__(self, net: nn.Module, spec: Spec, taken: Spec | None = None, role: str = "model") -> None:
         super().__init__()
@@ -129,6 +131,15 @@ def network(
     teacher: Classifier | None = None,
 ) -> nn.Module:
     """The bare network a node describes, with what was done to it since, where a card says so; see `build`."""
+    if made_of := {key: value for key, value in (node.get("from_teacher") or {}).items() if value is not None}:
+        from distill_cli.models import derived
+
+        if teacher and _taken(teacher.node, "teacher", spec) != spec:
+            raise ConfigError(
+                f"{role}.from_teacher: its teacher sees its samples otherwise than the data give them (teacher.mean, std or size)",
+                "give the data the same: dataset.mean, dataset.std and dataset.size",
+            )
+        return derived.of_teacher(teacher, num_classes, **made_of)
     kind = schema.Student if role == "student" else schema.Teacher  # which tells our keys of a node from its class's
     own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
     arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own, "teacher": teacher}
@@ -184,6 +195,7 @@ def build(
                 f"{role}.classes: has {num_classes} names, but the network gives {answer.shape[-1]} logits"
             )
         model.order = torch.tensor(order)
+    model.node = node
     model.front.quicken(net, lambda: _works(model))
     return model
 
@@ -238,7 +250,8 @@ def _taken(node: Mapping[str, Any], role: str, spec: Spec) -> Spec:
 
 def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:
     """The node that builds the same network again when its weights come from a file: no download, the same stem."""
-    return {**node, **getattr(model.net, REBUILD, {})}
+    changed: dict[str, Any] = getattr(model.net, REBUILD, {})
+    return changed if "_target_" in changed else {**node, **changed}
 
 
 def num_parameters(model: nn.Module) -> int:

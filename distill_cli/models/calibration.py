@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -58,8 +58,8 @@ def foldable(model: Classifier) -> list[list[str]]:
     Modules alone are watched: so the pairs are folded in a copy, and there are none where its answers are others.
     """
     seen: list[tuple[str, nn.Module, Tensor, Any]] = []
-    with _watching(model.net, lambda path, module, inputs, output: seen.append((path, module, inputs, output))):
-        before = _answer(model)
+    with watching(model.net, lambda path, module, inputs, output: seen.append((path, module, inputs, output))):
+        before = answer(model)
     users = Counter(id(inputs) for _, _, inputs, _ in seen)  # they are all kept, so no two have one id
     calls = Counter(path for path, *_ in seen)
     makers = {id(output): path for path, module, _, output in seen if isinstance(module, LAYERS)}
@@ -71,7 +71,7 @@ def foldable(model: Classifier) -> list[list[str]]:
     found = [pair for pair in found if calls[pair[0]] == calls[pair[1]] == 1]
     trial = copy.deepcopy(model)
     edits.apply(trial.net, [{"kind": "fold", "pairs": found}])
-    apart = (_answer(trial) - before).abs().max()
+    apart = (answer(trial) - before).abs().max()
     return found if apart <= SAME * before.abs().max() else []
 
 
@@ -84,7 +84,7 @@ def ranges(model: Classifier, split: Split) -> dict[str, list[float]]:
             low, high = (float(value) for value in inputs.detach().aminmax())
             lows[path], highs[path] = min(low, lows.get(path, 0.0)), max(high, highs.get(path, 0.0))
 
-    with _watching(model.net, widen):
+    with watching(model.net, widen):
         for _ in inference.outputs(model, split):
             pass
     found = {}
@@ -95,7 +95,7 @@ def ranges(model: Classifier, split: Split) -> dict[str, list[float]]:
 
 
 @contextmanager
-def _watching(net: nn.Module, watch: Any) -> Iterator[None]:
+def watching(net: nn.Module, watch: Callable[[str, nn.Module, Tensor, Any], None]) -> Iterator[None]:
     """Inside, `watch(path, module, first input, output)` is called after each module."""
 
     def hook(path: str) -> Any:
@@ -113,7 +113,8 @@ def _watching(net: nn.Module, watch: Any) -> Iterator[None]:
             handle.remove()
 
 
-def _answer(model: Classifier) -> Tensor:
+def answer(model: Classifier) -> Tensor:
+    """What a model says of two samples, always the same ones."""
     device = next(model.parameters()).device
     with evaluating(model), torch.no_grad(), runtime.seeded("answers"):
         return model(model.spec.example(2, device))

@@ -3,6 +3,10 @@
 An edit is a mapping: its kind, and what that takes. They are applied in order, to the network as its node builds it:
 
     {"kind": "fold", "pairs": [[path of a layer, path of the batch norm after it], ...]}
+    {"kind": "keep", "layers": {path of a list of layers: [numbers of those that are left], ...}}
+    {"kind": "resize", "shapes": {path of a module: [*shape of its weight, its groups], ...}}
+    {"kind": "convolve", "shortcuts": {path of a parameter-free shortcut: [channels, channels after, zeros before, stride], ...}}
+    {"kind": "low_rank", "ranks": {path of a layer that is now two: what is between them, ...}}
     {"kind": "quantize", "ranges": {path of a layer: [scale, zero point] of its inputs, ...}, "largest": 64 of its weights}
 """
 
@@ -14,12 +18,19 @@ from typing import Any
 from torch import nn
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.models import quantized
+from distill_cli.models import quantized, shaping
 
 REBUILD = "rebuild"  # a network's attribute: what to change in its node to build the same again from a file
 EDITS = "edits"  # a key of that node
 
-KINDS: dict[str, Callable[..., None]] = {"fold": quantized.fold, "quantize": quantized.quantize}
+KINDS: dict[str, Callable[..., None]] = {
+    "fold": quantized.fold,
+    "quantize": quantized.quantize,
+    "keep": shaping.keep,
+    "resize": shaping.resize,
+    "convolve": shaping.convolve,
+    "low_rank": shaping.low_rank,
+}
 
 
 def of(net: nn.Module) -> list[dict[str, Any]]:
@@ -51,4 +62,9 @@ def apply(net: nn.Module, wanted: Sequence[Mapping[str, Any]]) -> None:
         except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             told = f"{EDITS}: what was done to a network does not fit {type(net).__name__}: {type(error).__name__}: {error}"
             raise ConfigError(told) from error
-        net.__dict__[REBUILD] = {**getattr(net, REBUILD, {}), EDITS: [*of(net), dict(edit)]}
+        note(net, edit)
+
+
+def note(net: nn.Module, edit: Mapping[str, Any]) -> None:
+    """Note an edit that was done to a network."""
+    net.__dict__[REBUILD] = {**getattr(net, REBUILD, {}), EDITS: [*of(net), dict(edit)]}

@@ -36,7 +36,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     often = len(train) / len(train.labelled)
     stages = [replace(stage, epochs=round(often * stage.epochs)) for stage in job.stages]
     ingredients = {
-        "model": {key: value for key, value in card["model"].items() if key != "checkpoint"},
+        "model": {key: value for key, value in card["model"].items() if key not in ("checkpoint", "from_teacher")},
         **({"start": job.start} if job.start else {}),
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,

@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_cli.config.schema import FIRST
 from distill_cli.deploy import cost
-from distill_cli.models import Classifier, edits, num_parameters
+from distill_cli.models import OF_TEACHER, Classifier, edits, num_parameters
 from distill_cli.pipeline import baseline, words
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.task import Watcher
@@ -33,6 +33,8 @@ def judge(
         models["student_last"] = copy.deepcopy(job.student)
     job.student.net.load_state_dict(state.best_weights)
     models |= before_rounding(state, untrained)
+    if hasattr(untrained.net, OF_TEACHER):
+        models["student_start"] = untrained
     if job.settings.baseline:
         with clock("baseline"):
             models["baseline"] = baseline.prepare(job, untrained)

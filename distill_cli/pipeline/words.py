@@ -182,6 +182,7 @@ def results(summary: Mapping[str, Any]) -> Table:
     told = "" if by == "accuracy" else f" by {by}"
     labels = {
         "teacher": "teacher",
+        "student_start": "student as made of its teacher, not trained",
         "student_fp32": f"student in fp32, best before int8 (epoch {summary.get('fp32', {}).get('epoch')})",
         "student_int8": "the same in int8, calibrated only",
         "student": f"student{', int8' if 'fp32' in summary else ''}, best on validation{told} (epoch {best['epoch']})",
