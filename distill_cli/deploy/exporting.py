@@ -15,7 +15,7 @@ import torch
 
 from distill_cli import __version__
 from distill_cli.base import files, ui
-from distill_cli.base.errors import CheckpointError, DataError
+from distill_cli.base.errors import CheckpointError, ConfigError, DataError
 from distill_cli.base.names import size
 from distill_cli.config.schema import Export
 from distill_cli.data import Data
@@ -57,9 +57,16 @@ def export(student: Predictor, settings: Export) -> Path:
 
 
 def _onnx(student: Predictor, settings: Export, folder: Path) -> Path:
+    rounding = student.in_8_bits()
+    if rounding and settings.precision != "int8":
+        raise ConfigError(
+            "precision=fp32: this student was trained in 8 bits", "precision=int8, or ckpt=RUN/fp32 as it was before"
+        )
     data = _all(student, settings) if settings.precision == "int8" else None
-    model, calibration = graph.onnx_of(student.network), dict[str, Any]()
-    if data is not None:
+    model, calibration = graph.onnx_of(rounding or student.network), dict[str, Any]()
+    if rounding:
+        calibration["quantisation"] = "static, QDQ, U8S8 by channel, in the ranges that it was trained under"
+    elif data is not None:
         model, calibration = _quantised(model, student, data, settings.calibration)
     about = _about(student, settings.precision, calibration)
     made = _loaded(student, graph.marked(model, about))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.schema import Dataset, Open
 from distill_cli.data import Data, Spec, read_spec
-from distill_cli.models import Classifier, edits, naming, weights
+from distill_cli.models import Classifier, edits, naming, quantized, weights
 from distill_cli.runs import checkpoints
 
 CARD, FORMAT = "model.json", 1
@@ -63,6 +64,18 @@ class Deployable:
     def spec(self) -> Spec:
         """What the network gets to see."""
         return self.network.spec
+
+    def in_8_bits(self) -> Classifier | None:
+        """A copy of a network that learnt to round, as `torch.onnx` writes it: weights in int8, inputs of layers through Q and DQ.
+
+        Its ranges are those it learnt under. They stand on the card, under model.edits, as
+        {"kind": "quantize", "ranges": {path of a layer: [scale, zero point]}}. None: the network does not round.
+        """
+        if not quantized.is_quantized(self.network.net):
+            return None
+        copied = copy.copy(self.network)
+        copied._modules = {**self.network._modules, "net": quantized.stored(self.network.net)}
+        return copied
 
     def write(self, folder: Path) -> str:
         """Write the weights, the card and what that names; returns the SHA-256 of the weights' file."""

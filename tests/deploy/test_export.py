@@ -95,6 +95,25 @@ def test_int8_is_a_fraction_of_the_bytes_and_agrees(home: Path, model: Path) -> 
     assert read_json(int8 / "digits-test.json")["student"]["accuracy"] == told["exported_accuracy"]
 
 
+def test_a_student_that_learnt_in_8_bits_leaves_with_its_own_ranges(
+    home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home)
+    assert distill("train", *QUICK, "schedule=quantize", "schedule.quantize.epochs=1", "run_dir=rounded") == 0
+    assert distill("export", "ckpt=rounded") == 2
+    assert "ckpt=RUN/fp32" in capsys.readouterr().err
+    monkeypatch.delattr(quantization, "measured")  # nothing is calibrated
+    assert distill("export", "ckpt=rounded", "precision=int8") == 0
+    told = read_json(home / "rounded" / "export" / "int8" / "export.json")
+    assert told["agreement"] >= 0.995 and told["validation"]["agreement"] >= 0.995
+    graph = onnx.load(home / "rounded" / "export" / "int8" / "model.onnx").graph
+    values = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    found = [values[node.input[1]].item() for node in graph.node if node.op_type == "QuantizeLinear"]
+    *_, rounding = read_json(home / "rounded" / "model.json")["model"]["edits"]
+    assert found == pytest.approx([scale for scale, _ in rounding["ranges"].values()])
+    assert sum(tensor.data_type == TensorProto.INT8 and len(tensor.dims) > 1 for tensor in graph.initializer) == 3
+
+
 def test_int8_that_answers_otherwise_is_put_aside(
     home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
