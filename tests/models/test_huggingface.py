@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from huggingface_hub import constants
 from torch import nn
 
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
@@ -195,3 +197,16 @@ def test_a_model_of_sentences_has_its_head_on_the_mean_of_a_texts_states(
     again = huggingface(3, 0, **card)
     again.load_state_dict(net.state_dict())
     assert torch.equal(again.eval()(batch()), net(batch()))
+
+
+def test_a_model_that_the_hub_gave_before_is_loaded_with_its_tokenizer_and_no_network(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = tmp_path / "hub" / "models--somebody--small"
+    (kept / "refs").mkdir(parents=True)
+    (kept / "refs" / "main").write_text("0123")
+    shutil.copytree(folder, kept / "snapshots" / "0123")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    net = huggingface(7, 0, "somebody/small")
+    assert isinstance(net, HuggingFace) and net.tokenizer == TOKENIZER and net(batch()).shape == (2, 7)

@@ -14,8 +14,11 @@ from torch import Tensor
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.load import load
+from distill_cli.data.blocks import LanguageSpec
 from distill_cli.data.tokens import FILE, Tokenizer
-from distill_cli.models import REBUILD, num_parameters, origin, weights
+from distill_cli.data.vocabulary import Bytes
+from distill_cli.deploy import cost
+from distill_cli.models import REBUILD, Classifier, num_parameters, origin, weights
 from distill_cli.models.huggingface import fresh, huggingface
 from distill_cli.models.language import CausalLM
 
@@ -199,3 +202,11 @@ def test_a_teachers_folder_is_the_one_it_is_brought_from(tmp_path: Path) -> None
     assert origin.folder_of(load("train", ["teacher=smallcnn"]).teacher) is None
     with pytest.raises(ConfigError, match="there is no such folder"):
         origin.folder_of(load("train", ["teacher=huggingface", "teacher.name=no/such/folder"]).teacher)
+
+
+def test_the_cost_of_a_language_model_has_its_logits_in_it() -> None:
+    words = Bytes()
+    net = fresh(words.size, words.size, words.pad, "llama", 1, 16, 2, head="tokens")
+    model = Classifier(net, LanguageSpec(words, 8))
+    measured = cost.measure(model, torch.device("cpu"), budget=0.1)
+    assert measured["peak_bytes"] - measured["bytes"] > 4 * measured["batch"] * 8 * words.size
