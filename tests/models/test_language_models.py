@@ -200,7 +200,7 @@ def test_a_teachers_folder_is_the_one_it_is_brought_from(tmp_path: Path) -> None
     teacher = load("train", ["teacher=huggingface", f"teacher.name={tmp_path}"]).teacher
     assert origin.folder_of(teacher) == tmp_path
     assert origin.folder_of(load("train", ["teacher=smallcnn"]).teacher) is None
-    with pytest.raises(ConfigError, match="there is no such folder"):
+    with pytest.raises(ConfigError, match="there is no folder"):
         origin.folder_of(load("train", ["teacher=huggingface", "teacher.name=no/such/folder"]).teacher)
 
 
