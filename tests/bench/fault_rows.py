@@ -242,7 +242,7 @@ JOBS = {
     "pictures": Job(FOLDER + "save_every=5 workers=0"),
     "pictures, 2 workers": Job(FOLDER + "save_every=5 workers=2"),
     "batch norm": Job(ONE + "student=resnet8x4 student.widths=[4,4,4,8] batch_size=128 save_every=4"),
-    "texts": Job(TEXTS + "optimizer.accumulate=2 save_every=5"),
+    "texts": Job(TEXTS + "optimizer.accumulate=2 teacher.fit.freeze=encoder student.freeze=[embeddings] save_every=5"),
     "dropout, own class": Job(TWO + "student=mynet save_every=6"),
 }
 MANIFEST = "run/checkpoints/manifest.json"
