@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,13 +17,10 @@ from distill_cli.models import edits
 from distill_cli.models.classifier import Classifier, evaluating
 from distill_cli.models.classifier import num_parameters as num_parameters
 from distill_cli.models.edits import EDITS, REBUILD
+from distill_cli.models.suiting import require_kind
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
-OF_TEACHER = (
-    "of_teacher"  # a network's attribute: what a student is made of, in words, where that is its teacher; see `build`
-)
-# What a builder asks of the data it is for, and what those are.
-ASKED = {"in_channels": "pictures", "input_size": "pictures", "vocab_size": "texts", "pad_token_id": "texts"}
+OF_TEACHER = "of_teacher"  # a network's attribute: what of its teacher a student is made of, in words; see `build`
 
 
 def check(model: schema.Teacher | schema.Student, where: str) -> None:
@@ -54,17 +50,7 @@ def network(
     own = {"size": node["size"]} if kind is schema.Teacher and node.get("size") else {}
     arguments = {"num_classes": num_classes, **_taken(node, role, spec).arguments(), **own, "teacher": teacher}
     plain = {key: value for key, value in schema.of_class(kind, node).items() if key != EDITS}
-    takes = inspect.signature(building.check(plain, nn.Module, role, trust=trust)).parameters
-    for name, kind_of_data in ASKED.items():
-        if (
-            name in takes
-            and name not in arguments
-            and plain.get(name, takes[name].default) in (None, inspect.Parameter.empty)
-        ):
-            raise ConfigError(
-                f"{role}: {plain['_target_']} takes {kind_of_data}, and the data are {spec.kind}",
-                f"choose another, as in {role}=NAME: distill list models",
-            )
+    require_kind(building.check(plain, nn.Module, role, trust=trust), plain, arguments, role, spec)
     net = building.build(plain, nn.Module, role, trust=trust, **arguments)
     edits.apply(net, node.get(EDITS, ()))
     return net
