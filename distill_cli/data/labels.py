@@ -12,6 +12,7 @@ from distill_cli.base.errors import ConfigError
 
 UNKNOWN = -1  # the target of a row that has no label
 IGNORED = -100  # where a sample with several targets has none: that position is no row
+PART = 2**14  # samples whose targets are looked at together: those of a language model may be more than memory holds
 
 
 def balanced_order(targets: Tensor, seed: int, epoch: int) -> Tensor:
@@ -52,7 +53,7 @@ def row_weights(
     Raises:
         ConfigError: there are no labels, another number of weights than classes, or a class without samples.
     """
-    unknown = int((targets == UNKNOWN).sum())
+    unknown = sum(int((part == UNKNOWN).sum()) for part in targets.split(PART))
     if weights is None and not balanced and not unknown:
         return None
     shown = torch.bincount(targets[targets >= 0], minlength=len(classes)).double()

@@ -14,7 +14,7 @@ from torch import Tensor
 from distill_cli.base import runtime
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
-from distill_cli.data.labels import UNKNOWN, balanced_order
+from distill_cli.data.labels import PART, UNKNOWN, balanced_order
 from distill_cli.data.loading import Loader
 from distill_cli.data.source import Held, Source
 from distill_cli.data.spec import Changes, Spec
@@ -86,7 +86,8 @@ class Split:
     @cached_property
     def labelled(self) -> Tensor:
         """The samples whose targets are all known, (n,) int64."""
-        return (self.targets != UNKNOWN).view(len(self), math.prod(self.targets.shape[1:])).all(1).nonzero()[:, 0]
+        each, parts = math.prod(self.targets.shape[1:]), self.targets.split(PART)
+        return torch.cat([(part != UNKNOWN).view(len(part), each).all(1) for part in parts]).nonzero()[:, 0]
 
     @property
     def complete(self) -> bool:
