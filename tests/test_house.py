@@ -151,7 +151,7 @@ def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, t
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)
     (tmp_path / "tiny.py").write_text(TINY_CODE)
     (tmp_path / "tiny.csv").write_text("text,label\n" + "".join(f"{n} of {n % 7},{n % 4}\n" for n in range(158)))
-    words = [f"experiment={name}", "report=false", "run_dir=run", "teacher.fit.epochs=1"]
+    words = [f"experiment={name}", "report=false", "run_dir=run", "teacher.fit.epochs=1", "batch_size=64"]
     if load("train", words).choices["dataset"] == "stdlib_docs":
         words += ["dataset=text", "dataset.root=tiny.csv", "teacher.width=16", "teacher.inner=16"]
     else:

@@ -1,14 +1,13 @@
-"""What texts cost and what distillation buys there: each row of the table in the manual's page on texts, by a command of its own.
+"""What texts cost: rows of the table in the manual's page on texts, by a command each. What distillation buys: text_study.py.
 
     python tests/bench/text.py shares --data DIR --minilm DIR       # DIR: of banking77/ and sst2/; a folder of MiniLM-L6
-    python tests/bench/text.py bucket | cached | logits | frozen | few | digits ...
+    python tests/bench/text.py bucket | cached | logits | frozen | digits ...
 
   shares   real tokens of all in padded batches of 32
   bucket   seconds an epoch with dataset.bucket=64 over those with 0
   cached   seconds an epoch with the teacher's cached answers over those on labels alone
   logits   largest difference of a logit: the cache's batches and the loop's, padded wider, by other numbers at once
   frozen   test accuracy of MiniLM with a fitted head, and what it took
-  few      10 labels a class, all other texts without: distilled from that teacher, less labels alone, over seeds
   digits   what pictures, --help and a bad value import of transformers
 
 Seconds are of one core's own work, not of the clock, so that a machine may be shared; ways are run in turn, A B A B, and medians
@@ -55,9 +54,7 @@ class Bench:
     def part(self, root: Path) -> Path:
         place = self.out / f"{root.name}-{self.args.train}"
         if not place.exists():
-            rows = list(csv.DictReader((root / "train.csv").open(newline="", encoding="utf-8")))
-            random.Random(0).shuffle(rows)
-            write(place / "train.csv", rows[: self.args.train])
+            write(place / "train.csv", shuffled(root)[: self.args.train])
             shutil.copy(root / "test.csv", place)
         return place
 
@@ -89,6 +86,14 @@ class Bench:
         ratios = [a / b for a, b in zip(*seconds.values(), strict=True)]
         print(f"{one} {first:.2f} s, {other} {second:.2f} s an epoch: {first / second:.3f} "
               f"(of pairs {min(ratios):.3f} to {max(ratios):.3f}, {len(ratios)} epochs each)")  # fmt: skip
+
+
+def shuffled(root: Path) -> list[dict[str, str]]:
+    """The rows to train on, in an order of their own."""
+    with (root / "train.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    random.Random(0).shuffle(rows)
+    return rows
 
 
 def write(path: Path, rows: Sequence[dict[str, str]]) -> None:
@@ -173,49 +178,6 @@ def frozen(bench: Bench) -> None:
           f"{time.process_time() - started:.0f} s of one core")  # fmt: skip
 
 
-def few(bench: Bench) -> None:
-    root, place, known = bench.args.data / "banking77", bench.out / "few", dict[str, int]()
-    rows = list(csv.DictReader((root / "train.csv").open(newline="", encoding="utf-8")))
-    random.Random(0).shuffle(rows)
-    for row in rows:
-        known[row["category"]] = known.get(row["category"], 0) + 1
-        row["category"] = row["category"] if known[row["category"]] <= 10 + bench.args.val else ""
-    write(place / "train.csv", rows[: bench.args.train or len(rows)])
-    shutil.copy(root / "test.csv", place)
-    words = [
-        "dataset=text",
-        f"dataset.root={place}",
-        *COLUMNS["banking77"],
-        *bench.minilm,
-        "teacher.fit.freeze=encoder",
-    ]
-    share = bench.args.val / (10 + bench.args.val)
-    words += [f"dataset.val_fraction={share:.4f}", *SMALL, "batch_size=32", "optimizer=adamw", "schedule=constant"]
-    words += [
-        "objective=kd",
-        "T=2",
-        "alpha=1.0",
-        f"schedule.train.epochs={bench.args.epochs}",
-        "baseline=true",
-        *bench.args.words,
-    ]
-    gains = []
-    for seed in range(bench.args.seeds):
-        summary = json.loads(
-            (bench.distill("train", f"few-{seed}", *words, f"seed={seed}") / "summary.json").read_text()
-        )
-        ours, labels = (summary["test"][who]["accuracy"] for who in ("student", "baseline"))
-        gains.append(100 * (ours - labels))
-        print(
-            f"seed {seed}: teacher {summary['test']['teacher']['accuracy']:.4f}, kd {ours:.4f}, labels only {labels:.4f}",
-            flush=True,
-        )
-    spread = statistics.stdev(gains) if len(gains) > 1 else 0.0
-    print(
-        f"kd less labels only: {statistics.mean(gains):+.2f} points, standard deviation over {len(gains)} seeds {spread:.2f}"
-    )
-
-
 def digits(bench: Bench) -> None:
     line = [
         "train",
@@ -235,20 +197,19 @@ def digits(bench: Bench) -> None:
         print(f"{name}: transformers {'imported' if done.returncode else 'not imported'}", flush=True)
 
 
-ROWS = (shares, bucket, cached, logits, frozen, few, digits)
+ROWS = (shares, bucket, cached, logits, frozen, digits)
 
 
 def main() -> None:
     """Measure one row and print it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=[row.__name__ for row in ROWS])
-    parser.add_argument("words", nargs="*", help="more words for the lines of frozen and few")
+    parser.add_argument("words", nargs="*", help="more words for the line of frozen")
     parser.add_argument("--data", type=Path, help="a folder of banking77/ and sst2/")
     parser.add_argument("--minilm", type=Path, help="a folder of MiniLM-L6")
     parser.add_argument("--out", type=Path, default=ROOT / "outputs/bench/text")
     parser.add_argument("--train", type=int, default=0, help="banking77's texts to train on; 0: all")
-    parser.add_argument("--val", type=int, default=2, help="few: labels a class for validation, beside the 10")
-    for name, default in (("epochs", 1), ("turns", 3), ("seeds", 5)):
+    for name, default in (("epochs", 1), ("turns", 3)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     time.perf_counter = time.process_time  # type: ignore[assignment]  # what others do on the machine is not counted
