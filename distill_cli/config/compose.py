@@ -26,6 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from distill_cli.base import metrics
 from distill_cli.base.errors import ConfigError, nearest
 from distill_cli.base.names import overrides_slug, slug
 from distill_cli.config import places, schema, structured, yamls
@@ -92,7 +93,7 @@ def session(command: str, config_dir: str | None = None) -> Iterator[Any]:
         OmegaConf.register_new_resolver("first", lambda *values: next((v for v in values if v is not None), None))
         OmegaConf.register_new_resolver("slug", slug)
         name_runs_by(None)
-        OmegaConf.register_new_resolver("direction", schema.direction)
+        OmegaConf.register_new_resolver("direction", metrics.direction)
     structured.register(schema.COMMANDS[command].shape)
     # Hydra 1.4 drops version_base and warns when it is given.
     base: dict[str, Any] = {"version_base": "1.3"} if hydra.__version__.startswith("1.3.") else {}

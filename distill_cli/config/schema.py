@@ -12,19 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill_cli.base.metrics import METRICS
 from distill_cli.config.fields import key, keys, of_class
 
 FIRST = "teacher"  # what the teacher of the `teacher` group is called among several
-
-# What a run can be judged by on validation, and where to: test is for the end.
-DIRECTIONS = {**dict.fromkeys(("accuracy", "balanced_accuracy", "f1", "mcc", "agreement"), "maximize"),
-              **dict.fromkeys(("nll", "ece", "kl"), "minimize")}  # fmt: skip
-JUDGED = "val.accuracy"  # what a search looks for where `optimize` does not say
-
-
-def direction(metric: str | None) -> str:
-    """Where to a search moves a metric, as in val.accuracy: maximize or minimize."""
-    return DIRECTIONS[(metric or JUDGED).rpartition(".")[2]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,7 +228,7 @@ class Train(Settings):
     debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
                       "cross-entropy's", free=True)  # fmt: skip
     optimize: str | None = key(None, "what chooses the best epoch, and what a search looks for; null: what the task is judged by",
-                               choices=tuple(f"val.{name}" for name in DIRECTIONS))  # fmt: skip
+                               choices=tuple(f"val.{name}" for name in METRICS))  # fmt: skip
     output_dir: str = key("outputs", "relative to the current directory", path=True, free=True)
     run_dir: str | None = key(None, "a folder of your own for this run", path=True, free=True)
     dataset: Dataset = key(None, "what every dataset has; more by its own class", node=Dataset, every_has=True)

@@ -82,6 +82,7 @@ def _facts(job: Job, state: State, untrained: Classifier) -> dict[str, Any]:
         "params": sizes,
         "compression": sizes["teacher"] / sizes["student"],
         "unit": job.task.unit,
+        "metric": job.task.metric,
         **({"weights": found} if (found := state.balance.weights(state.balance.objectives)) else {}),
         "best": {"epoch": state.best["epoch"], "stage": state.best["stage"]},
         **({"fp32": {"epoch": state.exact["best"]["epoch"]}} if state.exact else {}),

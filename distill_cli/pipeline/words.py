@@ -12,17 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from distill_cli import models
-from distill_cli.base import ui
+from distill_cli.base import metrics, ui
 from distill_cli.config import schema
 from distill_cli.models import Classifier, deployable
 from distill_cli.models.origin import fit_epochs
+from distill_cli.report.significance import over_samples
+from distill_cli.report.words import VERDICTS
 from distill_cli.tasks.task import Task
 from distill_cli.training.balance import Balance
 from distill_cli.training.job import Job
 from distill_cli.training.schedule import Ramp
 
 FAR = 10  # a given weight is doubted where it is so many times another than a balanced one
-COLUMNS = ("accuracy", "f1", "mcc", "nll", "ece", "kl", "agreement")
 
 
 class Clock:
@@ -67,7 +68,7 @@ def header(job: Job, teaching: str) -> Table:
         ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters{learning}, "
                     f"{smaller:.3g}x smaller{shown}"),
         ("data", f"{config.dataset.name}  {len(data.train):,} train, {len(data.val):,} val, {len(data.test):,} test, "
-                 f"{len(data.classes)} classes, {data.input.words()}  ({data.note})"),
+                 f"{job.task.words()}  ({data.note})"),
     ]  # fmt: skip
     for stage in job.stages:
         epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
@@ -178,8 +179,9 @@ def weights_off(balance: Balance) -> dict[str, str]:
 
 def results(summary: Mapping[str, Any]) -> Table:
     """The closing table: who reaches what on test, at T = 1."""
-    best, by = summary["best"], summary.get("chosen_by", "val.accuracy").removeprefix("val.")
-    told = "" if by == "accuracy" else f" by {by}"
+    best, judged = summary["best"], metrics.judged(summary).name
+    by = summary.get("chosen_by", f"val.{judged}").removeprefix("val.")
+    told = "" if by == judged else f" by {by}"
     labels = {
         "teacher": "teacher",
         "student_start": "student as made of its teacher, not trained",
@@ -198,46 +200,59 @@ def results(summary: Mapping[str, Any]) -> Table:
     return ui.table("test, at T = 1", ["", "parameters", *names], rows)
 
 
-def scored(metrics: Mapping[str, Mapping[str, float]]) -> tuple[list[str], dict[str, list[str]]]:
+def scored(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], dict[str, list[str]]]:
     """A table's columns, the metrics that some model has, and of each model its cells."""
-    names = [name for name in COLUMNS if any(name in scores for scores in metrics.values())]
-    cells = {who: [f"{s[name]:.4f}" if name in s else "-" for name in names] for who, s in metrics.items()}
-    return names, cells
+    shown = metrics.columns(scores.values())
+    cells = {who: [one.cell(reached[one.name]) if one.name in reached else "-" for one in shown]
+             for who, reached in scores.items()}  # fmt: skip
+    return [one.name for one in shown], cells
 
 
 def _doubt(summary: Mapping[str, Any]) -> str:
     """What is said of a teacher that is worse than the student on labels alone; of another nothing."""
-    teacher, baseline = (summary["val"][who]["accuracy"] for who in ("teacher", "baseline"))
-    if teacher >= baseline:
+    metric, val = metrics.judged(summary), summary["val"]
+    if metric.gain(val["teacher"][metric.name]) >= metric.gain(val["baseline"][metric.name]):
         return ""
+    teacher, baseline = (metric.said(val[who][metric.name], _row(summary)) for who in ("teacher", "baseline"))
+    of_decisions = (
+        "its classes are in another order (teacher.classes); it was trained under another normalisation or size (teacher.mean, "
+        "teacher.std, teacher.size); "
+    ) * metric.share
     return (
-        f"\nOn validation the teacher ({teacher:.2%}) is worse than the student trained on labels only ({baseline:.2%}): it has "
-        "little to teach. Likely causes: it was fitted too briefly (teacher.fit.epochs); its classes are in another order "
-        "(teacher.classes); it was trained under another normalisation or size (teacher.mean, teacher.std, teacher.size); "
+        f"\nOn validation the teacher ({teacher}) is worse than the student trained on labels only ({baseline}): it has "
+        f"little to teach. Likely causes: it was fitted too briefly (teacher.fit.epochs); {of_decisions}"
         "the weights are not those that are meant (teacher.checkpoint)."
     )
 
 
+def _row(summary: Mapping[str, Any]) -> str:
+    """What is judged, in the singular."""
+    return str(summary.get("unit", "images")).removesuffix("s")
+
+
 def closing(summary: Mapping[str, Any]) -> str:
-    """What distillation bought, or did not: `difference` in the summary is the student's test accuracy minus the
-    baseline's, and half its 95 % interval over test samples.
+    """What distillation bought, or did not: `difference` in the summary is what the student reaches on test minus what the baseline
+    does, and half its 95 % interval over test samples.
     """
     teacher, student = (summary["test"][who] for who in ("teacher", "student"))
-    if "accuracy" in student:
-        kept = f"The student reaches {student['accuracy']:.2%} on test, the teacher {teacher['accuracy']:.2%}"
+    metric = metrics.judged(summary)
+    if metric.name in student:
+        ours, theirs = (metrics.sentence(metric, scores, _row(summary)) for scores in (student, teacher))
+        kept = f"The student reaches {ours} on test, the teacher {theirs}"
     else:
         kept = f"test has no labels: there the student decides as its teacher on {student['agreement']:.2%} of it"
     kept += f", with {summary['compression']:.3g} times fewer parameters." if summary["compression"] > 1 else "."
     if summary.get("labelled") == 0:  # of the training samples: then no student can be trained on labels only
         return kept
-    if "difference" not in summary:
+    difference = over_samples(summary.get("difference"), metric)
+    if difference is None:
         return f"{kept}\nWhat did distillation buy? baseline=true trains the same student on labels only, and compares."
-    delta, half, samples = (summary["difference"][key] for key in ("accuracy", "half_interval", "samples"))
-    verdict = (
-        "no difference shown" if abs(delta) <= half else "distillation helps" if delta > 0 else "distillation hurts"
+    verdict, (mean, low, high) = (
+        VERDICTS[difference.verdict][0],
+        map(metric.change, (difference.mean, difference.low, difference.high)),
     )
     return (
-        f"{kept}\nAgainst the same student on labels only: {100 * delta:+.2f} points (95 % interval {100 * (delta - half):+.2f} "
-        f"to {100 * (delta + half):+.2f} over {samples:,} test samples): {verdict}.{_doubt(summary)}\n"
+        f"{kept}\nAgainst the same student on labels only: {mean} {metric.differences} (95 % interval {low} "
+        f"to {high} over {difference.n:,} test samples): {verdict[0].lower()}{verdict[1:]}.{_doubt(summary)}\n"
         "This is one seed: -m seed=0,1,2 shows the spread."
     )

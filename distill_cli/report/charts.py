@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from distill_cli.base.metrics import Metric
 from distill_cli.report.drawing import COLOURS, PATTERNS, Line, Picture, drawn
 from distill_cli.report.significance import Difference
 
@@ -73,6 +74,11 @@ def curves(
     return drawn(draw, title, finding, (width, 0.54 * width), top=16, lines=[line for line in lines if line.label])
 
 
+def _format(metric: Metric) -> PercentFormatter | str:
+    """Return how an axis shows a metric's values."""
+    return PercentFormatter(1) if metric.share else "{x:.4g}"
+
+
 def _write(axes: Axes, text: str, place: tuple[float, float], offset: tuple[float, float], **look: Any) -> None:
     """Write a text beside a place."""
     look = {"color": COLOURS["muted"], "fontsize": 10, **look}
@@ -104,7 +110,10 @@ def reliability(title: str, finding: str, bins: Mapping[str, Sequence[tuple[floa
 
 
 def intervals(title: str, finding: str, rows: Sequence[tuple[str, Difference]], width: float = WIDE) -> Picture:
-    """Return differences, each under its label, against the line of no difference; a filled point is one that is shown."""
+    """Return differences in a metric, each under its label, against the line of no difference; a filled point is one that is
+    shown.
+    """
+    metric = rows[0][1].metric
 
     def draw(axes: Axes) -> None:
         axes.axvline(0, color=COLOURS["muted"], linewidth=1)
@@ -119,8 +128,8 @@ def intervals(title: str, finding: str, rows: Sequence[tuple[str, Difference]], 
         axes.set_ylim(len(rows) - 0.6, -0.8)
         axes.set_yticks([])
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{100 * value:+.3g}".replace("-", "−") if value else "0")
-        axes.set_xlabel("points of accuracy")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{metric.scaled(x):+.3g}".replace("-", "−") if x else "0")
+        axes.set_xlabel(f"{metric.differences} of {metric.head}")
         axes.spines["left"].set_visible(False)
 
     height = 44 + (38 if any(label for label, _ in rows) else 18) * len(rows)
@@ -133,9 +142,10 @@ def points(
     places: Sequence[tuple[float, float]],
     label: str,
     levels: Sequence[Line],
+    metric: Metric,
     sizes: bool = False,
 ) -> Picture:
-    """Return test accuracy (y) against something else (`label`): the first place filled, ranks beside the places.
+    """Return a metric on test (y) against something else (`label`): the first place filled, ranks beside the places.
 
     Args:
         levels: horizontal lines. sizes: x are counts of parameters, on a logarithmic axis.
@@ -157,8 +167,8 @@ def points(
             axes.xaxis.set_major_formatter("{x:,.0f}")
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
-        axes.set(xlabel=label, ylabel="test accuracy")
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.set(xlabel=label, ylabel=f"test {metric.head}")
+        axes.yaxis.set_major_formatter(_format(metric))
         axes.yaxis.set_major_locator(MaxNLocator(6, steps=STEPS))
         axes.margins(0.12)
         axes.grid()
@@ -166,8 +176,8 @@ def points(
     return drawn(draw, title, finding, (WIDE, 300), left=60, lines=levels)
 
 
-def effect(title: str, finding: str, values: Sequence[tuple[str, float, float]]) -> Picture:
-    """Return a mean accuracy with its spread for each value of a setting."""
+def effect(title: str, finding: str, values: Sequence[tuple[str, float, float]], metric: Metric) -> Picture:
+    """Return a metric's mean with its spread for each value of a setting."""
     texts, means, spreads = zip(*values, strict=True)
 
     def draw(axes: Axes) -> None:
@@ -176,7 +186,7 @@ def effect(title: str, finding: str, values: Sequence[tuple[str, float, float]])
         step = -(-len(texts) * (3 + max(map(len, texts))) // 48)  # room for as many of their letters
         axes.set_xticks(range(0, len(texts), step), [short(text, 14) for text in texts[::step]])
         axes.set_xlim(-0.5, len(means) - 0.5)
-        axes.yaxis.set_major_formatter(PercentFormatter(1))
+        axes.yaxis.set_major_formatter(_format(metric))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axes.grid(axis="y")
 

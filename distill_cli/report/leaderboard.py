@@ -13,9 +13,11 @@ from typing import Any
 from rich.table import Table
 
 from distill_cli.base import ui
+from distill_cli.base.metrics import Metric
 from distill_cli.report import settings
 from distill_cli.report.records import Record
 from distill_cli.report.significance import Difference, Stat, over_samples, over_seeds
+from distill_cli.report.words import listed
 
 FEW = 3  # seeds below which a spread says little
 MOST = 40  # rows that are printed
@@ -61,6 +63,10 @@ class Entry:
         return [record.seed for record in self.records]
 
     @property
+    def judged(self) -> Metric:
+        return self.records[0].judged
+
+    @property
     def verdict(self) -> str:
         """The difference's, "" without a baseline."""
         return self.difference.verdict if self.difference else ""
@@ -83,21 +89,22 @@ def leaderboard(records: Sequence[Record]) -> list[Entry]:
     return sorted((_entry(own, group) for own, group in zip(told, groups, strict=True)), key=_rank)
 
 
-def _rank(entry: Entry) -> tuple[float, float, str]:
+def _rank(entry: Entry) -> tuple[str, float, float, str]:
     closeness = [
         scores.get("nll", scores.get("kl")) for r in entry.records for scores in (r.summary["val"]["student"],)
     ]
-    return -entry.val.mean, fmean(closeness), entry.label
+    return entry.judged.name, -entry.judged.gain(entry.val.mean), fmean(closeness), entry.label
 
 
 def _entry(told: dict[str, Any], group: Sequence[Record]) -> Entry:
     newest = {record.seed: record for record in sorted(group, key=lambda record: record.started)}
     records = [newest[seed] for seed in sorted(newest)]
     paired = [record.summary for record in records if "baseline" in record.summary["test"]]
-    difference = over_samples(paired[0].get("difference") if paired else None)
-    if len(paired) > 1 and records[0].metric == "accuracy":
-        students, baselines = ([s["test"][who]["accuracy"] for s in paired] for who in ("student", "baseline"))
-        difference = over_seeds(students, baselines)
+    metric = records[0].judged
+    difference = over_samples(paired[0].get("difference") if paired else None, metric)
+    if len(paired) > 1 and records[0].metric == metric.name:
+        students, baselines = ([s["test"][who][metric.name] for s in paired] for who in ("student", "baseline"))
+        difference = over_seeds(students, baselines, metric)
     stats: dict[str, Any] = {name: _stat(records, *keys) for name, keys in MEASURED.items()}
     note = "; ".join(_notes([record.seed for record in group], len(records), len(paired)))
     return Entry(told, records, note, difference, **stats)
@@ -118,6 +125,11 @@ def _notes(runs: list[int], seeds: int, paired: int) -> list[str]:
     return notes + [f"seed {seed} was run {runs.count(seed)} times: the newest counts" for seed in twice]
 
 
+def judged_by(entries: Sequence[Entry]) -> list[str]:
+    """Return what the entries are judged by, each metric's name in words once."""
+    return list(dict.fromkeys(entry.judged.head for entry in entries))
+
+
 def remarks(entries: Sequence[Entry]) -> list[str]:
     """Return the caveats of the leaderboard, a sentence each."""
     total = len(entries)
@@ -127,8 +139,13 @@ def remarks(entries: Sequence[Entry]) -> list[str]:
 
     data = sorted({record.names["dataset"] for entry in entries for record in entry.records})
     lines = [f"Several data sets ({', '.join(data)}): compare the rows of one."] if len(data) > 1 else []
-    if any(record.metric != "accuracy" for entry in entries for record in entry.records):
-        lines.append("Where validation or test has no labels, what is called accuracy is agreement with the teacher.")
+    called = judged_by(entries)
+    if len(called) > 1:
+        lines.append(f"The rows are judged by {listed(called)}: compare those of one.")
+    if any(record.metric != record.judged.name for entry in entries for record in entry.records):
+        lines.append(
+            f"Where validation or test has no labels, what is called {called[0]} is agreement with the teacher."
+        )
     notes = Counter(note for entry in entries for note in entry.note.split("; ") if note)
     lines += [f"{note[0].upper()}{note[1:]}{among(number)}." for note, number in notes.items()]
     if any(len(entry.seeds) < FEW for entry in entries):
@@ -189,10 +206,12 @@ def show(entries: Sequence[Entry]) -> None:
 
 
 def table(entries: Sequence[Entry]) -> Table:
-    """Return the leaderboard in 120 columns; the difference in points."""
+    """Return the leaderboard in 120 columns; differences of shares in points."""
     columns = ["", "settings", "n", "val", "test", "last", "kl", "labels only", "difference, 95 %", "distillation"]
     rows = [_cells(rank, entry) for rank, entry in enumerate(entries, 1)]
-    made = ui.table("student, best on validation: accuracy, mean ± deviation over n seeds", columns, rows)
+    made = ui.table(
+        f"student, best on validation: {listed(judged_by(entries))}, mean ± deviation over n seeds", columns, rows
+    )
     made.padding, made.show_edge = (0, 1, 0, 0), False
     for column in made.columns:
         column.no_wrap = column.header != "settings"
@@ -203,9 +222,9 @@ def table(entries: Sequence[Entry]) -> Table:
 
 def _cells(rank: int, entry: Entry) -> list[str]:
     """Return the texts of a row, labels only without its spread, for want of room."""
-    d, test = entry.difference, entry.test
+    d, test, metric = entry.difference, entry.test, entry.judged
     spread = f"±{test.spread:.4f}" if test.spread is not None else ""
     scores = [f"{entry.val.mean:.4f}", f"{test.mean:.4f}{spread}", f"{entry.test_last.mean:.4f}"]
     scores += [f"{stat.mean:.4f}" if stat else "-" for stat in (entry.kl, entry.baseline)]
-    difference = f"{100 * d.mean:+.2f} [{100 * d.low:+.2f}, {100 * d.high:+.2f}]" if d else "-"
+    difference = f"{metric.change(d.mean)} [{metric.change(d.low)}, {metric.change(d.high)}]" if d else "-"
     return [str(rank), entry.label or "defaults", str(len(entry.seeds)), *scores, difference, entry.verdict or "-"]

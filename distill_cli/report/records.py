@@ -13,8 +13,9 @@ from typing import Any
 
 import yaml
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, metrics, ui
 from distill_cli.base.errors import CheckpointError
+from distill_cli.base.metrics import Metric
 from distill_cli.base.names import flat
 from distill_cli.runs import identity
 
@@ -24,9 +25,7 @@ MOST = 300  # epochs that are read; of more, every second, third, ...
 # What every finished run's summary holds, and the leaderboard is made of.
 NEEDED = (
     *("params.teacher", "params.student", "compression", "seed"),
-    *(
-        f"{whose}.accuracy" for whose in ("val.student", "test.student", "test.student_last")
-    ),  # or, without labels, agreement
+    *("val.student.METRIC", "test.student.METRIC", "test.student_last.METRIC"),  # or, without labels, agreement
 )
 
 
@@ -47,14 +46,18 @@ class Record:
     started: float = 0.0
 
     @property
+    def judged(self) -> Metric:
+        """What its task is judged by."""
+        return metrics.judged(self.summary)
+
+    @property
     def metric(self) -> str:
-        """What it is compared by: accuracy or, where validation or test has no labels, agreement with the teacher."""
-        measured = [self.summary[split]["student"] for split in ("val", "test")]
-        return "accuracy" if all("accuracy" in scores for scores in measured) else "agreement"
+        """What it is compared by, the same or, where validation or test has no labels, agreement with the teacher."""
+        return metrics.compared(self.summary, "val", "test")
 
     @property
     def unit(self) -> str:
-        """What speed counts, as in images."""
+        """What is judged and what speed counts, as in images."""
         return str(self.summary.get("unit", "images"))
 
 
@@ -130,9 +133,12 @@ def epochs(folder: Path) -> list[dict[str, Any]]:
     return rows[:-1:step] + rows[-1:]
 
 
-def speed(measured: Mapping[str, Any]) -> float:
-    """Return the samples a second of an epoch's row or of a model's cost, which older files call images_per_second."""
-    return float(measured.get("samples_per_second", measured.get("images_per_second")))
+def speed(measured: Mapping[str, Any], unit: str) -> float:
+    """Return the speed of an epoch's row or of a model's cost in a unit: samples a second, which older files call
+    images_per_second, where they do not tell that of their rows.
+    """
+    rates = (f"{unit}_per_second", "samples_per_second", "images_per_second")
+    return float(next(measured[rate] for rate in rates if rate in measured))
 
 
 def typed(overrides: Sequence[str]) -> dict[str, str]:
@@ -158,8 +164,8 @@ def _folders(paths: Sequence[Path], done: bool) -> Iterator[Path]:
 
 def _check(path: Path, summary: Mapping[str, Any]) -> None:
     values = dict(flat(summary))
-    for key in NEEDED:
-        value = values.get(key, values.get(key.replace("accuracy", "agreement")))
+    for key in (key.replace("METRIC", summary.get("metric", metrics.DEFAULT)) for key in NEEDED):
+        value = values.get(key, values.get(f"{key.rpartition('.')[0]}.agreement"))
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise CheckpointError(f"{path} is damaged: it does not say {key}")
 

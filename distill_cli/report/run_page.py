@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from distill_cli.base import files
+from distill_cli.base.metrics import METRICS, columns, compared, forms
 from distill_cli.report import charts, records, training, words
 from distill_cli.report.drawing import Picture
 from distill_cli.report.records import Record
@@ -32,7 +33,7 @@ def run_page(record: Record) -> str:
     kept = record.folder / "evaluation.json"
     evaluation = files.read_json(kept) if kept.exists() else None  # older runs have none
     exports = files.read_json(record.folder / SPEED) if (record.folder / SPEED).exists() else None
-    difference = over_samples(record.summary.get("difference"))
+    difference = over_samples(record.summary.get("difference"), record.judged)
     terms, metrics = training.terms(rows), list(rows[-1]["val"])
     head = ["epoch", "stage", "T", "α", "learning rate", *(f"loss {term}" for term in terms)]
     recipe = [] if about["name"] == "train" else ["-cn", about["name"]]
@@ -40,6 +41,9 @@ def run_page(record: Record) -> str:
         "run.html",
         record=record,
         summary=record.summary,
+        metric=METRICS[compared(record.summary, "test")],
+        columns=columns(record.summary["test"].values()),
+        forms=forms,
         schedule=_schedule(record.config),
         difference=difference,
         interval=verdict(difference),

@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from distill_cli.base.metrics import Metric
+
 SIGNIFICANT = 0.05
-ROUNDING = 1e-12  # differences of accuracies that are closer than that are the same
+ROUNDING = 1e-12  # differences of two values that are closer than that are the same
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Stat:
 
 @dataclass(frozen=True)
 class Difference:
-    """Test accuracy of the student minus that of the same student on labels only, with its 95 % interval.
+    """What the student reaches on test in a metric minus what the same student on labels only does, with its 95 % interval.
 
     It is over `n` "seeds", paired, with p of a t-test, or with one seed over `n` "test samples", without p.
     """
@@ -33,6 +35,7 @@ class Difference:
     p: float | None
     n: int
     over: str
+    metric: Metric
 
     @property
     def shown(self) -> bool:
@@ -42,18 +45,22 @@ class Difference:
     @property
     def verdict(self) -> str:
         """One of: helps, hurts, no difference shown."""
-        return "no difference shown" if not self.shown else "helps" if self.mean > 0 else "hurts"
+        return "no difference shown" if not self.shown else "helps" if self.metric.gain(self.mean) > 0 else "hurts"
 
 
-def over_samples(measured: Mapping[str, Any] | None) -> Difference | None:
-    """Return the difference of one run, from "difference" in its summary; None where the run has no baseline."""
+def over_samples(measured: Mapping[str, Any] | None, metric: Metric) -> Difference | None:
+    """Return the difference of one run, from "difference" in its summary; None where the run has no baseline.
+
+    Args:
+        metric: what the run is judged by.
+    """
     if not measured:
         return None
-    mean, half = measured["accuracy"], measured["half_interval"]
-    return Difference(mean, mean - half, mean + half, None, measured["samples"], "test samples")
+    mean, half = measured[metric.name], measured["half_interval"]
+    return Difference(mean, mean - half, mean + half, None, measured["samples"], "test samples", metric)
 
 
-def over_seeds(students: Sequence[float], baselines: Sequence[float]) -> Difference:
+def over_seeds(students: Sequence[float], baselines: Sequence[float], metric: Metric) -> Difference:
     """Return the difference over at least two seeds by a paired t-test (Student, 1908), two-sided.
 
     Where every seed shows the same difference there is no spread to test with: the interval then has no width, and p
@@ -63,9 +70,9 @@ def over_seeds(students: Sequence[float], baselines: Sequence[float]) -> Differe
     mean, n = fmean(deltas), len(deltas)
     if max(deltas) - min(deltas) < ROUNDING:
         mean = mean if abs(mean) > ROUNDING else 0.0
-        return Difference(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0, n, "seeds")
+        return Difference(mean, mean, mean, 2.0 ** (1 - n) if mean else 1.0, n, "seeds", metric)
     from scipy.stats import ttest_rel  # takes longer to import than a page to write
 
     tested = ttest_rel(students, baselines)
     low, high = tested.confidence_interval(0.95)
-    return Difference(mean, float(low), float(high), float(tested.pvalue), n, "seeds")
+    return Difference(mean, float(low), float(high), float(tested.pvalue), n, "seeds", metric)

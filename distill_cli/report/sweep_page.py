@@ -16,9 +16,10 @@ from distill_cli.report.records import Record
 from distill_cli.report.render import page
 from distill_cli.report.run_page import verdict
 from distill_cli.report.settings import text
+from distill_cli.report.words import capital
 
 Axes = dict[str, list[Any]]  # the settings that vary, and their values
-Effect = tuple[str, list[tuple[str, float, float]], Picture]  # a setting; value, mean accuracy and spread; the picture
+Effect = tuple[str, list[tuple[str, float, float]], Picture]  # a setting; value, mean and spread; the picture
 
 COLUMNS = 20  # values of T up to which the map of T and alpha can be read
 DRAWN = 30  # intervals in one picture
@@ -33,19 +34,21 @@ def sweep_page(entries: Sequence[Entry], home: Path, failures: Sequence[tuple[st
         failures: the runs without final numbers, and how each stands.
     """
     best, records = entries[0], [record for entry in entries for record in entry.records]
-    compared = [(rank, entry, entry.difference) for rank, entry in enumerate(entries, 1) if entry.difference]
+    metric, alike = best.judged, [entry for entry in entries if entry.judged == best.judged]  # one picture, one metric
+    compared = [(rank, entry, entry.difference) for rank, entry in enumerate(alike, 1) if entry.difference]
     rows = [(f"{rank}  {entry.label}", difference) for rank, entry, difference in compared[:DRAWN]]
-    tally, title = _tally(entries), "Test accuracy against labels only, by setting"
-    axes = _axes(entries)
-    tradeoffs = [_fidelity(entries)] if len(entries) > 1 and all(entry.kl for entry in entries) else []
-    tradeoffs += [_size(entries)] if len({entry.params for entry in entries}) > 1 else []
+    tally, title = _tally(entries), f"Test {metric.head} against labels only, by setting"
+    axes = _axes(alike)
+    tradeoffs = [_fidelity(alike)] if len(alike) > 1 and all(entry.kl for entry in alike) else []
+    tradeoffs += [_size(alike)] if len({entry.params for entry in alike}) > 1 else []
     return page(
         "sweep.html",
         entries=entries,
         best=best,
+        metric=metric,
         records=records,
         failures=failures,
-        teacher_accuracy=fmean(_teachers(record) for record in best.records),
+        teacher=fmean(_teachers(record) for record in best.records),
         interval=verdict(best.difference),
         tally=tally,
         links={record.folder: _link(record, home) for record in records},
@@ -53,8 +56,8 @@ def sweep_page(entries: Sequence[Entry], home: Path, failures: Sequence[tuple[st
         compared=compared,
         num_drawn=DRAWN,
         against=charts.intervals(title, tally, rows) if len(rows) > 1 else None,
-        grid=_grid(entries, axes),
-        effects=[_effect(entries, name, axes) for name in axes],
+        grid=_grid(alike, axes),
+        effects=[_effect(alike, name, axes) for name in axes],
         tradeoffs=tradeoffs,
     )
 
@@ -97,7 +100,7 @@ def _averaged(axes: Axes, *shown: str) -> str:
 
 
 def _grid(entries: Sequence[Entry], axes: Axes) -> dict[str, Any] | None:
-    """Return the map of mean validation accuracy by alpha (rows) and T (columns), where both vary and most combinations
+    """Return the map of what validation has in the mean by alpha (rows) and T (columns), where both vary and most combinations
     were tried.
     """
     means: dict[tuple[int, int], float] = {}
@@ -108,28 +111,32 @@ def _grid(entries: Sequence[Entry], axes: Axes) -> dict[str, Any] | None:
                 means[row, column] = fmean(tried)
     if not means or 2 * len(means) < len(axes["T"]) * len(axes["alpha"]) or len(axes["T"]) > COLUMNS:
         return None
-    low, high = min(means.values()), max(means.values())
-    scale = 0.8 / (high - low or 1)
-    cells = {place: (f"{100 * mean:.2f}", 0.1 + scale * (mean - low), "student") for place, mean in means.items()}
+    metric, (top, bottom) = entries[0].judged, entries[0].judged.ends
+    best, worst = (choose(means.values(), key=metric.gain) for choose in (max, min))
+    scale = 0.8 / (abs(best - worst) or 1)
+    cells = {place: (metric.number(m), 0.1 + scale * abs(m - worst), "student") for place, m in means.items()}
     rows, columns = ([text(value) for value in axes[name]] for name in ("alpha", "T"))
-    row, column = max(means, key=lambda place: means[place])
-    finding = f"Highest at T = {columns[column]} and α = {rows[row]} with {high:.2%}; lowest {low:.2%}"
+    row, column = max(means, key=lambda place: metric.gain(means[place]))
+    finding = f"{capital(top)} at T = {columns[column]} and α = {rows[row]} with {metric.written(best)}; "
+    finding += f"{bottom} {metric.written(worst)}"
     finding += f"{_averaged(axes, 'T', 'alpha')}."
     return {"rows": rows, "columns": columns, "cells": cells, "finding": finding}
 
 
 def _effect(entries: Sequence[Entry], name: str, axes: Axes) -> Effect:
-    """Return mean validation accuracy and its spread at each value of one setting, all others averaged."""
-    values = []
+    """Return what validation has in the mean and its spread at each value of one setting, all others averaged."""
+    values, metric = [], entries[0].judged
     for value in axes[name]:
         stats = [entry.val for entry in entries if entry.settings[name] == value]
         # among the settings that have the value; where only one has it, among its seeds
         spread = stdev(stat.mean for stat in stats) if len(stats) > 1 else stats[0].spread or 0.0
         values.append((text(value) or "default", fmean(stat.mean for stat in stats), spread))
-    best, worst = (choose(values, key=lambda item: item[1]) for choose in (max, min))
-    finding = f"Highest at {best[0]} with {best[1]:.2%}, lowest at {worst[0]} with {worst[1]:.2%}"
-    title = f"Validation accuracy by {name}"
-    return name, values, charts.effect(title, f"{finding}{_averaged(axes, name)}.", values)
+    ends = zip(
+        metric.ends, (choose(values, key=lambda item: metric.gain(item[1])) for choose in (max, min)), strict=True
+    )
+    finding = capital(", ".join(f"{end} at {value} with {metric.written(mean)}" for end, (value, mean, _) in ends))
+    title = f"Validation {metric.head} by {name}"
+    return name, values, charts.effect(title, f"{finding}{_averaged(axes, name)}.", values, metric)
 
 
 def _levels(entries: Sequence[Entry]) -> list[Line]:
@@ -142,25 +149,28 @@ def _levels(entries: Sequence[Entry]) -> list[Line]:
 
 def _teachers(record: Record) -> float:
     """Return what the teacher reaches on test in what the record is compared by: it agrees with itself."""
-    return float(record.summary["test"]["teacher"]["accuracy"]) if record.metric == "accuracy" else 1.0
+    metric = record.metric
+    return float(record.summary["test"]["teacher"][metric]) if metric == record.judged.name else 1.0
 
 
 def _fidelity(entries: Sequence[Entry]) -> Picture:
-    places = [(entry.kl.mean, entry.test.mean) for entry in entries if entry.kl]
+    places, metric = [(entry.kl.mean, entry.test.mean) for entry in entries if entry.kl], entries[0].judged
     nearest = min(range(len(places)), key=lambda number: places[number][0])
     finding = (
         f"Nearest to its teacher is the setting of rank {nearest + 1}, with a KL of {places[nearest][0]:.3f} and a test "
-        f"accuracy of {places[nearest][1]:.2%}; the first has {places[0][0]:.3f} and {places[0][1]:.2%}."
+        f"{metric.head} of {metric.written(places[nearest][1])}; the first has {places[0][0]:.3f} and "
+        f"{metric.written(places[0][1])}."
     )
-    title = "Accuracy against distance from the teacher"
-    return charts.points(title, finding, places, "KL(teacher ‖ student) on test", _levels(entries))
+    title = f"{capital(metric.head)} against distance from the teacher"
+    return charts.points(title, finding, places, "KL(teacher ‖ student) on test", _levels(entries), metric)
 
 
 def _size(entries: Sequence[Entry]) -> Picture:
-    places = [(entry.params, entry.test.mean) for entry in entries]
-    small, large = min(places), max(places)
+    metric, places = entries[0].judged, [(entry.params, entry.test.mean) for entry in entries]
+    small, large, chosen = ((size, metric.written(test)) for size, test in (min(places), max(places), places[0]))
     finding = (
-        f"From {small[0]:,} parameters with a test accuracy of {small[1]:.2%} to {large[0]:,} with {large[1]:.2%}; "
-        f"the first has {places[0][0]:,} and {places[0][1]:.2%}."
+        f"From {small[0]:,} parameters with a test {metric.head} of {small[1]} to {large[0]:,} with {large[1]}; "
+        f"the first has {chosen[0]:,} and {chosen[1]}."
     )
-    return charts.points("Accuracy against size", finding, places, "parameters", _levels(entries), sizes=True)
+    title = f"{capital(metric.head)} against size"
+    return charts.points(title, finding, places, "parameters", _levels(entries), metric, sizes=True)

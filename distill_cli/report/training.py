@@ -1,4 +1,4 @@
-"""How a run went, epoch by epoch: accuracy, losses, fidelity, and the schedule as it moved, as pictures."""
+"""How a run went, epoch by epoch: what it is judged by, losses, fidelity, and the schedule as it moved, as pictures."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from distill_cli.base import metrics
+from distill_cli.base.metrics import Metric
 from distill_cli.report.charts import NARROW, WIDE, Stage, curves
 from distill_cli.report.drawing import Line, Picture
 from distill_cli.report.records import Record
+from distill_cli.report.words import capital
 
 Row = Mapping[str, Any]
 DASHES = ("dashed", "solid", "dotted")  # of the teacher's terms, one after the other
-METRICS = {  # title, whether in percent, and how a finding shows it
-    "accuracy": ("Validation accuracy", True, "{:.2%}"),
-    "kl": ("KL(teacher ‖ student) on validation", False, "{:.3f}"),
-    "agreement": ("Agreement with the teacher on validation", True, "{:.2%}"),
-}
 
 
 def learned(record: Record, rows: Sequence[Row]) -> list[Picture]:
-    """Return what the student learned: its accuracy, the losses, and its fidelity where it was measured."""
-    accuracy, *fidelity = (_metric(record, rows, name) for name in METRICS if name in rows[-1]["val"])
-    return [accuracy, _losses(rows), *fidelity]
+    """Return what the student learned: what it is judged by, the losses, and its fidelity where it was measured."""
+    judged, val = record.judged, rows[-1]["val"]
+    drawn = [judged, *metrics.forms(judged, val)[:1], *(one for one in metrics.columns([val]) if one.fidelity)]
+    main, *others = (_metric(record, rows, one) for one in dict.fromkeys(drawn) if one.name in val)
+    return [main, _losses(rows), *others]
 
 
 def taught(record: Record, rows: Sequence[Row]) -> list[Picture]:
@@ -56,20 +56,21 @@ def _line(colour: str, label: str, rows: Sequence[Row], part: str, name: str, da
     return Line(colour, label, [row["epoch"] for row in rows], [row[part][name] for row in rows], dash)
 
 
-def _metric(record: Record, rows: Sequence[Row], metric: str) -> Picture:
+def _metric(record: Record, rows: Sequence[Row], metric: Metric) -> Picture:
     """Return a metric on validation, with what teacher and labels-only student reach as far as that was measured."""
-    (title, percent, shown), stages, val = METRICS[metric], _stages(rows), record.summary["val"]
-    student = _line("student", "student", rows, "val", metric)
+    stages, val, shown = _stages(rows), record.summary["val"], metric.written
+    title = f"{capital(metric.title)} on validation" if metric.fidelity else f"Validation {metric.title}"
+    student = _line("student", "student", rows, "val", metric.name)
     roles = (("teacher", "teacher", "teacher"), ("baseline", "labels", "labels only"))
-    levels = [(colour, label, val.get(who, {}).get(metric)) for who, colour, label in roles]
+    levels = [(colour, label, val.get(who, {}).get(metric.name)) for who, colour, label in roles]
     lines = [Line(colour, label, [0, stages[-1][2]], [y, y]) for colour, label, y in levels if y is not None]
-    finding, mark = f"{title} goes from {shown.format(student.y[0])} to {shown.format(student.y[-1])}", None
-    if metric == "accuracy":
-        epoch, best = record.summary["best"]["epoch"], val["student"]["accuracy"]
-        finding += f"; its best is {best:.2%} at epoch {epoch}"
-        mark = (epoch, best, f"best {best:.2%}")
-    finding += "".join(f"; {line.label} {shown.format(line.y[0])}" for line in lines) + "."
-    return curves(title, finding, [*lines, student], stages, WIDE, percent, mark)
+    finding, mark = f"{title} goes from {shown(student.y[0])} to {shown(student.y[-1])}", None
+    if metric == record.judged:
+        epoch, best = record.summary["best"]["epoch"], val["student"][metric.name]
+        finding += f"; its best is {shown(best)} at epoch {epoch}"
+        mark = (epoch, best, f"best {shown(best)}")
+    finding += "".join(f"; {line.label} {shown(line.y[0])}" for line in lines) + "."
+    return curves(title, finding, [*lines, student], stages, WIDE, metric.share, mark)
 
 
 def _losses(rows: Sequence[Row]) -> Picture:

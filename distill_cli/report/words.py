@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
+from distill_cli.base.metrics import Metric
 from distill_cli.report.significance import Difference, Stat
 
 VERDICTS = {
@@ -11,21 +14,21 @@ VERDICTS = {
 }
 
 
-def points(value: float) -> str:
-    """Return a difference of accuracies in points: 0.0111 as +1.11, with a minus as wide as the plus."""
-    return f"{100 * value:+.2f}".replace("-", "−")
+def change(difference: Difference, at: str = "mean") -> str:
+    """Return a difference, or an end of its interval, without its unit: +1.11, with a minus as wide as the plus."""
+    return difference.metric.change(getattr(difference, at)).replace("-", "−")
 
 
-def percent(stat: Stat | None) -> str:
-    """Return a mean accuracy in percent with its spread: 95.14 ± 0.40."""
+def spread(stat: Stat | None, metric: Metric) -> str:
+    """Return a mean, in percent where it is a share, with its spread: 95.14 ± 0.40."""
     if stat is None:
         return "–"
-    return f"{100 * stat.mean:.2f}" + ("" if stat.spread is None else f"\u00a0±\u00a0{100 * stat.spread:.2f}")
+    return metric.number(stat.mean) + ("" if stat.spread is None else f"\u00a0±\u00a0{metric.number(stat.spread)}")
 
 
 def ends(difference: Difference) -> str:
-    """Return the ends of the interval in points."""
-    return f"{points(difference.low)} to {points(difference.high)}"
+    """Return the ends of the interval."""
+    return f"{change(difference, 'low')} to {change(difference, 'high')}"
 
 
 def chance(p: float) -> str:
@@ -42,7 +45,24 @@ def interval(difference: Difference) -> str:
 def verdict(difference: Difference) -> str:
     """Return a sentence that says whether distilling helped."""
     says, versus = VERDICTS[difference.verdict]
-    return f"{says}: {points(difference.mean)} points {versus} the same student trained on labels only."
+    what = f"{change(difference)} {difference.metric.differences}"
+    return f"{says}: {what} {'against' if difference.metric.lower else versus} the same student trained on labels only."
+
+
+def capital(text: str) -> str:
+    """Return a text as a sentence begins with it."""
+    return text[:1].upper() + text[1:]
+
+
+def said(metrics: Sequence[Metric], scores: Mapping[str, float], unit: str) -> str:
+    """Return what a model reaches in some metrics, each before a comma: "2.513 nats a token, "; of things judged in a unit."""
+    return "".join(f"{one.said(scores[one.name], unit.removesuffix('s'))}, " for one in metrics)
+
+
+def listed(texts: Sequence[str]) -> str:
+    """Return texts as a sentence lists them: a, b and c."""
+    *others, last = texts
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def times(ratio: float, more: str, less: str) -> tuple[str, str]:
@@ -65,4 +85,4 @@ def share(value: float) -> str:
     return f"{value:.0%}" if value >= 0.005 else "<1%"
 
 
-FILTERS = (points, percent, ends, chance, interval, verdict, digits, count, share)
+FILTERS = (change, spread, ends, chance, interval, verdict, capital, said, listed, digits, count, share)

@@ -20,7 +20,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_cli.base import files, locks, stopping
+from distill_cli.base import files, locks, metrics, stopping
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import overrides
 from distill_cli.config.load import load
@@ -40,14 +40,14 @@ _processes.set_forkserver_preload(["distill_cli.pipeline.distillation"])
 class Start:
     """How the runs of a sweep are started; it can be pickled, and is what any launcher of Hydra's calls for each run.
 
-    task: what runs settings. metric: key of what a run is judged by, see `score`.
+    task: what runs settings. optimize: what a run is judged by, see `score_of`.
     """
 
     task: Callable[[Train], Any]
     config_name: str
     config_dir: str | None
     directory: str
-    metric: str
+    optimize: str | None
 
     def process(self, settings: Sequence[str], folder: Path, environment: Mapping[str, str]) -> BaseProcess:
         """Start the run with these settings in `folder`, its environment changed by `environment`; returns its process."""
@@ -67,7 +67,7 @@ class Start:
             end([process])
             raise
         settle(folder, process)
-        return score(folder, self.metric)
+        return score(folder, self.optimize)
 
 
 def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
@@ -188,21 +188,33 @@ def last_words(folder: Path) -> str:
     return ""
 
 
-def score(folder: Path, metric: str) -> float | None:
-    """What a finished run reached in `metric`, as in val.accuracy: its best epoch's number. None: it has not finished,
-    what it says is damaged, or that is not in it.
-    """
+def summary_of(folder: Path) -> Mapping[str, Any] | None:
+    """What a run says that it reached. None: it has not finished, or that is damaged."""
     if state(folder, math.inf).name != "finished":
         return None
     with contextlib.suppress(CheckpointError, OSError):
-        return score_of(files.read_json(folder / SUMMARY), metric)
+        return files.read_json(folder / SUMMARY)
     return None
 
 
-def score_of(summary: Mapping[str, Any], metric: str) -> float | None:
-    """The student's number in a summary that `metric` names, as in val.accuracy: its best epoch's. None: it has none, as
-    where validation has no labels.
+def reached(summary: Mapping[str, Any], optimize: str | None) -> tuple[str, float | None]:
+    """What a run is judged by, as in val.accuracy, and its student's number in it, the best epoch's. None: it has none, as where
+    validation has no labels.
+
+    Args:
+        optimize: the first of the two, or None: what the run's task is judged by.
     """
-    split, _, name = metric.partition(".")
-    value: float | None = summary.get(split, {}).get("student", {}).get(name)
-    return value
+    name = (optimize or f"val.{metrics.judged(summary).name}").removeprefix("val.")
+    return f"val.{name}", summary["val"]["student"].get(name)
+
+
+def score(folder: Path, optimize: str | None) -> float | None:
+    """`score_of` the run in a folder; None: it has not finished, or what it says is damaged."""
+    summary = summary_of(folder)
+    return None if summary is None else score_of(summary, optimize)
+
+
+def score_of(summary: Mapping[str, Any], optimize: str | None) -> float | None:
+    """What a search is told of a run: see `reached`, and `metrics.direction` for where to it moves that."""
+    _, value = reached(summary, optimize)
+    return value if value is None or optimize else metrics.judged(summary).gain(value)

@@ -46,7 +46,7 @@ class Processes(Launcher):
         """
         folders = [self._folder(settings) for settings in job_overrides]
         once = dict.fromkeys(folders)  # a search may repeat itself
-        waiting = [folders.index(folder) for folder in once if jobs.score(folder, self.start.metric) is None]
+        waiting = [folders.index(folder) for folder in once if jobs.score(folder, self.start.optimize) is None]
         at_once = min(self.n_jobs, len(waiting))
         slots = [self._environment(number, at_once) for number in range(at_once)]
         running: dict[int, tuple[int, dict[str, str], BaseProcess]] = {}  # by what becomes ready when it ends
@@ -68,7 +68,7 @@ class Processes(Launcher):
         results = []
         for settings, folder in zip(job_overrides, folders, strict=True):
             results.append(JobReturn(overrides=settings, working_dir=str(folder), status=JobStatus.COMPLETED))
-            results[-1].return_value = jobs.score(folder, self.start.metric)
+            results[-1].return_value = jobs.score(folder, self.start.optimize)
         return results
 
     def _folder(self, settings: Sequence[str]) -> Path:

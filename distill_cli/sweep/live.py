@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Group, RenderableType
 from rich.live import Live
@@ -17,13 +18,14 @@ from rich.text import Text
 
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError
-from distill_cli.config import schema
+from distill_cli.base.metrics import METRICS
 from distill_cli.runs import identity
 from distill_cli.sweep import jobs
 from distill_cli.sweep.jobs import State
 
 EVERY = 0.5  # seconds between two looks
 MOST = 8  # running runs that are shown
+NOTHING: Mapping[str, Any] = {"val": {"student": {}}}  # what a damaged summary says
 
 
 class View:
@@ -31,14 +33,18 @@ class View:
 
     Args:
         folders: gives each run's folder by its label, more of them as a search goes on. total: how many there will be.
-        metric: what they are judged by. since: when the sweep was started.
+        optimize: what they are judged by, as in val.accuracy; None: each by what its task is. since: when the sweep was started.
     """
 
-    def __init__(self, folders: Callable[[], Mapping[str, Path]], total: int, metric: str, since: float) -> None:
-        self.folders, self.total, self.metric, self.since = folders, total, metric, since
+    def __init__(
+        self, folders: Callable[[], Mapping[str, Path]], total: int, optimize: str | None, since: float
+    ) -> None:
+        self.folders, self.total, self.optimize, self.since = folders, total, optimize, since
         self.states: dict[str, State] = {}
         self.places: Mapping[str, Path] = {}  # the folders at the last look
-        self.scores: dict[str, float | None] = {}  # of finished runs
+        self.scores: dict[
+            str, tuple[str, float | None]
+        ] = {}  # of finished runs: by what they are judged, and what they reach
         self.look()
         self.before = self.of("finished")  # when the sweep was started
         self.ended = len(self.before)  # of those that were told
@@ -57,24 +63,26 @@ class View:
                 continue
             state = self.states[label] = jobs.state(folder, self.since)
             if state.name == "finished":
-                self.scores[label] = jobs.score(folder, self.metric)
+                self.scores[label] = jobs.reached(jobs.summary_of(folder) or NOTHING, self.optimize)
             if state != old and state.name in ("finished", "failed", "stopped"):
                 news.append(label)
         return news
 
     @property
-    def best(self) -> tuple[float, str] | None:
-        """The best score so far and whose it is, the first of equal ones."""
-        scores = [(value, label) for label, value in self.scores.items() if value is not None]
-        sign = 1 if schema.direction(self.metric) == "maximize" else -1
-        return max(scores, key=lambda one: sign * one[0], default=None)
+    def best(self) -> tuple[str, float, str] | None:
+        """Of those that are judged as the first is, the best so far: by what, what it reaches and whose it is, the first of equal
+        ones.
+        """
+        scores = [(key, value, label) for label, (key, value) in self.scores.items() if value is not None]
+        alike = [one for one in scores if one[0] == scores[0][0]]
+        return max(alike, key=lambda one: METRICS[one[0].removeprefix("val.")].gain(one[1]), default=None)
 
     def line(self) -> str:
         """How the sweep stands, in one line."""
         done, failed = len(self.of("finished")), len(self.of("failed"))
         parts = [f"{done}/{self.total} done", f"{len(self.of('running'))} running"]
         parts += [f"{failed} failed"] if failed else []
-        parts += [f"best {self.metric} {best[0]:.4f} ({best[1]})"] if (best := self.best) else []
+        parts += ["best {} {:.4f} ({})".format(*best)] if (best := self.best) else []
         ended = len(self.of("finished", "failed") - self.before)  # of this call
         missing = self.total - done - failed
         if ended and missing:
@@ -87,9 +95,9 @@ class View:
         self.ended += 1
         if state.name != "finished":
             return f"[{self.ended}/{self.total}] {label}: {state.name}: {state.why}"
-        value = self.scores[label]
-        told = f"has no {self.metric}: without labels optimize=val.kl judges; or its summary is damaged"
-        reached = told if value is None else f"{self.metric} {value:.4f}"
+        key, value = self.scores[label]
+        told = f"has no {key}: without labels optimize=val.kl judges; or its summary is damaged"
+        reached = told if value is None else f"{key} {value:.4f}"
         return f"[{self.ended}/{self.total}] {label}: {reached}, {words(state.seconds)}"
 
     def picture(self) -> RenderableType:

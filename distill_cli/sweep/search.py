@@ -14,10 +14,9 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from distill_cli.base import ui
+from distill_cli.base import metrics, ui
 from distill_cli.base.errors import ConfigError
-from distill_cli.config import schema
-from distill_cli.sweep import plugins
+from distill_cli.sweep import jobs, plugins
 
 STUDY = "search.sqlite3"
 DIGITS = 6  # of a suggested number, as the run gets it
@@ -75,8 +74,15 @@ class Search(Sweeper):
         complete = [trial for trial in ended(study, first) if trial.value is not None]
         if complete:
             best = " ".join(f"{key}={_text(value)}" for key, value in study.best_params.items())
-            metric = self.job.optimize or schema.JUDGED
-            ui.show(f"search: {len(complete)} trials, best {metric} {study.best_value:.4f}: {best}")
+            ui.show(f"search: {len(complete)} trials, best {self._told(study.best_value)}: {best}")
+
+    def _told(self, value: float) -> str:
+        """What a search is told of a run, see `jobs.score_of`, for people."""
+        if self.job.optimize:
+            return f"{self.job.optimize} {value:.4f}"
+        summaries = map(jobs.summary_of, sorted(Path(self.job.hydra.sweep.dir).iterdir()))
+        metric = metrics.judged(next(filter(None, summaries), {}))
+        return f"val.{metric.name} {metric.gain(value):.4f}"
 
     def _study(self) -> Any:
         folder = Path(self.job.hydra.sweep.dir).absolute()

@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from distill_cli.base import files, locks, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DistillError
 from distill_cli.base.names import among, overrides_slug
-from distill_cli.config import compose, load, overrides, schema, vetting
+from distill_cli.config import compose, load, overrides, vetting
 from distill_cli.config.schema import Train
 from distill_cli.runs import identity
 from distill_cli.runs.identity import LOCK, SUMMARY, SWEEP
@@ -44,11 +44,6 @@ class Plan:
     @cached_property
     def keys(self) -> list[str]:
         return [override.get_key_element() for override in self.parsed if override.is_sweep_override()]
-
-    @property
-    def metric(self) -> str:
-        """What its runs are judged by."""
-        return self.cfg.optimize or schema.JUDGED
 
     @property
     def total(self) -> int:
@@ -91,8 +86,8 @@ def run(
     since = time.time()
     try:
         meet(engine, config_name, plan, home)
-        start = Start(task, config_name, config_dir, str(Path.cwd()), plan.metric)
-        view = live.View(lambda: plan.folders(home), plan.total, plan.metric, since)
+        start = Start(task, config_name, config_dir, str(Path.cwd()), plan.cfg.optimize)
+        view = live.View(lambda: plan.folders(home), plan.total, plan.cfg.optimize, since)
         compose.name_runs_by(plan.keys)
         settings = [*plan.texts, overrides.quoted(f"hydra.sweep.dir={home}")]
 

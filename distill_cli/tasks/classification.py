@@ -90,6 +90,8 @@ class ClassificationMeter:
 
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
+        two = ["mcc"] if num_classes == 2 else []
+        self.names = ["accuracy", "balanced_accuracy", "f1", *two, "nll", "ece", "kl", "agreement"]
         self._waiting: list[tuple[Rows, Signal | None]] = []
         self._columns: dict[str, list[Tensor]] = defaultdict(list)
 

@@ -21,10 +21,13 @@ AT_ONCE = 2**22  # logits that a meter works on at a time
 class Language(Task):
     """Which of the tokens follows, at each position that has a target."""
 
-    unit, best = "tokens", ("-nll",)
+    unit, metric, best = "tokens", "nll", ("-nll",)
 
     def mask(self, targets: Tensor) -> Tensor:
         return targets != IGNORED
+
+    def words(self) -> str:
+        return self.data.input.words()
 
     def check(self, output: Output, role: str) -> None:
         shape, tokens = tuple(output.logits.shape), len(self.data.classes)
@@ -51,6 +54,8 @@ class LanguageMeter:
     in nats, called kl64 where the teacher's is known of 64 tokens and the rest together; agreement: share of rows on which
     both find the same token likeliest.
     """
+
+    names = ("nll", "perplexity", "bits_per_byte", "accuracy", "kl", "agreement")
 
     def __init__(self, data: Data) -> None:
         self.bytes_of = torch.as_tensor(data.input.tokenizer.bytes_of)  # type: ignore[attr-defined]
@@ -94,10 +99,9 @@ class LanguageMeter:
         metrics = {
             "nll": mean,
             "perplexity": math.exp(min(mean, 700.0)),
+            "bits_per_byte": float(nll.sum()) / math.log(2) / max(size, 1.0),
             "accuracy": float(self.column("right").mean()),
         }
-        if size:
-            metrics["bits_per_byte"] = float(nll.sum()) / math.log(2) / size
         if "kl" in self._columns:
             metrics |= {
                 self.divergence: float(self.column("kl").mean()),

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from distill_cli.base.errors import ConfigError
 from distill_cli.config import building
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
@@ -35,7 +36,14 @@ class Watcher(Protocol):
 
 
 class Meter(Watcher, Protocol):
-    """Metrics at T = 1 of the rows it has seen."""
+    """Metrics at T = 1 of the rows it has seen.
+
+    Attributes:
+        names: those that it can give, see base/metrics.py.
+    """
+
+    @property
+    def names(self) -> Sequence[str]: ...
 
     def merge(self, other: Self) -> None:
         """Take in what another meter has seen."""
@@ -58,6 +66,7 @@ class Task(ABC):
 
     Class attributes:
         unit: what a row is called in the plural, in which speed is counted.
+        metric: what its runs are judged by, and `difference` is of.
         best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
             Where validation has no labels, the distance from the teacher does.
 
@@ -66,6 +75,7 @@ class Task(ABC):
     """
 
     unit: ClassVar[str]
+    metric: ClassVar[str] = "accuracy"
     best: tuple[str, ...]
 
     def __init__(self, data: Data) -> None:
@@ -121,8 +131,28 @@ class Task(ABC):
     def judged(self, row: Mapping[str, Any]) -> str:
         """What chooses the best epoch, and how far the student is from its teacher, of an epoch's row for people."""
         metrics, name = row["val"], row["chosen_by"].removeprefix("val.")
-        fidelity = f"  kl {metrics['kl']:.3f}" if "kl" in metrics and name != "kl" else ""
+        fidelity = "".join(f"  {kl} {metrics[kl]:.3f}" for kl in metrics if kl.startswith("kl") and kl != name)
         return f"val {SHORT.get(name, name)} {metrics[name]:.4f}{fidelity}"
+
+    def words(self) -> str:
+        """What is asked of a sample, for people."""
+        return f"{len(self.data.classes)} classes, {self.data.input.words()}"
+
+    def require(self, optimize: str | None) -> None:
+        """Refuse to be judged by what is not measured of it.
+
+        Args:
+            optimize: as in val.accuracy; None: what the task is judged by.
+
+        Raises:
+            ConfigError: its meter does not give that.
+        """
+        names = self.meter().names
+        if optimize and optimize.removeprefix("val.") not in names:
+            raise ConfigError(
+                f"optimize={optimize}: that is not measured of {self.unit}",
+                "choices: " + ", ".join(f"val.{name}" for name in names),
+            )
 
     def suspicious(self, rows: Rows, names: Sequence[str]) -> str:
         """What is odd about a teacher's answers on validation, and what to check; else nothing.
@@ -149,8 +179,8 @@ class Task(ABC):
 
     @abstractmethod
     def difference(self, ours: Meter, theirs: Meter) -> dict[str, float]:
-        """How much better one model is than another on the same rows: the difference in a metric, under its name, and
-        `half_interval`, half its 95 % interval.
+        """One model minus another on the same rows: the difference in `metric`, under its name, and `half_interval`, half its
+        95 % interval.
         """
 
     @abstractmethod

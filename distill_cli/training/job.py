@@ -13,9 +13,10 @@ from distill_cli import models, objectives, trackers
 from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
 from distill_cli.base.files import sha256
+from distill_cli.base.metrics import METRICS
 from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
-from distill_cli.config.schema import DIRECTIONS, FIRST, Open, Teacher, Train
+from distill_cli.config.schema import FIRST, Open, Teacher, Train
 from distill_cli.data import Data, load
 from distill_cli.models import EDITS, Classifier, deployable, edits, foreign, naming, origin
 from distill_cli.models.features import Output
@@ -23,7 +24,6 @@ from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.task import Task
 from distill_cli.training import labelling, schedule
-from distill_cli.training.labelling import FIDELITY
 from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe, fit_recipe
 from distill_cli.training.schedule import Stage
@@ -89,6 +89,7 @@ def read(settings: Train) -> Job:
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task = tasks.of(data)
+    task.require(settings.optimize)
     teachers = {}
     members, key_of = arrangement.teachers(settings), arrangement.key_of
     chosen = {name: origin.completed(one, data, key_of(name)) for name, one in members.items()}
@@ -177,9 +178,9 @@ def judged_by(optimize: str | None, task: Task, fidelity: bool = True) -> tuple[
         fidelity: whether there is a teacher to be held against.
     """
     metric = (optimize or "").rpartition(".")[2]
-    if not metric or (metric in FIDELITY and not fidelity):
+    if not metric or (METRICS[metric].fidelity and not fidelity):
         return task.best
-    sign = "-" if DIRECTIONS[metric] == "minimize" else ""
+    sign = "-" if METRICS[metric].lower else ""
     return tuple(dict.fromkeys([f"{sign}{metric}", *task.best]))
 
 

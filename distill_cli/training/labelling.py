@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from distill_cli.base.errors import ConfigError
+from distill_cli.base.metrics import METRICS
 from distill_cli.config.schema import Train
 from distill_cli.data import Data
 from distill_cli.data.dataset import SPLITS
 from distill_cli.objectives import Objective
 from distill_cli.training.schedule import Stage
 
-FIDELITY = ("kl", "agreement")  # metrics that a teacher gives, and that need no labels
 READY = "name a teacher that is ready: teacher.checkpoint=RUN_OR_FILE"
 
 
@@ -23,7 +23,7 @@ def check(settings: Train, data: Data, stages: Sequence[Stage], objectives: Mapp
     """
     train, used = data.train, {name for stage in stages for name in stage.objectives}
     metric = (settings.optimize or "").rpartition(".")[2]
-    if metric and metric not in FIDELITY and not len(data.val.labelled):
+    if metric and not METRICS[metric].fidelity and not len(data.val.labelled):
         raise ConfigError(f"optimize={settings.optimize}: validation has no labels", "use optimize=val.kl")
     if metric == "mcc" and len(data.classes) != 2:
         raise ConfigError(

@@ -16,13 +16,13 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
 from __future__ import annotations
 
 from distill_cli.base.errors import DistillError, translated
-from distill_cli.config.schema import JUDGED, Train
+from distill_cli.config.schema import Train
 from distill_cli.runs.run import Run
 from distill_cli.sweep import jobs
 
 
 def run(settings: Train) -> float | None:
-    """Run one job, or go on with it where its folder holds it already; returns what it reached in `optimize`, if it did.
+    """Run one job, or go on with it where its folder holds it already; returns what a search is told of it.
 
     torch is imported only after the folder was taken: a user who cannot have it is told at once.
 
@@ -33,6 +33,6 @@ def run(settings: Train) -> float | None:
         with Run(settings, settings.folder, named=settings.run_dir is not None) as folder, translated():
             from distill_cli.pipeline import chain
 
-            return jobs.score_of(chain.distill(settings, folder), settings.optimize or JUDGED)
+            return jobs.score_of(chain.distill(settings, folder), settings.optimize)
     except SystemExit as error:
         raise DistillError(f"the code of this run ended Python: sys.exit({error.code})") from error
