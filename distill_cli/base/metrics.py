@@ -92,7 +92,7 @@ _ALL = (
     _share("agreement", "agreement with the teacher", "agreement", fidelity=True),
     Metric("nll", "NLL", "NLL", lower=True, unit="nats", per="{row}", told=("perplexity", "nll", "bits_per_byte")),
     Metric("perplexity", "perplexity", "perplexity", lower=True, unit="perplexity", places=(2, 2)),
-    Metric("bits_per_byte", "bits a byte", "bits a byte", lower=True, unit="bits", per="byte"),
+    Metric("bits_per_byte", "bits a byte", "bits/byte", lower=True, unit="bits", per="byte"),
     _share("ece", "calibration error (ECE)", "ECE", lower=True),
     Metric("kl", "KL(teacher ‖ student)", "KL", lower=True, unit="nats", fidelity=True),
 )

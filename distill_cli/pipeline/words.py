@@ -205,7 +205,7 @@ def scored(scores: Mapping[str, Mapping[str, float]]) -> tuple[list[str], dict[s
     shown = metrics.columns(scores.values())
     cells = {who: [one.cell(reached[one.name]) if one.name in reached else "-" for one in shown]
              for who, reached in scores.items()}  # fmt: skip
-    return [one.name for one in shown], cells
+    return [one.head.lower() for one in shown], cells
 
 
 def _doubt(summary: Mapping[str, Any]) -> str:

@@ -492,6 +492,59 @@ def test_several_data_sets_in_one_table_are_pointed_out(tmp_path: Path) -> None:
     assert remarks(board(tmp_path)) == ["Several data sets (digits, mnist): compare the rows of one."]
 
 
+# --- runs that are judged by something else than accuracy
+
+
+def judged_by_nll(place: Path, typed: Sequence[str], students: Sequence[float], baseline: float = 2.6) -> None:
+    """Runs of a language model over seeds, whose NLLs are these."""
+    for seed, nll in enumerate(students):
+        folder = make_run(place / f"{'_'.join(typed)}-{seed}", typed, seed=seed)
+        made = read_json(folder / "summary.json")
+        made |= {"metric": "nll", "unit": "tokens"}
+        for split in ("val", "test"):
+            reached = {"student": nll, "student_last": nll + 0.1, "teacher": 1.9, "baseline": baseline + 0.001 * seed}
+            for who, value in reached.items():
+                made[split][who] = {
+                    "nll": value,
+                    "perplexity": 2.718**value,
+                    "accuracy": 0.4,
+                    "kl": 0.5,
+                    "agreement": 0.6,
+                }
+        made["difference"] = {"nll": nll - baseline, "half_interval": 0.01, "samples": 360}
+        del made["checksum"]
+        files.write_json(folder / "summary.json", made)
+
+
+def test_the_lowest_nll_is_first_and_less_of_it_is_a_help(tmp_path: Path) -> None:
+    judged_by_nll(tmp_path, ["T=1"], [2.50, 2.51, 2.49])
+    judged_by_nll(tmp_path, ["T=2"], [2.40, 2.41, 2.39])
+    judged_by_nll(tmp_path, ["T=3"], [2.70, 2.71, 2.69])
+    entries = board(tmp_path)
+    assert [entry.label for entry in entries] == ["T=2", "T=1", "T=3"]
+    assert [entry.verdict for entry in entries] == ["helps", "helps", "hurts"]
+    assert entries[0].difference is not None and entries[0].difference.mean == pytest.approx(-0.201)
+    lines = printed(entries)
+    assert lines[0].startswith("student, best on validation: NLL, mean") and "-0.201 [-0.2" in lines[3]
+    assert next(csv.DictReader(io.StringIO(csv_text(entries))))["val_mean"] == repr(entries[0].val.mean)
+
+
+def test_runs_that_are_judged_by_unlike_metrics_are_told_apart(tmp_path: Path) -> None:
+    judged_by_nll(tmp_path, ["T=1"], [2.50, 2.51, 2.49])
+    five(tmp_path, ["T=2"], number=3)
+    assert "The rows are judged by accuracy and NLL: compare those of one." in remarks(board(tmp_path))
+
+
+def test_a_run_that_does_not_say_what_it_is_judged_by_is_damaged(tmp_path: Path) -> None:
+    judged_by_nll(tmp_path, ["T=1"], [2.5])
+    (folder,) = tmp_path.iterdir()
+    made = {key: value for key, value in read_json(folder / "summary.json").items() if key != "checksum"}
+    del made["val"]["student"]["nll"], made["val"]["student"]["agreement"]
+    files.write_json(folder / "summary.json", made)
+    with pytest.raises(CheckpointError, match=r"does not say val\.student\.nll"):
+        records.read(folder)
+
+
 # --- distill report
 
 
