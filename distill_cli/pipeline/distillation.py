@@ -15,7 +15,7 @@ from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.models import deployable
 from distill_cli.models.deployable import Deployable
-from distill_cli.pipeline import judging, prints, remarks, words
+from distill_cli.pipeline import judging, outcome, prints, remarks, words
 from distill_cli.report import write
 from distill_cli.runs.checkpoints import Checkpoints, Snapshot
 from distill_cli.runs.identity import SUMMARY
@@ -164,8 +164,8 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 def close(summary: Mapping[str, Any], folder: Path, report: bool) -> None:
     """Show the closing table, what distillation bought and where the files are; write the report if it is wanted and missing."""
     ui.show("")
-    ui.show(words.results(summary))
-    ui.show(words.closing(summary))
+    ui.show(outcome.results(summary))
+    ui.show(outcome.closing(summary))
     ui.show(f"\nrun folder: {folder}")
     if report and not (folder / write.PAGE).exists():
         ui.show(f"report:     {write.of_run(folder)}")

@@ -32,7 +32,7 @@ from distill_cli.deploy.predictor import Predictor, probabilities
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
-from distill_cli.pipeline.words import scored
+from distill_cli.pipeline.outcome import scored
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
