@@ -50,7 +50,16 @@ class LanguageSpec(Spec):
         return f"{self.length} tokens of {self.tokenizer.size:,}"
 
     def example(self, number: int, device: torch.device | None = None) -> Inputs:
-        draw, shape = torch.Generator().manual_seed(0), (number, min(8, self.length))
+        return self._random(number, min(8, self.length), device)
+
+    def single(self, device: torch.device) -> dict[str, Inputs]:
+        return {f"{self.length:,} tokens": self._random(1, self.length, device)}
+
+    def units(self, inputs: Inputs) -> int:
+        return int(self.present(inputs).sum())
+
+    def _random(self, number: int, length: int, device: torch.device | None) -> Inputs:
+        draw, shape = torch.Generator().manual_seed(0), (number, length)
         ids = torch.randint(self.tokenizer.size, shape, generator=draw)
         inputs = {IDS: ids, POSITIONS: torch.arange(shape[1]).expand(shape), SEGMENTS: torch.ones_like(ids)}
         return {name: values.to(device) for name, values in inputs.items()}

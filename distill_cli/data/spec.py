@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source
 
@@ -72,6 +73,10 @@ class Spec(Protocol):
     def single(self, device: torch.device) -> dict[str, Inputs]:
         """One sample as whose cost is measured; of samples of unlike sizes several, by what each is called, the largest last."""
         return {"": self.example(1, device)}
+
+    def units(self, inputs: Inputs) -> int:
+        """How many of `unit` some samples are."""
+        return of_inputs.count(inputs)
 
     def of(self, net: nn.Module) -> Spec:
         """This spec with what a network brings of its own, such as its tokenizer.

@@ -58,6 +58,19 @@ class Vocabulary(Protocol):
         """Write the files from which `read` makes it again."""
 
 
+def pieces(words: Vocabulary, ids: Sequence[int]) -> list[str]:
+    """What each token adds to the text, (T,): a special one its name, one after which a letter is not whole nothing."""
+    added, text = list[str](), ""
+    for count, number in enumerate(ids, 1):
+        longer = words.decode(ids[:count])
+        whole = not longer.endswith("\ufffd")
+        added.append(longer[len(text) :] if whole else "")
+        if whole and longer == text:
+            added[-1] = words.tokens[number]
+        text = longer if whole else text
+    return added
+
+
 @dataclass(frozen=True)
 class Bytes:
     """A text is its bytes in UTF-8, and one token more ends it: 257 tokens, whatever the language."""

@@ -22,6 +22,7 @@ LARGEST_BATCH = 256
 WARM_UP, MOST_LATENCIES = 10, 200  # passes at batch 1, where they are quick
 PASSES = 3  # of the batch that is chosen: one to see that it fits, one timed, one watched
 SECONDS = 0.8  # for each model
+AT_ONCE = 128  # rows that a head is given
 
 
 def of_models(models: Mapping[str, Classifier], device: torch.device) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def measure(model: Classifier, device: torch.device, budget: float = SECONDS) ->
     """What the model costs on the device it is on, in fp32 and eval mode; it and the random streams stay as they were.
 
     parameters; bytes: of the saved weights; latency_ms: p50 and p95 at batch 1, after warm-up, and latency_by_size: the same by
-    what sizes are called, where samples differ in size: all else is of the largest; images_per_second at a `batch` of 256, or
+    what sizes are called, where they are: all else is of the largest; images_per_second, and the same in the spec's unit where
+    a sample is several, at a `batch` of 256, or
     the largest smaller power of two for which time and memory suffice; peak_bytes: the weights and the most that torch holds
     at once for a forward of that batch, null on devices that cannot tell.
 
@@ -45,6 +47,7 @@ def measure(model: Classifier, device: torch.device, budget: float = SECONDS) ->
     started = time.perf_counter()
     sizes = model.spec.single(device)
     largest = list(sizes)[-1]
+    units = model.spec.units(sizes[largest])
 
     def left() -> float:
         return budget - (time.perf_counter() - started)
@@ -71,9 +74,10 @@ def measure(model: Classifier, device: torch.device, budget: float = SECONDS) ->
         "parameters": num_parameters(model),
         "bytes": weights,
         "latency_ms": latencies[largest],
-        **({"latency_by_size": latencies} if len(sizes) > 1 else {}),
+        **({} if "" in latencies else {"latency_by_size": latencies}),
         "batch": batch,
         "images_per_second": batch / seconds,
+        **({f"{model.spec.unit}_per_second": units * batch / seconds} if units > 1 else {}),
         "peak_bytes": None if peak is None else weights + peak,
     }
 
@@ -107,6 +111,14 @@ def _seconds(model: Classifier, inputs: Inputs, device: torch.device) -> float:
     _answer(model, inputs)
     _wait(device)
     return time.perf_counter() - started
+
+
+def _answer(model: Classifier, inputs: Inputs) -> None:
+    """A forward to the logits of all rows, of few rows at a time where a head makes them."""
+    answers = model(inputs)
+    if (head := model.head) is not None:
+        for part in answers.flatten(0, -2).split(AT_ONCE):
+            head(part)
 
 
 def _wait(device: torch.device) -> None:

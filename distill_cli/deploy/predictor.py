@@ -17,13 +17,9 @@ from distill_cli.data.inputs import Inputs
 from distill_cli.deploy.onnx_file import SUFFIX, OnnxNet, Raw
 from distill_cli.models import Classifier, evaluating, inference
 from distill_cli.models.deployable import Deployable, read_card, verified
+from distill_cli.tasks.answers import probabilities
 
 PROGRAM = ".pt2"  # of torch.export: written, never read
-
-
-def probabilities(logits: Tensor) -> Tensor:
-    """Logits (N, C) -> probabilities (N, C) at T = 1, in double precision on the CPU."""
-    return torch.softmax(logits.cpu().double(), dim=-1)
 
 
 @dataclass(frozen=True)

@@ -176,18 +176,26 @@ def points(
     return drawn(draw, title, finding, (WIDE, 300), left=60, lines=levels)
 
 
-def effect(title: str, finding: str, values: Sequence[tuple[str, float, float]], metric: Metric) -> Picture:
-    """Return a metric's mean with its spread for each value of a setting."""
+def effect(
+    title: str,
+    finding: str,
+    values: Sequence[tuple[str, float, float]],
+    metric: Metric,
+    width: float = NARROW,
+    label: str = "",
+) -> Picture:
+    """Return a metric's mean with its spread for each value of a setting, or of something else (`label`)."""
     texts, means, spreads = zip(*values, strict=True)
 
     def draw(axes: Axes) -> None:
         look: dict[str, Any] = {"fmt": "o", "color": COLOURS["student"], "elinewidth": 1.4, "markersize": 6}
         axes.errorbar(range(len(means)), means, spreads, **look)
-        step = -(-len(texts) * (3 + max(map(len, texts))) // 48)  # room for as many of their letters
-        axes.set_xticks(range(0, len(texts), step), [short(text, 14) for text in texts[::step]])
+        step = -(-len(texts) * (3 + max(map(len, texts))) // (48 * width / NARROW))  # room for as many of their letters
+        axes.set_xlabel(label)
+        axes.set_xticks(range(0, len(texts), int(step)), [short(text, 14) for text in texts[:: int(step)]])
         axes.set_xlim(-0.5, len(means) - 0.5)
         axes.yaxis.set_major_formatter(_format(metric))
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=STEPS))
         axes.grid(axis="y")
 
-    return drawn(draw, title, finding, (NARROW, 190), bottom=20)
+    return drawn(draw, title, finding, (width, 190), bottom=36 if label else 20)

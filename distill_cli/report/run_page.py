@@ -11,7 +11,7 @@ import yaml
 
 from distill_cli.base import files
 from distill_cli.base.metrics import METRICS, columns, compared, forms
-from distill_cli.report import charts, records, training, words
+from distill_cli.report import charts, records, tokens, training, words
 from distill_cli.report.drawing import Picture
 from distill_cli.report.records import Record
 from distill_cli.report.render import page
@@ -56,7 +56,8 @@ def run_page(record: Record) -> str:
         evaluation=evaluation,
         exports=exports,
         cost=evaluation["cost"] if evaluation else None,  # report=false measures none
-        answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation["confusion"] else None,
+        answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation.get("confusion") else None,
+        told=tokens.answers(evaluation) if evaluation and "places" in evaluation else None,
         about=about,
         command=shlex.join(["distill", "train", *recipe, *about["overrides"]]),
         settings=_lines(about["config"], "", records.typed(about["overrides"]).keys()),

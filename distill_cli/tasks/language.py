@@ -11,17 +11,16 @@ from torch.nn import functional as F
 from distill_cli.base.errors import ConfigError
 from distill_cli.data import IGNORED, Data
 from distill_cli.models.features import Output
-from distill_cli.tasks.details import ClassificationDetails
-from distill_cli.tasks.rows import Rows, Signal, wide
+from distill_cli.tasks.answers import OfSamples
+from distill_cli.tasks.language_details import LanguageDetails
+from distill_cli.tasks.rows import AT_ONCE, Rows, Signal, wide
 from distill_cli.tasks.task import Meter, Task
-
-AT_ONCE = 2**22  # logits that a meter works on at a time
 
 
 class Language(Task):
     """Which of the tokens follows, at each position that has a target."""
 
-    unit, metric, best = "tokens", "nll", ("-nll",)
+    unit, metric, best, by_class = "tokens", "nll", ("-nll",), False
 
     def mask(self, targets: Tensor) -> Tensor:
         return targets != IGNORED
@@ -42,8 +41,11 @@ class Language(Task):
         difference, half = ours.difference(theirs)
         return {"nll": difference, "half_interval": half}
 
-    def details(self) -> ClassificationDetails:
-        return ClassificationDetails(self.data)
+    def details(self) -> LanguageDetails:
+        return LanguageDetails(self.data)
+
+    def answers(self, both: bool) -> OfSamples:
+        return OfSamples(self.unit, len(self.data.classes), both)
 
 
 class LanguageMeter:

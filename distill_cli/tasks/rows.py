@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 Head = Callable[[Tensor], Tensor]
+AT_ONCE = 2**22  # logits that are worked on at a time where a few numbers of each row are wanted
 CELLS, FEWEST = 2**23, 64  # logits that are held at a time where a head makes them, and of how many rows at the least
 
 

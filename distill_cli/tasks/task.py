@@ -6,7 +6,7 @@ The data name their task (`Data.task`), so nothing outside this room and data/ k
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
@@ -16,6 +16,7 @@ from distill_cli.config import building
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
+from distill_cli.tasks.answers import OfRows
 from distill_cli.tasks.rows import Rows, Signal
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
@@ -61,12 +62,26 @@ class Details(Watcher, Protocol):
         """A value that JSON can hold, of the rows it has seen of this split."""
 
 
+class Answers(Watcher, Protocol):
+    """What a table of single answers holds; see answers.py.
+
+    Attributes:
+        head: the names of its columns.
+    """
+
+    @property
+    def head(self) -> Sequence[str]: ...
+
+    def table(self) -> Iterable[tuple[int, Sequence[Any]]]:
+        """Its rows in the order of the samples, each after its sample's index."""
+
+
 class Task(ABC):
     """What a batch of some data asks, and how answers are judged.
 
     Class attributes:
         unit: what a row is called in the plural, in which speed is counted.
-        metric: what its runs are judged by, and `difference` is of.
+        metric: what its runs are judged by, and `difference` is of. by_class: whether scores of single classes say something.
         best: the metrics that choose the best epoch, the first one first; one after a minus is better when it is lower.
             Where validation has no labels, the distance from the teacher does.
 
@@ -76,6 +91,7 @@ class Task(ABC):
 
     unit: ClassVar[str]
     metric: ClassVar[str] = "accuracy"
+    by_class: ClassVar[bool] = True
     best: tuple[str, ...]
 
     def __init__(self, data: Data) -> None:
@@ -182,6 +198,14 @@ class Task(ABC):
         """One model minus another on the same rows: the difference in `metric`, under its name, and `half_interval`, half its
         95 % interval.
         """
+
+    def answers(self, both: bool) -> Answers:
+        """An empty table of single answers.
+
+        Args:
+            both: whether it has a teacher's too.
+        """
+        return OfRows(self.data.classes, both)
 
     @abstractmethod
     def details(self) -> Details:

@@ -6,7 +6,7 @@ usage: distill eval ckpt=PATH [key=value ...] [options]
   distill eval ckpt=student.safetensors                 a copied student, with its model.json beside it
   distill eval ckpt=model.onnx                          an exported one, likewise
   distill eval ckpt=RUN split=val per_class=true
-  distill eval ckpt=RUN predictions=predictions.csv     a row per sample, with probabilities
+  distill eval ckpt=RUN predictions=predictions.csv     a row per sample, with probabilities; of a language model its NLL
   distill eval ckpt=RUN dataset.root=elsewhere          other data of the same classes, or the same in another place
 """
 
@@ -24,11 +24,11 @@ from distill_cli.base import files, runtime, ui
 from distill_cli.base.errors import CheckpointError, ConfigError, DataError
 from distill_cli.base.names import slug
 from distill_cli.config.schema import Eval
-from distill_cli.data import UNKNOWN, Batch, Data
+from distill_cli.data import Batch, Data
 from distill_cli.data.source import Source
 from distill_cli.deploy.judged import data_of, run_of
 from distill_cli.deploy.onnx_file import SUFFIX
-from distill_cli.deploy.predictor import Predictor, probabilities
+from distill_cli.deploy.predictor import Predictor
 from distill_cli.models import deployable, evaluating, probe
 from distill_cli.models.deployable import Deployable
 from distill_cli.models.features import Output
@@ -36,8 +36,8 @@ from distill_cli.pipeline.outcome import scored
 from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
-from distill_cli.tasks.rows import Dense, Rows, Signal
-from distill_cli.tasks.task import Ask, Task, Watcher
+from distill_cli.tasks.rows import Dense, Signal
+from distill_cli.tasks.task import Answers, Ask, Task, Watcher
 from distill_cli.teachers.mixture import mixture
 
 
@@ -46,7 +46,7 @@ def run(settings: Eval) -> dict[str, float]:
 
     Raises:
         CheckpointError: it cannot be used, or names code that is not trusted. DataError: the data cannot.
-        ConfigError: `predictions` names a folder.
+        ConfigError: `predictions` names a folder, or per_class asks for what is not told.
     """
     assert settings.ckpt is not None
     written = files.place(settings.predictions, "predictions") if settings.predictions else None
@@ -60,9 +60,13 @@ def run(settings: Eval) -> dict[str, float]:
     data = data_of(student, settings, settings.split).to(device)
     task, split, classes = tasks.of(data), getattr(data, settings.split), student.card["classes"]
     task.check(Output(probe(student.network, "student"), head=student.network.head), "student")
+    if settings.per_class and not task.by_class:
+        raise ConfigError(
+            f"per_class=true: {task.unit} are not judged by class", "predictions=FILE.csv tells it of each sample"
+        )
     ask = teachers_of(student, task, data, settings.split, settings.trust, device)
     meters = {who: task.meter() for who in (("teacher", "student") if ask else ("student",))}
-    decisions, answers = ClassificationMeter(len(classes)), Predictions(classes, split.source, ask is not None)
+    decisions, answers = ClassificationMeter(len(classes)), task.answers(ask is not None)
     watchers: list[Watcher] = [meters["student"], *([tasks.OfTeacher(meters["teacher"])] if ask else [])]
     watchers += [decisions] if settings.per_class else []
     watchers += [answers] if written else []
@@ -87,7 +91,7 @@ def run(settings: Eval) -> dict[str, float]:
         ui.show(ui.table("by class", ["class", "precision", "recall", "f1", "samples"], table))
     if written:
         written.parent.mkdir(parents=True, exist_ok=True)
-        files.write(written, answers.written())
+        files.write(written, table_of(answers, split.source))
         ui.show(f"predictions: {written}")
     ui.show(f"metrics: {write_metrics(student, facts)}")
     return metrics["student"]
@@ -143,34 +147,14 @@ def _named_teachers(student: Deployable) -> list[tuple[Path, Any, float]]:
         raise CheckpointError(f"{student.path}: its card is damaged where it names the teacher") from error
 
 
-class Predictions:
-    """A CSV row for each row of the data, in their order: index, what its source tells of it, label, predicted, and the
-    probabilities at T = 1 with all their digits, the student's before the teacher's.
-    """
-
-    def __init__(self, classes: Sequence[str], source: Source, both: bool) -> None:
-        self.names = [f"{who}_{name}" for who in ("student", "teacher")[: 1 + both] for name in classes]
-        self.source, self.rows = source, list[list[Any]]()
-
-    def update(self, rows: Rows, signal: Signal | None = None) -> None:
-        tables = [probabilities(answers.logits()) for answers in (rows, signal) if answers]
-        columns = [rows.index.tolist(), _labels(rows), rows.logits().argmax(-1).tolist()]
-        for *facts, values in zip(*columns, torch.cat(tables, dim=-1).tolist(), strict=True):
-            self.rows.append([*facts, *values])
-
-    def written(self) -> str:
-        """The table as text."""
-        told, text = self.source.columns, io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["index", *told(0), "label", "predicted", *self.names])
-        for index, *others in sorted(self.rows, key=lambda row: row[0]):  # stable: one sample's rows stay in order
-            table.writerow([index, *told(index).values(), *others])
-        return text.getvalue()
-
-
-def _labels(rows: Rows) -> list[int | str]:
-    """The label of each row, empty where nobody knows it."""
-    return ["" if target == UNKNOWN else target for target in rows.targets.tolist()]
+def table_of(answers: Answers, source: Source) -> str:
+    """A CSV of single answers, each after its sample's index and what its source tells of it."""
+    told, text = source.columns, io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["index", *told(0), *answers.head])
+    for index, values in answers.table():
+        table.writerow([index, *told(index).values(), *values])
+    return text.getvalue()
 
 
 def write_metrics(student: Deployable, facts: Mapping[str, Any]) -> Path:
