@@ -11,7 +11,7 @@ from distill_cli.deploy import cost
 from distill_cli.models import OF_TEACHER, Classifier, edits, num_parameters
 from distill_cli.pipeline import baseline, words
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.task import Watcher
+from distill_cli.tasks.watchers import Watcher
 from distill_cli.teachers.answer import Teacher
 from distill_cli.training.job import Job
 from distill_cli.training.state import State

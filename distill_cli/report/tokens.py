@@ -12,8 +12,8 @@ from distill_cli.report.words import capital
 
 DEEPEST = 0.6  # share of the colour on the token that differs most; text is read on it, light or dark
 PICTURES = {
-    "places": ("KL by place in the block", "place in the block", "tokens"),
-    "counts": ("KL by frequency in train", "how often the token is asked for in train", "times"),
+    "places": ("KL by place in the block", "place in the block", ""),
+    "counts": ("KL by frequency in train", "how often the token is asked for in train", " times"),
 }
 
 
@@ -30,7 +30,7 @@ def _picture(groups: Sequence[tuple[int, int, float, float, int]], title: str, a
     kl = METRICS["kl"]
     values = [(_span(first, last), mean, half) for first, last, mean, half, _ in groups]
     ends = zip(kl.ends, (choose(values, key=lambda one: one[1]) for choose in (min, max)), strict=True)
-    finding = capital(", ".join(f"{end} at {name} {what} with {kl.written(mean)}" for end, (name, mean, _) in ends))
+    finding = capital(", ".join(f"{end} at {name}{what} with {kl.written(mean)}" for end, (name, mean, _) in ends))
     picture: Picture = effect(title, f"{finding}; lines are 95% intervals.", values, kl, WIDE, axis)
     rows = [
         (name, kl.written(mean), kl.written(half), f"{group[4]:,}")

@@ -19,7 +19,8 @@ from distill_cli.tasks import scores
 from distill_cli.tasks.details import ClassificationDetails
 from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1, matthews
-from distill_cli.tasks.task import Meter, Task
+from distill_cli.tasks.task import Task
+from distill_cli.tasks.watchers import Meter
 
 LUCK, GAIN = 0.3, 0.1  # another order must be right on so much of what luck leaves wrong, and on so many samples more
 CELLS = 2**20  # numbers that a meter works on at a time, in double precision

@@ -14,7 +14,8 @@ from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfSamples
 from distill_cli.tasks.language_details import LanguageDetails
 from distill_cli.tasks.rows import AT_ONCE, Rows, Signal, wide
-from distill_cli.tasks.task import Meter, Task
+from distill_cli.tasks.task import Task
+from distill_cli.tasks.watchers import Meter
 
 
 class Language(Task):

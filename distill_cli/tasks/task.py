@@ -6,8 +6,8 @@ The data name their task (`Data.task`), so nothing outside this room and data/ k
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfRows
 from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.tasks.watchers import Answers, Details, Meter, Watcher
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 
@@ -27,53 +28,6 @@ Ask = Callable[[Batch], Signal]  # what a teacher says of a batch of one split
 def chosen_by(best: Sequence[str]) -> str:
     """What chooses the best epoch, as `optimize` names it: of `Task.best` the first metric."""
     return f"val.{best[0].lstrip('-')}"
-
-
-class Watcher(Protocol):
-    """Something that looks at a model's answers as they come, and never needs all of them at once."""
-
-    def update(self, rows: Rows, signal: Signal | None = None) -> None:
-        """Take in the model's answers on some rows, with the teacher's on the same rows where there is a teacher."""
-
-
-class Meter(Watcher, Protocol):
-    """Metrics at T = 1 of the rows it has seen.
-
-    Attributes:
-        names: those that it can give, see base/metrics.py.
-    """
-
-    @property
-    def names(self) -> Sequence[str]: ...
-
-    def merge(self, other: Self) -> None:
-        """Take in what another meter has seen."""
-
-    def compute(self) -> dict[str, float]:
-        """The metrics by name: those of targets, over the rows that have one, only if some do; those of fidelity, over all
-        rows, only if there was a teacher's signal.
-        """
-
-
-class Details(Watcher, Protocol):
-    """What a report shows beyond the metrics."""
-
-    def compute(self, split: Split) -> dict[str, Any]:
-        """A value that JSON can hold, of the rows it has seen of this split."""
-
-
-class Answers(Watcher, Protocol):
-    """What a table of single answers holds; see answers.py.
-
-    Attributes:
-        head: the names of its columns.
-    """
-
-    @property
-    def head(self) -> Sequence[str]: ...
-
-    def table(self) -> Iterable[tuple[int, Sequence[Any]]]:
-        """Its rows in the order of the samples, each after its sample's index."""
 
 
 class Task(ABC):

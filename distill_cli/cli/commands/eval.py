@@ -37,7 +37,8 @@ from distill_cli.tasks import scores
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.rows import Dense, Signal
-from distill_cli.tasks.task import Answers, Ask, Task, Watcher
+from distill_cli.tasks.task import Ask, Task
+from distill_cli.tasks.watchers import Answers, Watcher
 from distill_cli.teachers.mixture import mixture
 
 
