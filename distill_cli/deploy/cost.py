@@ -99,12 +99,6 @@ def _latency(model: Classifier, one: Inputs, device: torch.device, budget: float
     return [1000 * float(quantile) for quantile in np.percentile(times, [50, 95])]
 
 
-def _answer(model: Classifier, inputs: Inputs) -> None:
-    answers = model(inputs)
-    if model.head is not None:
-        model.head(answers)
-
-
 def _seconds(model: Classifier, inputs: Inputs, device: torch.device) -> float:
     _wait(device)
     started = time.perf_counter()
