@@ -344,7 +344,7 @@ def test_a_spec_comes_back_from_its_card(tmp_path: Path) -> None:
     ("a.jsonl", b'{"text": "a"\n', {}, "line 1 is not JSON", 3),
     ("a.jsonl", b'{"text": "a", "q": "' + b"q" * 9 + b'"}\n' * 1, {"prompt": "q", "length": 8, "packing": "none"},
      "holds no token to foretell", 3),
-    ("a.txt", b"x" * 999, {"tokenizer": "nowhere"}, "nowhere holds no tokenizer.json", 4),
+    ("a.txt", b"x" * 999, {"tokenizer": "nowhere"}, "there is no folder", 4),
 ])  # fmt: skip
 def test_what_is_wrong_is_told_in_one_message(
     tmp_path: Path, name: str, content: bytes, settings: dict[str, Any], wrong: str, code: int
