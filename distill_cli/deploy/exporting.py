@@ -38,6 +38,8 @@ def export(student: Predictor, settings: Export) -> Path:
         ConfigError: it cannot be exported so. CheckpointError: what was made answers differently. DataError: int8 has no data.
     """
     assert student.path is not None
+    if student.network.head is not None:
+        raise ConfigError("distill export takes classifiers, and this student is a language model")
     home = run_of(student) or student.path.parent
     kind = settings.precision if settings.format == "onnx" else settings.format
     folder = files.place(settings.output, "output") if settings.output else home / "export" / kind

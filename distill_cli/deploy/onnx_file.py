@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,8 +40,7 @@ class OnnxNet(nn.Module):
         super().__init__()
         needed(path.name)
         content = path.read_bytes()
-        self.about = looked_through(content, path)
-        self.bytes = len(content)
+        looked_through(content, path)
         self.session = _session(content, path, threads)
         self.takes = [one.name for one in self.session.get_inputs()]
 
@@ -86,8 +85,8 @@ def _session(content: bytes, path: Path, threads: int) -> Any:
         raise CheckpointError(f"{path} cannot be run: {str(error).splitlines()[0]}") from error
 
 
-def looked_through(content: bytes, path: Path) -> dict[str, str]:
-    """The metadata of a file's content, of which nothing runs.
+def looked_through(content: bytes, path: Path) -> None:
+    """Refuse a file by its content, of which nothing runs.
 
     Raises:
         CheckpointError: it is no ONNX, is not one of ours, names other files or operators beyond ONNX's own, or something in it is
@@ -107,7 +106,6 @@ def looked_through(content: bytes, path: Path) -> dict[str, str]:
         )
     if fault := next(_faults(model, len(content)), None):
         raise CheckpointError(f"{path} {fault}: it was not run")
-    return about
 
 
 def _faults(model: Any, size: int) -> Iterator[str]:
@@ -159,8 +157,3 @@ def _tensors(graph: Any, nodes: list[Any]) -> Iterator[Any]:
             for tensor in (attribute.t, *attribute.tensors, attribute.sparse_tensor.values):
                 tensor.name = tensor.name or (node.output[0] if node.output else "")
                 yield tensor
-
-
-def facts(about: Mapping[str, str]) -> str:
-    """What a file's metadata say of its precision, in words."""
-    return f"onnxruntime {about.get('precision', '')}".strip()

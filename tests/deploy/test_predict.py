@@ -6,8 +6,6 @@ import csv
 import io
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +115,13 @@ def test_pictures_are_copied_into_folders_of_their_classes(place: Path) -> None:
     assert sorted(path for path in Path("sorted").rglob("*") if path.is_file()) == copies
 
 
-def test_paths_through_a_pipe_are_answered_and_shown(place: Path) -> None:
+def test_paths_through_a_pipe_are_answered_and_shown(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     paths = sorted((place / "photos" / "test" / "dark").iterdir())
-    command = [sys.executable, "-m", "distill_cli", "predict", f"ckpt={place / 'run'}", "input=-", "output=/dev/stdout"]
-    text = "".join(f"{path}\n" for path in paths)
-    done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    rows = list(csv.DictReader(io.StringIO(done.stdout.partition("at T = 1")[0].strip())))
-    assert [row["path"] for row in rows] == [str(path) for path in paths]
-    assert done.stdout.count("dark/") == 24  # each a row, and a line of the table
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(f"{path}\n" for path in paths)))
+    assert [row["path"] for row in predicted(place, "-")] == [str(path) for path in paths]
+    assert capsys.readouterr().out.count("dark/") == 12  # a line of the table each
 
 
 @pytest.mark.parametrize(
