@@ -214,6 +214,8 @@ class Settings:
 class Train(Settings):
     T: float = key(3.0, "temperature of the soft labels", gt=0)
     alpha: float = key(0.7, "weight of the teacher's signal; the labels get 1 - alpha", ge=0, le=1)
+    on_policy: float = key(0.0, "of a language model: share of the steps that learn from what the student writes itself, scored "
+                           "by the teacher, which runs live there; no label counts in them", ge=0, le=1)  # fmt: skip
     seed: int = key(0, "student initialisation, dropout and sample order; nothing else", ge=0)
     batch_size: int = key(64, "samples one optimizer step sees", ge=1)
     label_smoothing: float = key(0.0, "of the label term", ge=0, lt=1)

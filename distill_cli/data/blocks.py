@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.base.names import fingerprint
@@ -63,6 +64,14 @@ class LanguageSpec(Spec):
         ids = torch.randint(self.tokenizer.size, shape, generator=draw)
         inputs = {IDS: ids, POSITIONS: torch.arange(shape[1]).expand(shape), SEGMENTS: torch.ones_like(ids)}
         return {name: values.to(device) for name, values in inputs.items()}
+
+    def alone(self, texts: Sequence[Tensor]) -> dict[str, Tensor]:
+        """The inputs of N texts, each (K,) int64 and a block of its own, filled up behind it."""
+        sizes = torch.tensor([len(text) for text in texts], device=texts[0].device)
+        ids = pad_sequence(list(texts), batch_first=True, padding_value=self.tokenizer.pad)
+        places = torch.arange(ids.shape[1], device=ids.device).expand_as(ids)
+        own = places < sizes[:, None]
+        return {IDS: ids, POSITIONS: places * own, SEGMENTS: own.long()}
 
     def arguments(self) -> dict[str, Any]:
         return {"vocab_size": self.tokenizer.size, "pad_token_id": self.tokenizer.pad, "head": "tokens"}

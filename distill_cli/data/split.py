@@ -29,12 +29,14 @@ class Batch:
         targets: what it should answer; for classification the class of each sample, (N,) int64. UNKNOWN: nobody knows.
         index: the samples' positions in the split, (N,) int64.
         view: which of its random variants each sample is shown in; 0 where there is only one.
+        made: whether the samples were made for this step: they have no labels, no split holds them, and nothing is kept of them.
     """
 
     inputs: Inputs
     targets: Tensor
     index: Tensor
     view: int = 0
+    made: bool = False
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,7 +48,8 @@ class Batch:
             return
         for rows in torch.arange(len(self), device=self.index.device).tensor_split(number):
             if len(rows):
-                yield Batch(of_inputs.take(self.inputs, rows), self.targets[rows], self.index[rows], self.view)
+                inputs = of_inputs.take(self.inputs, rows)
+                yield replace(self, inputs=inputs, targets=self.targets[rows], index=self.index[rows])
 
 
 def batch_sizes(samples: int, batch_size: int) -> list[int]:

@@ -8,7 +8,9 @@ has no effect: L = CE + weight * L_i. T and alpha come from the schedule at ever
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +72,13 @@ class Loss:
         self.terms: dict[str, Objective] = {**({"ce": of_labels} if labels else {}), **self.objectives}
         self.rows_at_once = rows_at_once
         self.weighs_alpha = any(o.alpha_weighted for o in self.objectives.values())
+
+    @cached_property
+    def of_teacher(self) -> Loss:
+        """The same without the label term, for rows that have no labels."""
+        without = copy.copy(self)
+        without.terms = dict(self.objectives)
+        return without
 
     @property
     def asks_teacher(self) -> bool:

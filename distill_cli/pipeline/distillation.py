@@ -151,7 +151,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
 
     tell()
     with clock("train"):
-        steps = loop.fit(state, job.stages, job.losses, job.data, job.task, job.pace, teacher)
+        steps = loop.fit(state, job.stages, job.losses, job.data, job.task, job.pace, teacher, policy=job.policy)
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
             tell()

@@ -24,6 +24,8 @@ def idle_settings(job: Job) -> list[str]:
     if not job.data.train.draws:
         still = [key for key in typed if key in ("dataset.views", "dataset.view_seed")]
         found += [f"{key} has no effect: no augmentation is chosen (dataset.augmentation.flip=true)" for key in still]
+    if settings.on_policy and not any(loss.asks_teacher for loss in job.losses.values()):
+        found.append(f"on_policy has no effect with objective={names}, which asks no teacher")
     curve = job.recipe.curve.shape
     found += [
         f"optimizer.{key} has no effect with optimizer.curve={curve}"

@@ -12,6 +12,7 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.data import IGNORED, Data
 from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfSamples
+from distill_cli.tasks.continuing import Continuing
 from distill_cli.tasks.language_details import LanguageDetails
 from distill_cli.tasks.rows import AT_ONCE, Rows, Signal, wide
 from distill_cli.tasks.task import Task
@@ -33,6 +34,9 @@ class Language(Task):
         shape, tokens = tuple(output.logits.shape), len(self.data.classes)
         if len(shape) != 3 or shape[0] != 2 or shape[2] != tokens:
             raise ConfigError(f"{role}: should give logits of shape (N, L, {tokens:,}), gave {('N', *shape[1:])}")
+
+    def continuing(self, key: str) -> Continuing:
+        return Continuing(self.data.input)  # type: ignore[arg-type]
 
     def meter(self) -> LanguageMeter:
         return LanguageMeter(self.data)

@@ -23,6 +23,7 @@ from distill_cli.tasks.watchers import Answers, Details, Meter, Watcher
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 
 Ask = Callable[[Batch], Signal]  # what a teacher says of a batch of one split
+Continue = Callable[[Classifier, Batch, int], Batch]  # what a model makes of the beginnings of a batch, by a seed
 
 
 def chosen_by(best: Sequence[str]) -> str:
@@ -131,6 +132,19 @@ class Task(ABC):
             names: what the teacher's classes are called, in its own order.
         """
         return ""
+
+    def continuing(self, key: str) -> Continue:
+        """How a model goes on with samples by itself.
+
+        Args:
+            key: what asks for it, for the message.
+
+        Raises:
+            ConfigError: nothing follows samples of this task.
+        """
+        raise ConfigError(
+            f"{key}: a model of {self.unit} answers them and writes none", "it needs a language model: dataset=language"
+        )
 
     @abstractmethod
     def check(self, output: Output, role: str) -> None:

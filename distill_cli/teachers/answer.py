@@ -94,12 +94,12 @@ class Frozen(_Still):
             _tell_of_rest(self._views[0], asked.run)
         if sum(view.nbytes for view in self._views) <= ON_DEVICE:
             self._views = [view.to(self.device) for view in self._views]
-        live = way.kind == "live"
+        live = way.kind == "live" or asked.run.on_policy > 0
         self.tap = self.open.enter_context(Tap(self.model.net, way.layers if live else ()))
         self.forward = torch.compile(self.model) if asked.run.compile and live else self.model
 
     def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Signal:
-        if self._views and self._kept.issuperset(layers):
+        if self._views and self._kept.issuperset(layers) and not batch.made:
             return self._views[batch.view].on(batch.index)
         with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
             output = self.tap(self.forward, batch.inputs)

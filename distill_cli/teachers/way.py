@@ -66,10 +66,10 @@ def way_of(job: Job) -> Way:
         way = _live(layers, "teacher.cache=off")
     else:
         way = _kept(job, asking, layers)
-        if way.kind == "cached":
+        if way.kind == "cached" and not job.settings.on_policy:
             return way
         deep = [name for name in asking if job.losses[name].teacher_layers]
-        if deep and (rest := [name for name in asking if name not in deep]):
+        if way.kind == "live" and deep and (rest := [name for name in asking if name not in deep]):
             kept = _kept(job, rest, ())
             if kept.kind == "cached":
                 why = way.note.removeprefix(LIVE)
@@ -78,10 +78,10 @@ def way_of(job: Job) -> Way:
     if unlike := [name for name, model in job.teachers.items() if model.spec != job.student.spec]:
         raise ConfigError(
             f"{unlike[0]}: reads {job.data.input.kind} in another way than the student, so it cannot answer the student's batches, "
-            f"but it {way.note}",
+            f"but it {'runs live on what that writes' if way.kind == 'cached' else way.note}",
             "its cached logits can teach: objectives on logits with teacher.cache=auto; or give both one dataset.tokenizer",
         )
-    if teacher.cache == "on":
+    if teacher.cache == "on" and way.kind != "cached":
         raise ConfigError(f"teacher.cache=on: not in this run, where the teacher {way.note}", "use teacher.cache=auto")
     return way
 

@@ -23,9 +23,10 @@ from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.task import Task
-from distill_cli.training import labelling, schedule
+from distill_cli.training import labelling, policy, schedule
 from distill_cli.training.loop import Pace
 from distill_cli.training.optim import Recipe, fit_recipe
+from distill_cli.training.policy import OnPolicy, Policy
 from distill_cli.training.schedule import Stage
 
 
@@ -68,6 +69,14 @@ class Job:
         best = judged_by(chosen.optimize, self.task)
         return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, best)
 
+    @property
+    def policy(self) -> Policy:
+        """What a step of the student learns from."""
+        chosen = self.settings
+        if not chosen.on_policy:
+            return policy.as_given
+        return OnPolicy(chosen.on_policy, self.task.continuing(policy.KEY), chosen.seed, self.dtype)
+
 
 def read(settings: Train) -> Job:
     """Load the data and build what settings name.
@@ -86,9 +95,10 @@ def read(settings: Train) -> Job:
     store = Path(settings.output_dir) / "cache"
     data = load(settings.dataset, settings.workers, store=store, classes=names, folder=folder).to(device)
     labelling.check(settings, data, stages, terms)
+    task = tasks.of(data)
+    own_words = policy.told(settings.on_policy, task)
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
-    task = tasks.of(data)
     task.require(settings.optimize)
     teachers = {}
     members, key_of = arrangement.teachers(settings), arrangement.key_of
@@ -105,6 +115,7 @@ def read(settings: Train) -> Job:
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
+    remarks["on_policy"] = own_words
     remarks["labels"] = labelling.said(data)
     remarks["start"] = told
     remarks["precision"] = runtime.unused_bf16(settings.precision, device)

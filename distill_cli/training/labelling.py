@@ -32,9 +32,13 @@ def check(settings: Train, data: Data, stages: Sequence[Stage], objectives: Mapp
         )
     if settings.baseline:
         require(data, "baseline=true", "use baseline=false")
-    if train.complete:
+    if settings.on_policy == 1 and any(objectives[name].fitted for name in used):
+        raise ConfigError("weight=auto: is found against the labels' gradient, and with on_policy=1 no label counts")
+    if train.complete and not settings.on_policy:
         return
     missing = f"{len(train) - len(train.labelled):,} of {len(train):,} training samples have none"
+    if settings.on_policy:
+        missing = f"with on_policy={settings.on_policy:g} what the student writes has none"
     for name in sorted(used):
         if objectives[name].needs_labels and not objectives[name].labels_only:
             hint = "choose one that reads none, as in objective=kd"

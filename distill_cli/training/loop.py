@@ -17,6 +17,7 @@ from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.tasks.task import Ask, Task
 from distill_cli.training import schedule
 from distill_cli.training.guard import Moment
+from distill_cli.training.policy import Policy, as_given
 from distill_cli.training.state import Averages, Row, State
 
 
@@ -61,6 +62,7 @@ def fit(
     pace: Pace,
     teacher: Teacher | None = None,
     label: str = "",
+    policy: Policy = as_given,
 ) -> Generator[Row | None, None, None]:
     """Train from where `state` stands to the end of the last stage, best weights kept.
 
@@ -71,6 +73,7 @@ def fit(
 
     Args:
         losses: by stage's name. teacher: asked only where a stage's objectives need it, and for fidelity.
+        policy: what a step learns from instead of its batch.
 
     Raises:
         NonFiniteError: a step's loss or gradient was not finite; it was not taken.
@@ -92,8 +95,7 @@ def fit(
         if epoch.number <= state.epoch:
             continue
         done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
-        stage, loss_of = epoch.stage, losses[epoch.stage.name]
-        theirs = loss_of.teacher_layers
+        stage, theirs = epoch.stage, losses[epoch.stage.name].teacher_layers
         state.enter(stage, data)
         state.averages = averages = state.averages if done else Averages()
         order = data.train.order(pace.batch_size, pace.seed, epoch.number)
@@ -104,14 +106,15 @@ def fit(
             ui.bar(len(data.train), title, done * pace.batch_size) as bar,
             state.student.listening(layers, pace.compile, pace.debug or state.balance.finds),
         ):
-            for batch in data.train.batches(pace.batch_size, order, view, skip=done):
+            for given in data.train.batches(pace.batch_size, order, view, skip=done):
                 at = moment(epoch, state.step)
                 for group in state.optimizer.param_groups:
                     group["lr"] = at.lr
+                batch, loss_of = policy(state, given, losses[stage.name])
                 runtime.reseed("step", pace.seed, state.step)
                 in_batch = task.num_rows(batch.targets)
                 weighed = pace.debug and state.step == epoch.number * per_epoch - 1
-                due = state.balance.due(loss_of.objectives, state.step)
+                due = state.balance.due(loss_of.terms, state.step)
                 look = functools.partial(state.balance.look, due) if weighed or due else None
                 for part in batch.parts(recipe.accumulate):
                     with runtime.autocast(state.device, pace.dtype):
@@ -136,7 +139,7 @@ def fit(
         row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step}
         row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr, "loss": averages.means()}
         row["val"] = tasks.measure(task, state.model, data.val, teacher.on("val") if teacher else None)
-        if found := state.balance.weights(loss_of.objectives):
+        if found := state.balance.weights(losses[stage.name].objectives):
             row["weights"] = found
         if pace.debug:
             row["debug"] = averages.influence

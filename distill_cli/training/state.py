@@ -31,6 +31,7 @@ class Averages:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = {}  # of the rows that each term was computed on
         self.rows = 0
         self.influence: dict[str, dict[str, float]] = {}
         self.before, self.started = 0.0, time.perf_counter()
@@ -40,11 +41,12 @@ class Averages:
         """Add means over so many rows."""
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value * rows if name in self.sums else value * rows
+            self.counts[name] = self.counts.get(name, 0) + rows
         self.rows += rows
 
     def means(self) -> dict[str, float]:
-        """By term, the mean over all rows."""
-        return {name: value.item() / self.rows for name, value in self.sums.items()}
+        """By term, the mean over all rows that it was computed on."""
+        return {name: value.item() / self.counts[name] for name, value in self.sums.items()}
 
     @property
     def seconds(self) -> float:
@@ -60,7 +62,8 @@ class Averages:
 
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        return {"sums": self.sums, "count": self.rows, "seconds": self.seconds, "influence": self.influence}
+        counted = {"sums": self.sums, "counts": self.counts, "count": self.rows}
+        return {**counted, "seconds": self.seconds, "influence": self.influence}
 
     @classmethod
     def restored(cls, snapshot: Mapping[str, Any], device: torch.device) -> Averages:
@@ -68,6 +71,7 @@ class Averages:
         averages = cls()
         averages.sums = {name: value.to(device) for name, value in snapshot["sums"].items()}
         averages.rows, averages.before = snapshot["count"], snapshot["seconds"]
+        averages.counts = dict(snapshot.get("counts") or dict.fromkeys(averages.sums, averages.rows))
         averages.influence = snapshot["influence"]
         return averages
 
