@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.data.tokens import Tokenizer
 from distill_cli.models import evaluating
 from distill_cli.models.wrapped import HuggingFace
+from distill_cli.models.writing import Reader
 
+CACHES = ("cache", "past_key_values")  # arguments of the library's models, of newer and older versions
 CLOSE = 1e-4  # how far our logits may be from the library's own, absolutely and relatively
 
 
@@ -76,6 +79,11 @@ class CausalLM(HuggingFace):
             logits = logits * by
         return logits
 
+    def reader(self) -> Reader | None:
+        """What reads texts for it token by token; None: they are to be read again from their beginning."""
+        cache = next((name for name in CACHES if {name, "attention_mask"} <= set(self.takes)), None)
+        return Cached(self, cache) if cache else None
+
     def _mask(self, segments: Tensor) -> Tensor:
         """Which positions each one sees, (N, 1, L, L): those of its segment, up to itself."""
         seen = (segments[:, None, :, None] == segments[:, None, None, :]).tril()
@@ -111,3 +119,36 @@ class CausalLM(HuggingFace):
                 except Exception:  # it takes no such mask, which it tells in many ways
                     continue
             self.apart = "nothing"
+
+
+class Cached:
+    """Reads each token once: of those before it a language model keeps keys and values. Shorter texts are filled up before them.
+
+    Args:
+        cache: what the model calls that which it keeps.
+    """
+
+    def __init__(self, net: CausalLM, cache: str) -> None:
+        self.net, self.cache = net, cache
+
+    def begin(self, texts: Sequence[Tensor]) -> Tensor:
+        ids = pad_sequence(list(texts), batch_first=True, padding_side="left")
+        sizes = torch.tensor([len(text) for text in texts], device=ids.device)
+        self.own = torch.arange(ids.shape[1], 0, -1, device=ids.device) <= sizes[:, None]
+        self.kept: Any = None
+        return self._read(ids, (self.own.cumsum(1) - 1).clamp(min=0))
+
+    def go_on(self, ids: Tensor) -> Tensor:
+        self.own = torch.cat([self.own, torch.ones_like(self.own[:, :1])], 1)
+        return self._read(ids[:, None], self.own.sum(1, keepdim=True) - 1)
+
+    def keep(self, rows: Tensor) -> None:
+        self.own = self.own[rows]
+        self.kept.batch_select_indices(rows)
+
+    def _read(self, ids: Tensor, places: Tensor) -> Tensor:
+        """The logits (N, V) behind tokens (N, K) at their positions."""
+        given: dict[str, Any] = {self.cache: self.kept, "use_cache": True}
+        said = self.net.answer({**given, "input_ids": ids, "position_ids": places, "attention_mask": self.own.long()})
+        self.kept = said[self.cache]
+        return self.net.logits_of(said.last_hidden_state[:, -1])

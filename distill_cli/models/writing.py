@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -102,8 +102,8 @@ def write(
     chances = pad_sequence(draws, batch_first=True).to(device)
     written, alive = [list[int]() for _ in beginnings], list(range(len(beginnings)))
     with evaluating(model), torch.no_grad():
-        own = getattr(model.net, "reader", None)  # a network that keeps what it has read is quicker
-        reader: Reader = (own and own()) or Again(model)
+        own: Callable[[], Reader | None] = getattr(model.net, "reader", lambda: None)
+        reader = own() or Again(model)
         logits = reader.begin([text.to(device) for text in beginnings])
         for place in range(max(rooms)):
             ids = how.draw(logits, chances[alive, place])

@@ -47,10 +47,9 @@ class Balance:
         fitted = self.objectives[name].fitted
         return len(self.ratios[name]) >= (fitted.balance_steps if fitted else 1)
 
-    def due(self, terms: Mapping[str, Objective], step: int) -> list[str]:
-        """Those of a loss's terms that are to be measured at a step of the run, from 0; none without `ce` to hold them against."""
-        named = [name for name in terms if name in self.objectives and "ce" in terms]
-        return [name for name in named if (terms[name].fitted or step >= SETTLED) and not self.settled(name)]
+    def due(self, used: Mapping[str, Objective], step: int) -> list[str]:
+        """Those of the objectives in use that are to be measured at a step of the run, from 0."""
+        return [name for name, one in used.items() if (one.fitted or step >= SETTLED) and not self.settled(name)]
 
     def look(self, due: Sequence[str], terms: Terms) -> None:
         """Measure the terms of a step, and set the weights that are to be found.

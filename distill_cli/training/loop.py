@@ -114,7 +114,7 @@ def fit(
                 runtime.reseed("step", pace.seed, state.step)
                 in_batch = task.num_rows(batch.targets)
                 weighed = pace.debug and state.step == epoch.number * per_epoch - 1
-                due = state.balance.due(loss_of.terms, state.step)
+                due = state.balance.due(loss_of.objectives, state.step) if "ce" in loss_of.terms else []
                 look = functools.partial(state.balance.look, due) if weighed or due else None
                 for part in batch.parts(recipe.accumulate):
                     with runtime.autocast(state.device, pace.dtype):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from torch import Tensor, nn
 from distill_cli.data.blocks import LanguageSpec
 from distill_cli.data.vocabulary import Bytes
 from distill_cli.models import Classifier
-from distill_cli.models.writing import Drawing, write
+from distill_cli.models.huggingface import fresh
+from distill_cli.models.language import Cached
+from distill_cli.models.writing import Again, Drawing, write
 
 END = Bytes().end
 
@@ -81,6 +84,39 @@ def test_a_temperature_of_0_takes_the_likeliest_token_of_a_text_read_from_its_be
         assert model.head is not None
         assert token == int(model.head(states[0, -1:]).argmax())
         text.append(token)
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_keys_that_are_kept_give_what_reading_again_gives(family: Literal["llama", "gpt2"]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = fresh(257, 257, 256, family, width=32, dropout=0.5, positions=64, head="tokens")
+    for parameter in net.parameters():
+        parameter.data.mul_(3)
+    model = Classifier(net, LanguageSpec(Bytes(), 64)).eval()
+    texts, own = [torch.tensor([*text, 32]) for text in BEGINNINGS], model.net.reader()
+    assert isinstance(own, Cached)
+    rows, readers = torch.tensor([4, 0, 2]), (own, Again(model))
+    with torch.no_grad():
+        for step in range(8):
+            ids = torch.arange(len(texts if step < 4 else rows)) + step
+            if step == 4:
+                for reader in readers:
+                    reader.keep(rows)
+            kept, again = ((reader.go_on(ids) if step else reader.begin(texts)) for reader in readers)
+            assert torch.isfinite(kept).all() and kept.std() > 0.1
+            assert torch.allclose(kept, again, atol=1e-4)
+
+
+def test_a_model_that_keeps_keys_writes_alike_alone_and_beside_others() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        net = fresh(257, 257, 256, "llama", width=32, dropout=0.0, positions=64, head="tokens")
+    model = Classifier(net, LanguageSpec(Bytes(), 64))
+    together = written(model, range(6))
+    assert together == [written(model, [row])[0] for row in range(6)]
+    model.net.reader = lambda: None  # type: ignore[assignment]
+    assert together == written(model, range(6))
 
 
 LOGITS = torch.tensor([0.1, 0.4, 0.05, 0.25, 0.2]).log()
