@@ -289,6 +289,23 @@ class Export(Settings):
     dataset: Dataset | None = key(None, node=Dataset)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Generate(Train):
+    """What `distill train` takes, so that its line can be pasted, and what is written."""
+
+    output: str | None = key(None, "a .jsonl file for one row per text", path=True)
+    samples: int = key(1, "texts behind each beginning", ge=1)
+    max_tokens: int = key(256, "tokens that are written behind a beginning at most", ge=1)
+    prompt_tokens: int = key(
+        32, "first tokens of a document that are its beginning, where the data have no prompts", ge=1
+    )
+    temperature: float = key(1.0, "of drawing a token; 0: the likeliest one", ge=0)
+    top_k: int | None = key(None, "draw among so many likeliest tokens; null: among all", ge=1)
+    top_p: float = key(1.0, "draw among the likeliest tokens that have so much probability together", gt=0, le=1)
+    seed: int = key(0, "of what is drawn", ge=0)
+    batch_size: int = key(64, "texts written together", ge=1)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that takes a configuration.
@@ -310,6 +327,7 @@ COMMANDS = {
     "inspect": Command(Train),
     "eval": Command(Eval, checkpoint="ckpt"),
     "predict": Command(Predict, checkpoint="ckpt"),
+    "generate": Command(Generate),
     "export": Command(Export, checkpoint="ckpt"),
 }
 

@@ -14,8 +14,9 @@ from distill_cli.config.schema import Open
 
 
 def register(shape: type) -> None:
-    """Make a record known to Hydra, as train_schema or eval_schema."""
-    ConfigStore.instance().store(name=f"{shape.__name__.lower()}_schema", node=structured(shape))
+    """Make a record known to Hydra, as train_schema or eval_schema; one with more keys than another also in its place."""
+    for kind in shape.__mro__[: shape.__mro__.index(schema.Settings)]:
+        ConfigStore.instance().store(name=f"{kind.__name__.lower()}_schema", node=structured(shape))
 
 
 @functools.cache

@@ -91,21 +91,14 @@ def read(settings: Train) -> Job:
         raise ConfigError(
             "teacher.joint: no stage asks the teacher, so it would never be trained; choose another objective"
         )
-    names, folder = partial(origin.classes_of, settings.teacher), partial(origin.folder_of, settings.teacher)
-    store = Path(settings.output_dir) / "cache"
-    data = load(settings.dataset, settings.workers, store=store, classes=names, folder=folder).to(device)
+    data = data_of(settings, device)
     labelling.check(settings, data, stages, terms)
     task = tasks.of(data)
     own_words = policy.told(settings.on_policy, task)
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task.require(settings.optimize)
-    teachers = {}
-    members, key_of = arrangement.teachers(settings), arrangement.key_of
-    chosen = {name: origin.completed(one, data, key_of(name)) for name, one in members.items()}
-    for name, one in chosen.items():
-        with runtime.seeded("teacher", one.fit.seed):
-            teachers[name] = build(one, key_of(name), data, task)
+    chosen, teachers = teachers_of(settings, data, task)
     # No two links of a chain start from the same weights.
     with runtime.seeded("student", settings.seed, *filter(None, [settings.link])):
         student = build(settings.student, "student", data, task, teachers[FIRST])
@@ -124,6 +117,23 @@ def read(settings: Train) -> Job:
     return Job(
         settings, device, dtype, data, task, teachers, chosen, student, start, terms, stages, losses, recipe, remarks
     )
+
+
+def data_of(settings: Train, device: torch.device) -> Data:
+    """The data that settings name, read as their teacher needs; raises as `load`."""
+    names, folder = partial(origin.classes_of, settings.teacher), partial(origin.folder_of, settings.teacher)
+    store = Path(settings.output_dir) / "cache"
+    return load(settings.dataset, settings.workers, store=store, classes=names, folder=folder).to(device)
+
+
+def teachers_of(settings: Train, data: Data, task: Task) -> tuple[dict[str, Teacher], dict[str, Classifier]]:
+    """The teachers' settings, with what their checkpoints say, and the teachers built from them, by name; raises as `build`."""
+    members, key_of, built = arrangement.teachers(settings), arrangement.key_of, dict[str, Classifier]()
+    chosen = {name: origin.completed(one, data, key_of(name)) for name, one in members.items()}
+    for name, one in chosen.items():
+        with runtime.seeded("teacher", one.fit.seed):
+            built[name] = build(one, key_of(name), data, task)
+    return chosen, built
 
 
 def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str]:

@@ -31,7 +31,9 @@ def refusal(engine: object, command: str, text: str) -> str:
 
 OWN = {"eval": ("ckpt", "split", "per_class", "predictions", "trust", "batch_size"),
        "export": ("ckpt", "format", "precision", "output", "calibration", "tolerance", "trust"),
-       "predict": ("ckpt", "output", "top", "threshold", "sort_into", "batch_size", "trust")}  # fmt: skip
+       "predict": ("ckpt", "output", "top", "threshold", "sort_into", "batch_size", "trust"),
+       "generate": ("output", "samples", "max_tokens", "prompt_tokens", "temperature", "top_k", "top_p", "seed",
+                    "batch_size")}  # fmt: skip
 BAD = {name: bad_values_by_key(name) for name in ("train", *OWN)}
 KEYS = [f"{name} {key}" for name in BAD for key in OWN.get(name, BAD[name])]
 
