@@ -33,6 +33,8 @@ from distill_cli.cli.words import arguments
 from distill_cli.config import compose, fields, places, schema
 from distill_cli.config.load import load
 
+OF_STUDENT = ("student.checkpoint=", "student.freeze=", "student.from_teacher.")  # keys that every student has
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -112,9 +114,9 @@ FOLDERS = {"conf/", "named/", "common/", "my runs/"}
         ("train student.w", {"student.widths="}),
         (
             "train student=wide student.",
-            {"student.checkpoint=", "student.freeze=", "student.extra=", "student.widths=", "student.in_channels="},
+            {*OF_STUDENT, "student.extra=", "student.widths=", "student.in_channels="},
         ),
-        ("train student=mynet student.", {"student.checkpoint=", "student.freeze=", "student.width=", "student.bias="}),
+        ("train student=mynet student.", {*OF_STUDENT, "student.width=", "student.bias="}),
         ("train student=mynet student.bias=", {"student.bias=true ", "student.bias=false "}),
         ("train student=\"odd name's\" student.o", {"student.odd="}),
         ("train optimizer=elsewhere student.m", {"student.moved="}),
@@ -278,7 +280,10 @@ def test_the_flags_offered_are_those_that_are_taken(name: str, monkeypatch: pyte
 
 def test_what_changes_in_a_folder_is_seen_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    line, always = "distill train student=net student.", ["student.checkpoint=", "student.freeze="]
+    line, always = (
+        "distill train student=net student.",
+        list(OF_STUDENT),
+    )
     assert candidates(line) == always
     for text, found in (("width: 1\n", ["student.width="]), ("depths: 1\n", ["student.depths="]), ("[", [])):
         write(tmp_path, {"conf/model/net.yaml": text})
