@@ -62,7 +62,7 @@ class OfSamples:
             if len(log_p) > 1:
                 student, teacher = log_p
                 columns.append(F.kl_div(student, teacher, reduction="none", log_target=True).sum(-1))
-            self._columns.append(torch.stack([part.index, *columns], -1).double().cpu())
+            self._columns.append(torch.stack([one.cpu().double() for one in (part.index, *columns)], -1))
 
     def table(self) -> Iterator[tuple[int, list[Any]]]:
         columns = torch.cat(self._columns)

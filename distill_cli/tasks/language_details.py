@@ -39,7 +39,7 @@ class LanguageDetails:
             ours, theirs = (wide(one.logits()).log_softmax(-1) for one in (part, signal.part(chunk)))
             kl = F.kl_div(ours, theirs, reduction="none", log_target=True).sum(-1)
             likeliest = [column for log_p in (theirs, ours) for column in log_p.max(-1)]
-            self._columns.append(torch.stack([part.index, kl, *likeliest], -1).double().cpu())
+            self._columns.append(torch.stack([one.cpu().double() for one in (part.index, kl, *likeliest)], -1))
 
     def compute(self, split: Split) -> dict[str, Any]:
         """A value that JSON can hold.
