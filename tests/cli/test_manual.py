@@ -181,7 +181,7 @@ def known_keys(capsys: pytest.CaptureFixture[str]) -> set[str]:
         assert distill(*words) == 0, capsys.readouterr().err
         return keys_of(yaml.safe_load(capsys.readouterr().out))
 
-    found = {key for command in ("eval", "predict", "export") for key in composed(command, "--cfg", "job")}
+    found = {key for command in ("eval", "predict", "export", "generate") for key in composed(command, "--cfg", "job")}
     every = [
         f"{group}=[{','.join(f.stem for f in (ROOT / 'conf' / group).glob('*.yaml'))}]"
         for group in ("objective", "logger")
