@@ -229,6 +229,16 @@ def make_texts(root: Path, train: int = 120, test: int = 45) -> Path:
     return root
 
 
+def make_documents(root: Path) -> Path:
+    """Made-up documents of a sentence, some shorter and some longer than 32 bytes, as train.txt, val.txt and test.txt."""
+    draw, words = random.Random(0), ["the", "a", "cat", "dog", "sees", "hears", "old", "young", "and", "but", "runs"]
+    root.mkdir()
+    for name, number in (("train", 24), ("val", 8), ("test", 8)):
+        sentences = [" ".join(draw.choices(words, k=draw.randint(2, 18))) for _ in range(number)]
+        (root / f"{name}.txt").write_text("\n\n".join(sentences), encoding="utf-8")
+    return root
+
+
 def logits_of(model: Classifier, split: Split, batch_size: int | None = None) -> Tensor:
     """The model's logits (N, C) on a whole split."""
     return torch.cat([output.logits for _, output in inference.outputs(model, split, batch_size)])

@@ -31,6 +31,7 @@ class Objective(nn.Module):
     summed: ClassVar[bool] = False  # it is a sum over the rows rather than a mean, which matters when a batch is cut
     # Each row's number depends on no other row and on no features: then `rows_at_once` may cut the rows into chunks.
     by_row: ClassVar[bool] = False
+    compares: ClassVar[bool] = False  # it compares the samples of a batch with each other, so a sample must be one row
     uses_T: ClassVar[bool] = False  # the temperature has an effect on it
     # What it reads of the teacher's answers: "logits" of all classes; "few": probabilities of the likeliest are enough; "mean":
     # and so are samples of them; "": nothing, but features.

@@ -91,6 +91,7 @@ class CRD(OnFeatures):
 
     formula = "-[log h(s,t)+Σlog(1-h(s,t_j))]"
     source = "Tian et al., 2020, arXiv 1910.10699"
+    compares = True
     choose = staticmethod(classifiers_inputs)
     needs_labels = True
     labels: Tensor

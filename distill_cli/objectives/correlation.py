@@ -114,6 +114,7 @@ class DIST(LogitObjective):
 
     formula = "T²·[β·(1-ρ_rows)+γ·(1-ρ_columns)]"
     source = "Huang et al., 2022, arXiv 2205.10536"
+    compares = True
     function = staticmethod(dist)
     uses_T = True
 
@@ -127,6 +128,7 @@ class MLLD(LogitObjective):
 
     formula = "Σ_T [T²·KL(teacher‖student)+‖ΔP·P'‖²/B+‖ΔP'·P‖²/K]"
     source = "Jin et al., 2023, CVPR, Multi-Level Logit Distillation"
+    compares = True
     function = staticmethod(mlld)
 
     def __init__(

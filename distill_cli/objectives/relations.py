@@ -77,6 +77,7 @@ class Similarity(OnFeatures):
 
     formula = "‖G_s-G_t‖²/N²"
     source = "Tung & Mori, 2019, arXiv 1907.09682"
+    compares = True
     function = staticmethod(similarity)
     choose = staticmethod(deepest_maps_or_inputs)
 
@@ -96,6 +97,7 @@ class RKD(OnFeatures):
 
     formula = "[a·ℓ(d_s,d_t)+b·ℓ(∠_s,∠_t)]"
     source = "Park et al., 2019, arXiv 1904.05068"
+    compares = True
     function = staticmethod(rkd)
     choose = staticmethod(classifiers_inputs)
 

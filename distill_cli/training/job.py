@@ -96,6 +96,12 @@ def read(settings: Train) -> Job:
     task = tasks.of(data)
     own_words = policy.told(settings.on_policy, task)
     labels = settings.label_smoothing, settings.rows_at_once, data.row_weights, len(data.train.labelled) > 0
+    for name, term in terms.items():
+        if term.compares and task.counts(data.train.targets[:1]) is not None:
+            raise ConfigError(
+                f"objective.{name}: compares samples with each other, and a sample of these data has many {task.unit}",
+                "choose one that works row by row, as in objective=kd",
+            )
     losses = {s.name: Loss({name: terms[name] for name in s.objectives}, *labels) for s in stages}
     task.require(settings.optimize)
     chosen, teachers = teachers_of(settings, data, task)

@@ -32,7 +32,7 @@ from typing import Any
 
 import odd
 import torch
-from helpers import make_pictures, make_texts, recipe_of
+from helpers import make_documents, make_pictures, make_texts, recipe_of
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -226,6 +226,10 @@ TWO = SMALL + "schedule.imitate.epochs=2 schedule.refine.epochs=1 "
 FOLDER = TWO + "dataset=image_folder dataset.root={pictures} dataset.memory=0 batch_size=8 teacher.fit.batch_size=16 "
 TEXTS = ("dataset=text dataset.root={texts} dataset.bucket=2 teacher=words_tiny student=words_tiny teacher.fit.epochs=1 threads=1 "
          "schedule.imitate.epochs=2 schedule.refine.epochs=1 batch_size=8 ")  # fmt: skip
+LANGUAGE = ("dataset=language dataset.root={documents} dataset.separator=\\n\\n dataset.length=32 threads=1 T=1 batch_size=4 "
+            "teacher=bytes_tiny teacher.layers=1 teacher.fit.epochs=1 student=bytes_tiny student.layers=1 student.width=16 "
+            "schedule.imitate.epochs=2 schedule.refine.epochs=1 optimizer.accumulate=2 save_every=3 teacher.words=8 "
+            "teacher.keep=")  # fmt: skip
 STOPPED = FOLDER + "schedule.imitate.epochs=4 save_every=null "
 JOBS = {
     "two stages": Job(TWO + "save_every=5"),
@@ -243,6 +247,7 @@ JOBS = {
     "pictures, 2 workers": Job(FOLDER + "save_every=5 workers=2"),
     "batch norm": Job(ONE + "student=resnet8x4 student.widths=[4,4,4,8] batch_size=128 save_every=4"),
     "texts": Job(TEXTS + "optimizer.accumulate=2 teacher.fit.freeze=encoder student.freeze=[embeddings] save_every=5"),
+    **{f"language, {keep}": Job(LANGUAGE + keep) for keep in ("logits", "hidden", "topk", "sampled")},
     "dropout, own class": Job(TWO + "student=mynet save_every=6"),
 }
 MANIFEST = "run/checkpoints/manifest.json"
@@ -277,9 +282,10 @@ class Lab:
     references: dict[str, Reference] = field(default_factory=dict)
 
     def set_up(self) -> None:
-        """Pictures, texts, and a desk to start every run from."""
+        """Pictures, texts, documents, and a desk to start every run from."""
         make_pictures(self.root / "pictures", number=48)
         make_texts(self.root / "texts")
+        make_documents(self.root / "documents")
         (self.root / "desk" / "conf" / "student").mkdir(parents=True)
         (self.root / "desk" / "mynet.py").write_text(MYNET)
         (self.root / "desk" / "conf" / "student" / "mynet.yaml").write_text("_target_: mynet.Net\n")
@@ -289,11 +295,8 @@ class Lab:
         shutil.copytree(self.root / source, place, symlinks=True)
 
     def words(self, job: Job, folder: str = "run") -> list[str]:
-        return [
-            "train",
-            *job.words.format(pictures=self.root / "pictures", texts=self.root / "texts").split(),
-            f"run_dir={folder}",
-        ]
+        places = {name: self.root / name for name in ("pictures", "texts", "documents")}
+        return ["train", *job.words.format(**places).split(), f"run_dir={folder}"]
 
 
 def refer(lab: Lab, job: Job, place: Path) -> Reference:

@@ -145,7 +145,7 @@ def test_every_function_takes_the_same_keywords_and_gives_a_scalar() -> None:
         "temperature": 3.0,
     }
     on_logits = ["ce", "kd", "logit_mse", "logit_sse", "dkd", "nkd", "dist", "lskd", "mlld", "hard"]
-    on_logits += ["reverse_kl", "jsd", "annealed", "virtual"]
+    on_logits += ["reverse_kl", "jsd", "skewed_kl", "annealed", "virtual"]
     on_features = ["hint", "attention", "similarity", "rkd", "vid", "crd", "review"]
     on_positions = ["attention_map", "hidden", "relation"]
     named = [*on_logits, *on_features, *on_positions, "embedding"]  # which is `hidden` of embeddings

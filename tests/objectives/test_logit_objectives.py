@@ -21,14 +21,30 @@ from distill_cli.objectives.correlation import dist, lskd, mlld
 from distill_cli.objectives.decoupled import dkd, nkd
 from distill_cli.objectives.logits import ce, kd, logit_mse, logit_sse
 from distill_cli.objectives.loss import NOBODY
-from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, virtual
+from distill_cli.objectives.softened import annealed, hard, jsd, reverse_kl, skewed_kl, virtual
 from distill_cli.tasks.rows import Dense, Rows
 
 Table = list[list[float]]
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     f.__name__: f
-    for f in (ce, kd, logit_mse, logit_sse, dkd, nkd, dist, lskd, mlld, hard, reverse_kl, jsd, annealed, virtual)
+    for f in (
+        ce,
+        kd,
+        logit_mse,
+        logit_sse,
+        dkd,
+        nkd,
+        dist,
+        lskd,
+        mlld,
+        hard,
+        reverse_kl,
+        jsd,
+        skewed_kl,
+        annealed,
+        virtual,
+    )
 }
 EVERY = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -140,6 +156,14 @@ def jsd_by_loops(s: Table, t: Table, y: list[int], T: float, beta: float = 0.5) 
     return mean(found)
 
 
+def skewed_by_loops(s: Table, t: Table, y: list[int], T: float, skew: float = 0.1) -> float:
+    found = []
+    for a, b in zip(s, t, strict=True):
+        p_s, p_t = soft(a, T), soft(b, T)
+        found.append(T * T * kl(p_t, [skew * q + (1 - skew) * p for p, q in zip(p_s, p_t, strict=True)]))
+    return mean(found)
+
+
 def squares(s: Table, t: Table, phi: float = 1.0) -> list[float]:
     return [sum((p - phi * q) ** 2 for p, q in zip(a, b, strict=True)) for a, b in zip(s, t, strict=True)]
 
@@ -165,6 +189,7 @@ BY_LOOPS: dict[str, Callable[..., float]] = {
     "hard": lambda s, t, y, T: mean([-math.log(soft(a)[b.index(max(b))]) for a, b in zip(s, t, strict=True)]),
     "reverse_kl": lambda s, t, y, T: kd_by_loops(t, s, y, T),
     "jsd": jsd_by_loops,
+    "skewed_kl": skewed_by_loops,
     "annealed": lambda s, t, y, T: mean(squares(s, t, 1 - (T - 1) / 10)),
     "virtual": virtual_by_loops,
 }
@@ -187,6 +212,7 @@ def test_each_is_its_formula(name: str, T: float, k: int) -> None:
         ("dist", {"beta": 1.0, "gamma": 3.0}, {"beta": 1.0, "gamma": 3.0}),
         ("mlld", {"temperatures": (1.5, 8.0)}, {"temperatures": (1.5, 8.0)}),
         ("jsd", {"beta": 0.2}, {"beta": 0.2}),
+        ("skewed_kl", {"skew": 0.4}, {"skew": 0.4}),
         ("virtual", {"correct": 0.7}, {"correct": 0.7}),
     ],
 )
@@ -267,7 +293,9 @@ def test_annealed_ends_at_the_logits_themselves_and_never_turns_them_round() -> 
 
 
 @pytest.mark.parametrize("T", [1.0, 4.0])
-@pytest.mark.parametrize("name", ["kd", "logit_mse", "logit_sse", "dkd", "dist", "lskd", "mlld", "reverse_kl", "jsd"])
+@pytest.mark.parametrize(
+    "name", ["kd", "logit_mse", "logit_sse", "dkd", "dist", "lskd", "mlld", "reverse_kl", "jsd", "skewed_kl"]
+)
 def test_nothing_to_learn_from_an_equal_teacher(name: str, T: float) -> None:
     student, _, labels = draw()
     assert abs(value(name, student, student, labels, T).item()) < 1e-12
@@ -402,6 +430,7 @@ def test_objectives_say_whether_the_temperature_and_the_teacher_matter(name: str
     ("name", "changes", "message"),
     [
         ("jsd", {"beta": 1.5}, r"objective\.jsd: beta must be at most 1, got 1\.5"),
+        ("skewed_kl", {"skew": 1.0}, r"objective\.skewed_kl: skew must be less than 1"),
         ("jsd", {"beta": -0.1}, r"objective\.jsd: beta must be at least 0"),
         ("virtual", {"correct": 1.0}, r"objective\.virtual: correct must be less than 1"),
         ("annealed", {"max_temperature": 0}, r"objective\.annealed: max_temperature must be greater than 0"),

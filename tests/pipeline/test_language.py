@@ -2,30 +2,12 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 from pathlib import Path
 
 import pytest
-from helpers import distill, killed, read_json, rows, without_times
+from helpers import distill, killed, make_documents, read_json, rows, without_times
 
-WORDS = [
-    "the",
-    "a",
-    "cat",
-    "dog",
-    "bird",
-    "sees",
-    "hears",
-    "likes",
-    "old",
-    "young",
-    "quick",
-    "and",
-    "but",
-    "then",
-    "runs",
-]
 QUICK = [
     *("dataset=language", "dataset.root=texts", "dataset.separator=\\n\\n", "dataset.length=32"),
     *("teacher=bytes_small", "teacher.layers=1", "teacher.width=32", "teacher.heads=2", "teacher.inner=32"),
@@ -37,13 +19,7 @@ QUICK = [
 
 @pytest.fixture(autouse=True)
 def texts(tmp_path: Path) -> None:
-    """Documents of a few sentences, each much shorter or longer than a block."""
-    draw = random.Random(0)
-    place = tmp_path / "texts"
-    place.mkdir()
-    for name, number in (("train", 24), ("val", 8), ("test", 8)):
-        sentences = [" ".join(draw.choices(WORDS, k=draw.randint(2, 18))) for _ in range(number)]
-        (place / f"{name}.txt").write_text("\n\n".join(sentences), encoding="utf-8")
+    make_documents(tmp_path / "texts")
 
 
 def test_a_student_learns_from_what_is_kept_and_is_judged_by_all_of_it(
@@ -90,6 +66,14 @@ def test_likely_words_teach_nearly_what_all_words_do_and_are_judged_as_such(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (
+            ["objective=dist"],
+            "objective.dist: compares samples with each other, and a sample of these data has many tokens",
+        ),
+        (
+            ["objective=rkd"],
+            "objective.rkd: compares samples with each other, and a sample of these data has many tokens",
+        ),
         (["objective=dkd", "teacher.keep=topk"], "objective.dkd: needs the whole vocabulary, and teacher.keep=topk"),
         (
             ["objective=jsd", "teacher.keep=sampled"],
