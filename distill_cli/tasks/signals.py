@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from distill_cli.base.errors import ConfigError
 from distill_cli.tasks.rows import Head, wide
@@ -53,9 +54,10 @@ class Few:
     def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
         student = wide(student)
         named = student.gather(-1, self.ids).where(self.logs > LOWEST, LOWEST)
-        # not as 1 minus the others' sum, which would be lost in rounding where the named have nearly all
-        others = student.scatter(-1, self.ids, LOWEST)
-        rest = (others if T == 1 else others / T).logsumexp(-1, keepdim=True) * T
+        if self.others:
+            rest = T * _Others.apply(student if T == 1 else student / T, self.ids)
+        else:
+            rest = torch.full_like(named[:, :1], LOWEST)
         return torch.cat([named, rest], -1), self._events(T)
 
     def _events(self, T: float) -> Tensor:
@@ -79,6 +81,26 @@ class Few:
     def part(self, chunk: slice) -> Few:
         rest = None if self.rest is None else self.rest[chunk]
         return Few(self.ids[chunk], self.logs[chunk], rest, self.others, self.features)
+
+
+class _Others(torch.autograd.Function):
+    """logsumexp over all classes but some, (M, C) and (M, E) -> (M, 1), in two passes over the logits and one more back.
+
+    Not as 1 minus the sum over those some, which would be lost in rounding where they have nearly all.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
+        shares = logits.scatter(-1, ids, LOWEST).softmax(-1)  # 0 at `ids`, and so is the gradient
+        most, at = shares.max(-1, keepdim=True)
+        ctx.save_for_backward(shares)
+        return logits.gather(-1, at) - most.log()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        (shares,) = ctx.saved_tensors
+        return shares * slope, None
 
 
 def likeliest(logits: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -353,7 +353,7 @@ def test_one_class_leaves_nothing_to_learn(name: str) -> None:
     student, teacher, labels = draw(4, 1)
     assert gradient(name, student, teacher, labels).abs().max().item() == 0
     if name != "dist":  # without variation nothing correlates
-        assert value(name, student, teacher, labels).item() == 0
+        assert abs(value(name, student, teacher, labels).item()) < 1e-15
 
 
 @EVERY
