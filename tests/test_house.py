@@ -90,11 +90,14 @@ def test_no_line_of_the_shipped_yaml_is_too_wide_to_read() -> None:
 
 def choices() -> list[str]:
     needs = {"image_folder": ["dataset.root=x"], "torchvision": [".name=resnet18"], "timm": [".name=resnet18"],
-             "text": ["dataset.root=x"], "language": ["dataset.root=x"], "huggingface": [".name=x"]}  # fmt: skip
+             "dataset=text": ["dataset.root=x"], "language": ["dataset.root=x"], "huggingface": [".name=x"]}  # fmt: skip
     lines = []
     for group in ("teacher", "student", "dataset", "objective", "schedule", "optimizer", "experiment"):
         for name in places.group_files(group):
-            more = [word if word.startswith("dataset") else f"{group}{word}" for word in needs.get(name, [])]
+            more = [
+                word if word.startswith("dataset") else f"{group}{word}"
+                for word in needs.get(name, needs.get(f"{group}={name}", []))
+            ]
             lines.append(" ".join([f"{group}={name}", *more]))
     return lines
 
@@ -150,12 +153,14 @@ def test_every_recipe_trains_two_steps_a_stage_on_data_of_the_users(name: str, t
     (tmp_path / "conf" / "dataset").mkdir(parents=True)
     (tmp_path / "conf" / "dataset" / "tiny.yaml").write_text(TINY)
     (tmp_path / "tiny.py").write_text(TINY_CODE)
-    (tmp_path / "tiny.csv").write_text("text,label\n" + "".join(f"{n} of {n % 7},{n % 4}\n" for n in range(158)))
+    said = [f"{n} of {n % 7}" for n in range(158)]  # of which 128 are for training
+    (tmp_path / "tiny.csv").write_text("text,label\n" + "".join(f"{text},{n % 4}\n" for n, text in enumerate(said)))
+    (tmp_path / "tiny.txt").write_text("\n\n".join(said))
     words = [f"experiment={name}", "report=false", "run_dir=run", "teacher.fit.epochs=1", "batch_size=64"]
-    if load("train", words).choices["dataset"] == "stdlib_docs":
-        words += ["dataset=text", "dataset.root=tiny.csv", "teacher.width=16", "teacher.inner=16"]
-    else:
-        words += ["dataset=tiny", "teacher=smallcnn", "teacher.widths=[8,8]"]
+    words += {
+        "stdlib_docs": ["dataset=text", "dataset.root=tiny.csv", "teacher.width=16", "teacher.inner=16"],
+        "pydoc": ["dataset=language", "dataset.root=tiny.txt", "dataset.separator=\\n\\n", "dataset.packing=none"],
+    }.get(load("train", words).choices["dataset"], ["dataset=tiny", "teacher=smallcnn", "teacher.widths=[8,8]"])
     stages = list(load("train", words).schedule)
     assert distill("train", *words, *(f"schedule.{stage}.epochs=1" for stage in stages)) == 0
     run = tmp_path / "run"

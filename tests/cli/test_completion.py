@@ -33,7 +33,7 @@ from distill_cli.cli.words import arguments
 from distill_cli.config import compose, fields, places, schema
 from distill_cli.config.load import load
 
-OF_STUDENT = ("student.checkpoint=", "student.freeze=", "student.from_teacher.")  # keys that every student has
+OF_STUDENT = ("student.checkpoint=", "student.from_teacher.", "student.freeze=")  # keys that every student has
 
 
 @pytest.fixture(scope="module")
@@ -282,7 +282,7 @@ def test_what_changes_in_a_folder_is_seen_at_once(tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     line, always = (
         "distill train student=net student.",
-        list(OF_STUDENT),
+        [*OF_STUDENT],
     )
     assert candidates(line) == always
     for text, found in (("width: 1\n", ["student.width="]), ("depths: 1\n", ["student.depths="]), ("[", [])):

@@ -145,7 +145,7 @@ def test_padding_is_left_out_gradients_are_the_values_and_equals_have_nothing_to
 def model(family: str = "bert", layers: int = 2, width: int = 16, heads: int = 2, **more: Any) -> Classifier:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        net = fresh(4, TOKENIZER.size, TOKENIZER.pad, 16, family, layers, width, heads, **more)  # type: ignore[arg-type]
+        net = fresh(4, TOKENIZER.size, TOKENIZER.pad, family, layers, width, heads, **more)  # type: ignore[arg-type]
     return Classifier(net, TextSpec(TOKENIZER, 16)).eval()
 
 

@@ -109,6 +109,7 @@ def test_killed_and_gone_on_with_a_run_ends_as_if_nothing_had_been(kind: str, tm
     assert not list((tmp_path / "run").rglob("*.tmp")) and not list((tmp_path / "run").rglob(".*.tmp"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_to_the_whole_group_stops_after_the_step_and_the_run_goes_on(
     number: signal.Signals, code: int, tmp_path: Path
@@ -144,6 +145,7 @@ def test_a_stop_loses_no_step(number: signal.Signals, tmp_path: Path) -> None:
     assert last["step"] == step >= 2 * 21
 
 
+@pytest.mark.slow
 def test_the_teachers_own_training_goes_on_where_it_was_killed(tmp_path: Path) -> None:
     words = [*QUICK, "teacher.fit.epochs=4", "save_every=3", "threads=1", "baseline=true"]
     assert distill("train", *words, "run_dir=whole") == 0
@@ -286,6 +288,7 @@ def test_another_teacher_is_refused(copy: Path, capsys: pytest.CaptureFixture[st
     assert "teacher: " in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_student_whose_code_has_changed_is_refused(tmp_path: Path) -> None:
     (tmp_path / "conf" / "student").mkdir(parents=True)
     (tmp_path / "conf" / "student" / "own.yaml").write_text("_target_: renewed.Net\n")
@@ -374,6 +377,7 @@ def test_the_second_process_on_a_folder_is_told_who_has_it_at_once(tmp_path: Pat
     first.wait()
 
 
+@pytest.mark.slow
 def test_launches_at_once_get_folders_of_their_own(tmp_path: Path) -> None:
     # The same moment for all: Hydra's clock stands still.
     code = (

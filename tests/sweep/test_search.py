@@ -47,6 +47,7 @@ def test_what_cannot_be_searched_is_told() -> None:
         search.distribution(OverridesParser.create().parse_override("teacher=glob(*)"))
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_a_trial_goes_on_with_that_one_to_as_many_as_were_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -99,6 +100,7 @@ def test_without_optuna_it_is_told_what_to_install(
     assert "pip install 'distill-cli[sweep]'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["submitit_local", "ray_cluster"])
 def test_a_run_that_fails_on_a_cluster_costs_itself_only(launcher: str, tmp_path: Path) -> None:
     words = [*SHORT, "-m", f"hydra/launcher={launcher}", "hydra.sweep.dir=sweep"]

@@ -114,6 +114,7 @@ def test_a_run_of_a_sweep_has_the_bits_of_the_same_run_alone(tmp_path: Path) -> 
             assert ours.count(b"\n") == alone.count(b"\n")
 
 
+@pytest.mark.slow
 def test_a_failing_and_a_killed_run_cost_those_only_and_are_all_that_runs_again(
     doomed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -138,6 +139,7 @@ def test_a_failing_and_a_killed_run_cost_those_only_and_are_all_that_runs_again(
     assert len(after) == 4
 
 
+@pytest.mark.slow
 def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_had_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +171,7 @@ def test_killed_half_way_its_runs_end_with_it_and_again_it_ends_as_if_nothing_ha
     assert tables[0] == tables[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_asked_to_stop_its_runs_save_and_the_line_to_go_on_is_said(number: signal.Signals, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "distill_cli", *SWEEP, "-m", "T=1,3", "schedule.refine.epochs=500"]
@@ -183,6 +186,7 @@ def test_asked_to_stop_its_runs_save_and_the_line_to_go_on_is_said(number: signa
     assert not (tmp_path / "sweep" / "T-3").exists()
 
 
+@pytest.mark.slow
 def test_a_grown_axis_in_any_order_runs_what_is_new(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert distill(*SWEEP, "-m", "T=1,3", "baseline=false") == 0
     before = written(tmp_path / "sweep")
@@ -286,6 +290,7 @@ def test_another_sweep_a_run_and_links_are_refused(tmp_path: Path, capsys: pytes
     assert "holds a run, not a sweep" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_damaged_run_costs_itself_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert distill(*SWEEP, "-m", "student=glob(tinyc*)", "T=1,3,1", "baseline=false") == 0
     folders = sorted(path.parent for path in (tmp_path / "sweep").glob("*/summary.json"))

@@ -460,6 +460,7 @@ def test_a_stop_while_waiting_for_a_logger_is_heard_at_once(tmp_path: Path) -> N
         signal.signal(signal.SIGALRM, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["", "close"])
 def test_when_the_run_is_killed_its_loggers_close_and_end_even_where_they_hang(at: str, tmp_path: Path) -> None:
     run = run_in(tmp_path / "run")
