@@ -1,13 +1,15 @@
 """What texts cost: rows of the table in the manual's page on texts, by a command each. What distillation buys: text_study.py.
 
     python tests/bench/text.py shares --data DIR --minilm DIR       # DIR: of banking77/ and sst2/; a folder of MiniLM-L6
-    python tests/bench/text.py bucket | cached | logits | frozen | digits ...
+    python tests/bench/text.py bucket | cached | logits | frozen | torchdistill | digits ...
 
   shares   real tokens of all in padded batches of 32
   bucket   seconds an epoch with dataset.bucket=64 over those with 0
   cached   seconds an epoch with the teacher's cached answers over those on labels alone
   logits   largest difference of a logit: the cache's batches and the loop's, padded wider, by other numbers at once
   frozen   test accuracy of MiniLM with a fitted head, and what it took
+  torchdistill  the whole process by torchdistill (text_peer.py), the same teacher, student, texts and epochs, over ours: with
+           nothing kept, and with answers kept
   digits   what pictures, --help and a bad value import of transformers
 
 Seconds are of one core's own work, not of the clock, so that a machine may be shared; ways are run in turn, A B A B, and medians
@@ -22,6 +24,7 @@ import csv
 import io
 import json
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -178,6 +181,45 @@ def frozen(bench: Bench) -> None:
           f"{time.process_time() - started:.0f} s of one core")  # fmt: skip
 
 
+def torchdistill(bench: Bench) -> None:
+    texts, held, place = bench.args.train or 1500, 500, bench.out / "peer"
+    rows = [{"text": row["text"], "label": row["category"]} for row in shuffled(bench.args.data / "banking77")]
+    for name, part in {"train": rows[:texts], "dev": rows[texts:][:held], "test": rows[texts + held :][:held]}.items():
+        write(place / f"{name}.csv", part)
+    data = ["dataset=text", f"dataset.root={place}", f"dataset.tokenizer={bench.args.minilm}"]
+    ours = [*data, *bench.minilm, "teacher.pooling=own", *SMALL, *QUIET]
+    bench.distill("teacher", "peer-teacher", *ours, "teacher.fit.freeze=encoder")
+    (weights,) = (bench.out / "teachers").glob("*/teacher.safetensors")
+    schedule = ["schedule=constant", f"schedule.train.epochs={bench.args.epochs}", "batch_size=32", "T=2", "alpha=0.9"]
+    line = [sys.executable, "-m", "distill_cli", "train", *ours, *schedule, "optimizer=adamw"]
+    line += [f"teacher.checkpoint={weights}", f"run_dir={place / 'run'}"]
+    theirs = [sys.executable, str(Path(__file__).with_name("text_peer.py")), f"--epochs={bench.args.epochs}",
+              f"--model={bench.args.minilm}", f"--weights={weights}",
+              *(f"--{name}={place / name}.csv" for name in ("train", "test"))]  # fmt: skip
+    seconds: dict[str, list[float]] = {"torchdistill": [], "built": [], "warm": []}
+    for _ in range(bench.args.turns):
+        shutil.rmtree(place / "fresh", ignore_errors=True)
+        for name, command in {"torchdistill": theirs, "built": line, "warm": line}.items():
+            shutil.rmtree(place / "run", ignore_errors=True)
+            seconds[name].append(
+                core_seconds([*command, f"output_dir={place / 'fresh'}"] if command is line else command)
+            )
+            print(f"{name} {seconds[name][-1]:.1f} s", flush=True)
+    middle = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{texts:,} texts, {bench.args.epochs} epochs: " + ", ".join(f"{n} {s:.1f} s" for n, s in middle.items())
+          + "".join(f"; torchdistill over {n} {middle['torchdistill'] / middle[n]:.2f}" for n in ("built", "warm")))  # fmt: skip
+
+
+def core_seconds(command: Sequence[str]) -> float:
+    """What a process and those it starts take of a core."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)}: exit code {done.returncode}\n{done.stderr}")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def digits(bench: Bench) -> None:
     line = [
         "train",
@@ -197,7 +239,7 @@ def digits(bench: Bench) -> None:
         print(f"{name}: transformers {'imported' if done.returncode else 'not imported'}", flush=True)
 
 
-ROWS = (shares, bucket, cached, logits, frozen, digits)
+ROWS = (shares, bucket, cached, logits, frozen, torchdistill, digits)
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 """What distillation of texts buys: sweeps of `distill train -m`, by validation, and what the best reached on test. Costs: text.py.
 
-    python tests/bench/text_study.py sweep | few --data DIR --minilm DIR [--only banking77]
+    python tests/bench/text_study.py sweep | few | layers --data DIR --minilm DIR [--only banking77]
 
   sweep    experiment=text: the learning rate by one seed at T = 2 and alpha = 0.9, then T by three seeds, then alpha; labels alone
            by their own learning rate
   few      10 labels a class of banking77, its other texts without: distilled on all of them; on those labels alone, for as many
            epochs and for as many steps
+  layers   a student of 3 of MiniLM's 6 layers and one of 3 fresh ones, distilled and on labels alone, by two learning rates
 
 The teacher is MiniLM, frozen under a fitted head. DIR holds banking77/ and sst2/. `--train N` takes N of a set's training texts,
 `--held N` so many of its validation texts, or of those that train leaves, `--test N` of its test texts, in an order of their own.
@@ -147,10 +148,19 @@ def _taken(row: dict[str, str], taken: list[dict[str, str]], most: int) -> bool:
     return True
 
 
+def layers(study: Study, name: str) -> None:
+    words = [*study.data(name), "student=huggingface", f"student.name={study.minilm}", "student.layers=3", SEEDS,
+             "schedule.imitate.epochs=2", "schedule.refine.epochs=1", "optimizer.lr=0.0001,0.0005"]  # fmt: skip
+    for init in ("name", "fresh"):
+        (labels, *_) = study.sweep(f"{name}-{init}-labels", *words, f"student.init={init}", "objective=ce")
+        (ours, *_) = study.sweep(f"{name}-{init}-kd", *words, f"student.init={init}")
+        gain(f"{name}, student.init={init}", ours, labels)
+
+
 def main() -> None:
     """Measure one row."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=["sweep", "few"])
+    parser.add_argument("row", choices=["sweep", "few", "layers"])
     parser.add_argument("words", nargs="*", help="more words for the lines")
     parser.add_argument("--data", type=Path, required=True, help="a folder of banking77/ and sst2/")
     parser.add_argument("--minilm", type=Path, required=True, help="a folder of MiniLM-L6")
@@ -160,7 +170,7 @@ def main() -> None:
         parser.add_argument(f"--{key}", type=int, default=default)
     args = parser.parse_args()
     for name in ["banking77"] if args.row == "few" else args.only:
-        {"sweep": sweep, "few": few}[args.row](Study(args), name)
+        {"sweep": sweep, "few": few, "layers": layers}[args.row](Study(args), name)
 
 
 if __name__ == "__main__":
