@@ -336,6 +336,7 @@ def test_debug_rows_tell_what_each_term_weighs(tmp_path: Path, capsys: pytest.Ca
     assert last["kd"] == {"weighted": 0.0, "gradient_ratio": 0.0} and last["ce"]["gradient_ratio"] == 1  # alpha is 0
 
 
+@pytest.mark.slow
 def test_a_changed_network_of_the_users_is_trained_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "own.yaml").write_text("_target_: changing.Net\n")

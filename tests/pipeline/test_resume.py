@@ -436,6 +436,7 @@ def test_a_crafted_run_folder_runs_no_code(text: str, copy: Path, capsys: pytest
     assert contents(copy) == before
 
 
+@pytest.mark.slow
 def test_classes_that_a_run_folder_names_need_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "brought.py").write_text(
         "from distill_cli.models.smallcnn import SmallCNN\nopen('imported', 'w').close()\nclass Net(SmallCNN): pass\n"
