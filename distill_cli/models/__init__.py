@@ -21,6 +21,7 @@ from distill_cli.models.suiting import require_kind
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
 OF_TEACHER = "of_teacher"  # a network's attribute: what of its teacher a student is made of, in words; see `build`
+BROUGHT = "brought"  # likewise: what its builder took its weights from, in words
 
 
 def check(model: schema.Teacher | schema.Student, where: str) -> None:

@@ -13,7 +13,7 @@ from torch import nn
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.tokens import Tokenizer
-from distill_cli.models import OF_TEACHER, REBUILD, Classifier
+from distill_cli.models import BROUGHT, OF_TEACHER, REBUILD, Classifier
 from distill_cli.models.hub import config_of, folder_of, library, means, quiet, safe
 from distill_cli.models.language import CausalLM
 from distill_cli.models.stack import keep_layers, narrow, numbers_of
@@ -90,7 +90,10 @@ def huggingface(
             ui.say(
                 f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
             )
-        return _wrapped(model, Tokenizer.read(source), head, num_classes, mean)
+        net = _wrapped(model, Tokenizer.read(source), head, num_classes, mean)
+        if init == "name":
+            net.__dict__[BROUGHT] = name
+        return net
 
 
 def fresh(

@@ -118,7 +118,7 @@ def _taught_by(job: Job) -> str:
 
 def _origin(teacher: schema.Teacher, model: Classifier) -> str:
     """Where a teacher's weights come from, and what it is shown and asked that is not as the data have it."""
-    weights = teacher.node.get("weights") or "scratch"
+    weights = teacher.node.get("weights") or getattr(model.net, models.BROUGHT, "scratch")
     if teacher.checkpoint:
         path = Path(teacher.checkpoint).expanduser()
         weights = f"{path.name}/{deployable.read_card(path)['weights']}" if path.is_dir() else path.name

@@ -80,7 +80,8 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
             learns, shown = _learning(model, teacher, data, run)
             alone.fit(learns, schedule.plain(epochs), recipe, shown, tasks.of(shown), pace, "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
-        facts["origin"] = "checkpoint" if taken else "pretrained" if pretrained else "scratch"
+        brought = pretrained or hasattr(model.net, models.BROUGHT)
+        facts["origin"] = "checkpoint" if taken else "pretrained" if brought else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
         asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))

@@ -156,6 +156,7 @@ def test_a_teacher_of_another_kind_and_tokenizer_teaches_by_its_kept_answers(
     line.append("student.layers=1")
     assert distill("train", *line, "run_dir=run") == 0
     assert (tmp_path / "run" / FILE).read_text() == (bert / FILE).read_text()
+    assert f"from{gpt}" in "".join(capsys.readouterr().out.split())  # however it is wrapped
     shutil.rmtree(gpt)  # what was made of them is enough
     shutil.rmtree(bert)
     capsys.readouterr()
