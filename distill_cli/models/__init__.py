@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from distill_cli.base.errors import ConfigError, DistillError
 from distill_cli.config import building, schema
 from distill_cli.data import Spec
+from distill_cli.data import inputs as of_inputs
+from distill_cli.data.source import sha256
 from distill_cli.models import edits
 from distill_cli.models.classifier import Classifier, evaluating
 from distill_cli.models.classifier import num_parameters as num_parameters
@@ -149,3 +151,8 @@ def rebuild_node(node: Mapping[str, Any], model: Classifier) -> dict[str, Any]:
     """The node that builds the same network again when its weights come from a file: no download, the same stem."""
     changed: dict[str, Any] = getattr(model.net, REBUILD, {})
     return changed if "_target_" in changed else {**node, **changed}
+
+
+def brought(net: nn.Module) -> str | None:
+    """SHA-256 of the weights of a network whose builder took them from elsewhere; None: they are new, and follow from a seed."""
+    return sha256(of_inputs.content(net.state_dict())) if hasattr(net, BROUGHT) else None

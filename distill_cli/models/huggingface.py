@@ -90,10 +90,7 @@ def huggingface(
             ui.say(
                 f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
             )
-        net = _wrapped(model, Tokenizer.read(source), head, num_classes, mean)
-        if init == "name":
-            net.__dict__[BROUGHT] = name
-        return net
+        return _wrapped(model, Tokenizer.read(source), head, num_classes, mean, name if init == "name" else None)
 
 
 def fresh(
@@ -219,11 +216,13 @@ def _made(lib: Any, config: Any, attention: str, head: Head, classes: int) -> nn
     return model
 
 
-def _wrapped(model: nn.Module, tokenizer: Tokenizer | None, head: Head, classes: int, mean: bool) -> nn.Module:
+def _wrapped(
+    model: nn.Module, tokenizer: Tokenizer | None, head: Head, classes: int, mean: bool, brought: str | None = None
+) -> nn.Module:
     net: HuggingFace
     if head == "tokens":
         net = CausalLM(model, classes, tokenizer)
     else:
         net = MeanPooled(model, classes, tokenizer) if mean else HuggingFace(model, tokenizer)
-    net.__dict__[REBUILD] = recipe(net)
+    net.__dict__ |= {REBUILD: recipe(net), **({BROUGHT: brought} if brought else {})}
     return net

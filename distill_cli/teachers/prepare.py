@@ -60,7 +60,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
     ingredients = {
         "model": network_of(teacher, model),
-        "weights": pretrained,
+        "weights": pretrained or models.brought(model.net),
         "data": data.digest,
         "checkpoint": files.sha256(taken.path) if taken else None,
         **({"set": taken.place} if taken and taken.others else {}),
@@ -80,8 +80,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
             learns, shown = _learning(model, teacher, data, run)
             alone.fit(learns, schedule.plain(epochs), recipe, shown, tasks.of(shown), pace, "teacher", checkpoints)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
-        brought = pretrained or hasattr(model.net, models.BROUGHT)
-        facts["origin"] = "checkpoint" if taken else "pretrained" if brought else "scratch"
+        facts["origin"] = "checkpoint" if taken else "pretrained" if ingredients["weights"] else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
         asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))

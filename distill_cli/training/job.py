@@ -155,7 +155,7 @@ def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str
         )
         raise ConfigError(f"student: it is made of its teacher, but {other}", "leave one of the two out")
     if not chosen.checkpoint:
-        return "", of_teacher
+        return models.brought(student.net) or "", of_teacher
     path, card = origin.weights_file(chosen.checkpoint, "student")
     if card is not None:
         edits.redo(student.net, [edit for edit in card["model"].get(EDITS, ()) if edit["kind"] != "quantize"])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import SAID, distill, killed, make_texts, read_json, rows, without_times
+from safetensors.torch import load_file, save_file
 
 from distill_cli.data.tokens import FILE, Tokenizer
 from distill_cli.models.huggingface import fresh
@@ -142,6 +143,21 @@ def folder_of(place: Path, family: str, texts: str) -> Path:
     net.model.save_pretrained(place)  # type: ignore[operator]
     (place / FILE).write_text(tokenizer.json)
     return place
+
+
+def test_two_models_of_one_size_are_two_teachers_and_start_two_students(tmp_path: Path) -> None:
+    one, other = tmp_path / "one", tmp_path / "other"
+    folder_of(one, "bert", SAID["music"])
+    shutil.copytree(one, other)
+    weights = other / "model.safetensors"
+    save_file({name: values + 0.1 for name, values in load_file(weights).items()}, weights, {"format": "pt"})
+    kinds = ("teacher.w", "teacher.h", "teacher.i", "teacher=", "student")
+    line = [word for word in SMALL if not word.startswith(kinds)]
+    for number, folder in enumerate((one, other)):
+        names = ["teacher=huggingface", f"teacher.name={folder}", "student=huggingface", f"student.name={folder}"]
+        assert distill("train", *line, *names, "teacher.fit.epochs=0", "baseline=true", f"run_dir=run{number}") == 0
+    assert len(list((tmp_path / "outputs" / "teachers").glob("*/teacher.json"))) == 2
+    assert len(list((tmp_path / "outputs" / "baselines").glob("*/baseline.json"))) == 2
 
 
 def test_a_teacher_of_another_kind_and_tokenizer_teaches_by_its_kept_answers(
