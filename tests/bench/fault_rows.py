@@ -359,7 +359,8 @@ def results(place: Path, folder: str = "run", spoilt: Path | None = None) -> dic
     except (DistillError, ValueError, OSError, KeyError) as error:
         raise Failed(f"not whole: {error}") from error
     for row in rows:
-        del row["seconds"], row["samples_per_second"]
+        for key in [key for key in row if key == "seconds" or key.endswith("_per_second")]:
+            del row[key]
     keys = ("test", "val", "best", "params", "compression", "seed", "difference")
     weights = {name: files.sha256(path) for name, path in names.items() if path.suffix in (".safetensors", ".npy")}
     summary = {key: facts["summary.json"].get(key) for key in keys}
