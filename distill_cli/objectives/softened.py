@@ -41,7 +41,7 @@ def jsd(
     if beta in (0, 1):
         return (kd if beta == 0 else reverse_kl)(student, teacher, temperature=temperature)
     log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
-    mixed = torch.logaddexp(log_t + math.log(beta), log_s + math.log1p(-beta))
+    mixed = _mixed(log_s, log_t, beta)
     divergence = beta * F.kl_div(mixed, log_t, reduction="batchmean", log_target=True)
     divergence = divergence + (1 - beta) * F.kl_div(mixed, log_s, reduction="batchmean", log_target=True)
     return temperature**2 * divergence
@@ -63,8 +63,12 @@ def skewed_kl(
     if skew == 0:
         return kd(student, teacher, temperature=temperature)
     log_s, log_t = F.log_softmax(student / temperature, dim=-1), F.log_softmax(teacher / temperature, dim=-1)
-    mixed = torch.logaddexp(log_t + math.log(skew), log_s + math.log1p(-skew))
-    return temperature**2 * F.kl_div(mixed, log_t, reduction="batchmean", log_target=True)
+    return temperature**2 * F.kl_div(_mixed(log_s, log_t, skew), log_t, reduction="batchmean", log_target=True)
+
+
+def _mixed(log_s: Tensor, log_t: Tensor, share: float) -> Tensor:
+    """log of share p_t + (1 - share) p_s, for a share between 0 and 1."""
+    return torch.logaddexp(log_t + math.log(share), log_s + math.log1p(-share))
 
 
 def hard(
