@@ -7,6 +7,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,3 +285,15 @@ def visible(folder: Path) -> list[str]:
 def leftovers(folder: Path) -> list[str]:
     """What a builder may leave behind besides its lock."""
     return [path.name for path in folder.iterdir() if path.name[0] == "." and path.suffix != ".lock"]
+
+
+def goes_on_as_undisturbed(*words: str, saves: int) -> None:
+    """A run here that is killed at its `saves`th save and gone on with ends, to the bit, as one that nothing happened to."""
+    run = Path("run")
+    assert distill("train", *words, "run_dir=run") == 0
+    whole, weights = rows(run), (run / "student.safetensors").read_bytes()
+    shutil.rmtree(run)
+    killed("train", *words, "run_dir=run", saves=saves)
+    assert distill("resume", "run") == 0
+    assert [without_times(row) for row in rows(run)] == [without_times(row) for row in whole]
+    assert (run / "student.safetensors").read_bytes() == weights

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import SAID, distill, killed, make_texts, read_json, rows, without_times
+from helpers import SAID, distill, goes_on_as_undisturbed, make_texts, read_json, rows
 from safetensors.torch import load_file, save_file
 
 from distill_cli.data.tokens import FILE, Tokenizer
@@ -123,15 +123,9 @@ def test_cached_answers_are_the_live_ones_whatever_the_batches_were(tmp_path: Pa
     assert flat[0]["loss"] != pytest.approx(cached[0]["loss"], rel=1e-6)  # another order
 
 
-def test_killed_and_gone_on_with_it_is_the_same_to_the_bit(tmp_path: Path) -> None:
+def test_killed_and_gone_on_with_it_is_the_same_to_the_bit() -> None:
     words = [*SMALL, "optimizer.accumulate=2", "save_every=5"]
-    assert distill("train", *words, "run_dir=run") == 0
-    whole, weights = rows(tmp_path / "run"), (tmp_path / "run" / "student.safetensors").read_bytes()
-    shutil.rmtree(tmp_path / "run")
-    killed("train", *words, "run_dir=run", saves=5)
-    assert distill("resume", "run") == 0
-    assert [without_times(row) for row in rows(tmp_path / "run")] == [without_times(row) for row in whole]
-    assert (tmp_path / "run" / "student.safetensors").read_bytes() == weights
+    goes_on_as_undisturbed(*words, saves=5)
 
 
 def folder_of(place: Path, family: str, texts: str) -> Path:
@@ -197,13 +191,7 @@ def test_a_student_made_of_its_teacher_starts_from_what_that_has_learnt_and_so_d
     assert still["student"] == pytest.approx({**still["teacher"], "kl": 0.0, "agreement": 1.0}, abs=1e-5)
     assert still["baseline"]["nll"] == pytest.approx(still["teacher"]["nll"], abs=1e-5)
     words = [*line, "student.layers=1"]
-    assert distill("train", *words, "run_dir=run") == 0
-    whole, weights = rows(tmp_path / "run"), (tmp_path / "run" / "student.safetensors").read_bytes()
-    shutil.rmtree(tmp_path / "run")
-    killed("train", *words, "run_dir=run", saves=5)
-    assert distill("resume", "run") == 0
-    assert [without_times(row) for row in rows(tmp_path / "run")] == [without_times(row) for row in whole]
-    assert (tmp_path / "run" / "student.safetensors").read_bytes() == weights
+    goes_on_as_undisturbed(*words, saves=5)
     known = len(list((tmp_path / "outputs" / "baselines").glob("[!.]*")))
     assert distill("train", *words, "teacher.fit.seed=1", "run_dir=other") == 0  # another teacher, so another twin
     assert len(list((tmp_path / "outputs" / "baselines").glob("[!.]*"))) == known + 1
