@@ -50,13 +50,15 @@ def _train_problems(settings: Train) -> Iterator[str]:
         yield "objective: nothing is chosen; pick one or a list, as in objective=kd"
     if not settings.schedule:
         yield "schedule: has no stages; pick one, as in schedule=two_stage"
-    elif all(stage.epochs == 0 for stage in settings.schedule.values()):
+    elif not any(stage.steps or stage.epochs for stage in settings.schedule.values()):
         yield "schedule: every stage has 0 epochs, so nothing would be trained"
     previous: list[Stage] = []
     for name, stage in settings.schedule.items():
         if any(before.quantize for before in previous) and not stage.quantize:
             yield f"schedule.{name}.quantize: a stage before it is int8, so this one has to be: quantize: int8"
         previous.append(stage)
+        if stage.steps and any(key.startswith(f"schedule.{name}.epochs=") for key in settings.typed):
+            yield f"schedule.{name}: has steps={stage.steps}, so its epochs count nothing; leave them out, or steps=null"
         for used in stage_objectives(stage, objectives):
             if used not in objectives:
                 yield (

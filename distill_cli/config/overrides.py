@@ -29,7 +29,8 @@ MOST = 10_000  # values of one sweep: each is composed before the first runs
 # What people call our keys elsewhere.
 ALIASES = {
     "temperature": "T", "temp": "T", "tau": "T", "kd_T": "T", "lr": "optimizer.lr", "learning_rate": "optimizer.lr",
-    "epochs": "schedule.<stage>.epochs", "bs": "batch_size", "checkpoint": "teacher.checkpoint", "data": "dataset",
+    "epochs": "schedule.<stage>.epochs", "steps": "schedule.<stage>.steps",
+    "bs": "batch_size", "checkpoint": "teacher.checkpoint", "data": "dataset",
     "model": "student", "loss": "objective", "num_workers": "workers", "weight_decay": "optimizer.weight_decay",
     "data_dir": "dataset.root", "root": "dataset.root", "output": "output_dir",
 }  # fmt: skip

@@ -21,6 +21,7 @@ FIRST = "teacher"  # what the teacher of the `teacher` group is called among sev
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     epochs: int = key(1, "passes over train; 0 leaves the stage out", ge=0)
+    steps: int | None = key(None, "so many instead of epochs; the last pass ends where they do", ge=1)
     T: tuple[float, float] = key("${T}", "temperature; [from, to]: moved at every step", form="ramp", gt=0)
     alpha: tuple[float, float] = key("${alpha}", "the teacher's weight, likewise", form="ramp", ge=0, le=1)
     shape: str = key("linear", "of the way from one to the other", choices=("linear", "cosine"))

@@ -34,14 +34,17 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     best = judged_by(settings.optimize, job.task, fidelity=False)
     pace, train = replace(job.pace, best=best), job.data.train
     often = len(train) / len(train.labelled)
-    stages = [replace(stage, epochs=round(often * stage.epochs)) for stage in job.stages]
+    stages = [stage if often == 1 else replace(stage, steps=stage.length(job.per_epoch)) for stage in job.stages]
     ingredients = {
         "model": {key: value for key, value in card["model"].items() if key not in ("checkpoint", "from_teacher")},
         **({"start": job.start} if job.start else {}),
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,
         "optimizer": dict(job.recipe.node),
-        "stages": [[stage.epochs, stage.lr, *(["int8"] if stage.quantize else [])] for stage in stages],
+        "stages": [
+            [str(stage) if stage.steps else stage.epochs, stage.lr, *(["int8"] if stage.quantize else [])]
+            for stage in stages
+        ],
         "shown": [dict(job.data.train.draws), job.data.train.views] if job.data.train.draws else None,
         "code": code_digest(settings.student.node["_target_"]),
         "settings": [pace.seed, pace.batch_size, str(pace.dtype), pace.compile, smoothing]

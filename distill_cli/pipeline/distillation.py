@@ -140,7 +140,6 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
     saving.go_on(state, checkpoints, restore)
     run.rows(state.rows)
     told = set(words.weights_off(state.balance))  # by an earlier try
-    total = sum(stage.epochs for stage in job.stages)
 
     def tell() -> None:
         """What is known of the weights by now, each once."""
@@ -155,7 +154,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)
             tell()
-            ui.say(words.epoch_line(row, total, job.task))
+            ui.say(words.epoch_line(row, job.epochs, job.task))
             if "debug" in row:
                 ui.say(words.debug_line(row))
     return state

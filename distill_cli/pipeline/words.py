@@ -68,11 +68,10 @@ def header(job: Job, teaching: str) -> Table:
                  f"{job.task.words()}  ({data.note})"),
     ]  # fmt: skip
     for stage in job.stages:
-        epochs = f"{stage.epochs} epoch{'s' if stage.epochs > 1 else ''}"
         rest = Ramp(1 - stage.alpha.start, 1 - stage.alpha.end)
         loss = job.losses[stage.name].formula(str(stage.T), str(stage.alpha), str(rest))
         extras = (f",  lr {stage.lr:g}" if stage.lr else "") + (",  int8" if stage.quantize else "")
-        rows.append((stage.name, f"{epochs}  L = {loss}{extras}"))
+        rows.append((stage.name, f"{stage}  L = {loss}{extras}"))
     kind, curve = job.recipe.node["_target_"].rpartition(".")[2], job.recipe.curve.shape
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
     rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {config.batch_size}, seed {config.seed}, "

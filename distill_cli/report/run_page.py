@@ -78,8 +78,11 @@ def _schedule(config: Mapping[str, Any]) -> str:
     def span(value: Any) -> str:
         return " → ".join(f"{number:g}" for number in (value if isinstance(value, list) else [value]))
 
+    def length(stage: Mapping[str, Any]) -> str:
+        return words.count(stage["steps"], "step") if stage.get("steps") else words.count(stage["epochs"], "epoch")
+
     return "; ".join(
-        f"{name} {words.count(stage['epochs'], 'epoch')} at T {span(stage['T'])}, α {span(stage['alpha'])}"
+        f"{name} {length(stage)} at T {span(stage['T'])}, α {span(stage['alpha'])}"
         for name, stage in config["schedule"].items()
     )
 

@@ -141,10 +141,11 @@ def shown(view: View) -> Iterator[None]:
 
 
 def epochs_of(folder: Path) -> tuple[int, int]:
-    """A run's epochs: how many are done, and how many there will be (0 while that is not known)."""
+    """A run's epochs: how many are done, and how many there will be (0 while that is not known, or where steps are counted)."""
     done = total = 0
     with contextlib.suppress(CheckpointError, OSError, KeyError):
-        total = sum(stage["epochs"] for stage in identity.read(folder)["config"]["schedule"].values())
+        stages = identity.read(folder)["config"]["schedule"].values()
+        total = 0 if any(stage.get("steps") for stage in stages) else sum(stage["epochs"] for stage in stages)
         done = (folder / "metrics.jsonl").read_bytes().count(b"\n")
     return done, total
 

@@ -64,6 +64,10 @@ def way_of(job: Job) -> Way:
         way = _live(layers, "with dataset.views=0 every epoch shows new pixels (dataset.views=4: cached)")
     elif teacher.cache == "off":
         way = _live(layers, "teacher.cache=off")
+    elif teacher.cache == "auto" and job.steps < job.per_epoch:
+        way = _live(
+            layers, f"the run's {job.steps:,} steps ask it of a part of train, once (teacher.cache=on: kept of all)"
+        )
     else:
         way = _kept(job, asking, layers)
         if way.kind == "cached" and not job.settings.on_policy:
@@ -113,7 +117,7 @@ def _kept(job: Job, stages: Sequence[str], layers: tuple[str, ...]) -> Way:
         return _live(layers, f"what is read by {_readers(job)} is as long as each sample, and not kept")
     objectives = [item for name in stages for item in job.losses[name].objectives.items()]
     readers = [(name, one) for name, one in objectives if one.reads]
-    views, several = min(max(1, job.data.train.views), sum(stage.epochs for stage in job.stages)), len(job.teachers) > 1
+    views, several = min(max(1, job.data.train.views), job.epochs), len(job.teachers) > 1
     limit, features = teacher.cache_limit * 2**30, views * of_features(model, job.data, layers)
     choices = (
         (teacher.keep,) if teacher.keep != "auto" else ("logits",) if whole(model) == "logits" else ("hidden", "topk")

@@ -65,7 +65,8 @@ def fit(
     data = learnable(data, label)
     losses = dict.fromkeys((stage.name for stage in stages), Loss({}, label_smoothing, rows_at_once, data.row_weights))
     state = begin(model, {}, recipe, pace.dtype)
-    epochs = sum(stage.epochs for stage in stages)
+    per_epoch = len(pace.sizes(data))
+    epochs = sum(stage.passes(per_epoch) for stage in stages)
     try:
         saving.go_on(state, checkpoints, state.restore, f"{label}: ")
     except CheckpointError as error:

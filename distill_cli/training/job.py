@@ -70,6 +70,21 @@ class Job:
         return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, best)
 
     @property
+    def per_epoch(self) -> int:
+        """Steps of a pass over train."""
+        return len(self.pace.sizes(self.data))
+
+    @property
+    def steps(self) -> int:
+        """Of all stages together."""
+        return sum(stage.length(self.per_epoch) for stage in self.stages)
+
+    @property
+    def epochs(self) -> int:
+        """Passes over train in all, the last of each stage cut short where that has so many steps."""
+        return sum(stage.passes(self.per_epoch) for stage in self.stages)
+
+    @property
     def policy(self) -> Policy:
         """What a step of the student learns from."""
         chosen = self.settings

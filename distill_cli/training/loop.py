@@ -37,6 +37,10 @@ class Pace:
     debug: bool = False
     best: tuple[str, ...] = ()
 
+    def sizes(self, data: Data) -> list[int]:
+        """Of the batches of a pass over train."""
+        return batch_sizes(len(data.train), self.batch_size)
+
 
 class Teacher(Protocol):
     """A teacher as the loop sees it."""
@@ -78,32 +82,32 @@ def fit(
     Raises:
         NonFiniteError: a step's loss or gradient was not finite; it was not taken.
     """
-    recipe, per_epoch = state.recipe, len(batch_sizes(len(data.train), pace.batch_size))
-    steps = per_epoch * sum(stage.epochs for stage in stages)
+    recipe, sizes = state.recipe, pace.sizes(data)
+    steps = sum(stage.length(len(sizes)) for stage in stages)
     layers = sorted({path for loss in losses.values() for path in loss.student_layers})
     best = pace.best or task.best
 
     def moment(epoch: schedule.Epoch, step: int) -> Moment:
-        stage, within = epoch.stage, step - (epoch.number - 1 - epoch.place) * per_epoch
-        progress = schedule.progress(within, stage.epochs * per_epoch)
-        first, count = schedule.span(stages, stage)
-        lr = (stage.lr or recipe.lr) * recipe.curve.at(step - first * per_epoch, count * per_epoch)
+        stage = epoch.stage
+        progress = schedule.progress(step - epoch.begins, stage.length(len(sizes)))
+        first, count = schedule.span(stages, stage, len(sizes))
+        lr = (stage.lr or recipe.lr) * recipe.curve.at(step - first, count)
         T, alpha = stage.T.at(progress), stage.alpha.at(progress)
         return Moment(step, stage.name, lr, epoch.number, T, alpha, schedule.progress(step, steps))
 
-    for epoch in schedule.epochs(stages):
+    for epoch in schedule.epochs(stages, len(sizes)):
         if epoch.number <= state.epoch:
             continue
-        done = state.step - state.epoch * per_epoch  # steps of this epoch taken before the state was put back
+        done = state.step - epoch.first  # steps of this epoch taken before the state was put back
         stage, theirs = epoch.stage, losses[epoch.stage.name].teacher_layers
         state.enter(stage, data)
         state.averages = averages = state.averages if done else Averages()
-        order = data.train.order(pace.batch_size, pace.seed, epoch.number)
+        samples = sum(sizes[: epoch.steps])
+        order = data.train.order(pace.batch_size, pace.seed, epoch.number)[:samples]
         view = data.train.view_of(epoch.number)
-        title = f"{label}{stage.name} {epoch.place + 1}/{stage.epochs}"
         state.student.train()
         with (
-            ui.bar(len(data.train), title, done * pace.batch_size) as bar,
+            ui.bar(samples, f"{label}{epoch.title}", done * pace.batch_size) as bar,
             state.student.listening(layers, pace.compile, pace.debug or state.balance.finds),
         ):
             for given in data.train.batches(pace.batch_size, order, view, skip=done):
@@ -113,7 +117,7 @@ def fit(
                 batch, loss_of = policy(state, given, losses[stage.name])
                 runtime.reseed("step", pace.seed, state.step)
                 in_batch = task.num_rows(batch.targets)
-                weighed = pace.debug and state.step == epoch.number * per_epoch - 1
+                weighed = pace.debug and state.step == epoch.first + epoch.steps - 1
                 due = state.balance.due(loss_of.objectives, state.step) if "ce" in loss_of.terms else []
                 look = functools.partial(state.balance.look, due) if weighed or due else None
                 for part in batch.parts(recipe.accumulate):
@@ -143,7 +147,7 @@ def fit(
             row["weights"] = found
         if pace.debug:
             row["debug"] = averages.influence
-        row |= task.speed(len(data.train), averages.rows, seconds) | {"seconds": seconds}
+        row |= task.speed(samples, averages.rows, seconds) | {"seconds": seconds}
         row |= {"best": state.keep_if_best(row, best), "chosen_by": tasks.chosen_by(best)}
         state.epoch = epoch.number
         state.rows.append(row)

@@ -30,7 +30,9 @@ class Ramp:
 
 @dataclass(frozen=True)
 class Stage:
-    """Some epochs under one pair of ramps; `lr` replaces the optimizer's own while it lasts, `quantize` is for 8 bits."""
+    """Some epochs, or instead some steps, under one pair of ramps; `lr` replaces the optimizer's own while it lasts, `quantize` is
+    for 8 bits.
+    """
 
     name: str
     epochs: int
@@ -39,15 +41,36 @@ class Stage:
     objectives: tuple[str, ...]
     lr: float | None = None
     quantize: bool = False
+    steps: int | None = None
+
+    def length(self, per_epoch: int) -> int:
+        """Its steps, where a pass over train has `per_epoch`."""
+        return self.epochs * per_epoch if self.steps is None else self.steps
+
+    def passes(self, per_epoch: int) -> int:
+        """Its passes over train, with one that its last step cuts short."""
+        return math.ceil(self.length(per_epoch) / per_epoch)
+
+    def __str__(self) -> str:
+        number, unit = (self.epochs, "epoch") if self.steps is None else (self.steps, "step")
+        return f"{number:,} {unit}{'s' if number > 1 else ''}"
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """One pass over train: its number over the whole run (from 1), its stage, and its place in that stage (from 0)."""
+    """One pass over train, or the part of one that ends its stage.
+
+    Attributes:
+        number: over the whole run, from 1. begins: the step that its stage begins with. first: its own. steps: how many it has.
+        title: its stage, and its place in that.
+    """
 
     number: int
     stage: Stage
-    place: int
+    begins: int
+    first: int
+    steps: int
+    title: str
 
 
 def stages(chosen: Mapping[str, schema.Stage], objectives: Sequence[str]) -> list[Stage]:
@@ -65,9 +88,10 @@ def stages(chosen: Mapping[str, schema.Stage], objectives: Sequence[str]) -> lis
             schema.stage_objectives(stage, objectives),
             stage.lr,
             stage.quantize is not None,
+            stage.steps,
         )
         for name, stage in chosen.items()
-        if stage.epochs
+        if stage.steps or stage.epochs
     ]
 
 
@@ -76,19 +100,25 @@ def plain(epochs: int, objective: str = "ce") -> list[Stage]:
     return [Stage("fit", epochs, Ramp(1.0, 1.0), Ramp(0.0, 0.0), (objective,))]
 
 
-def epochs(stages: Sequence[Stage]) -> Iterator[Epoch]:
-    """Every epoch of every stage, in order."""
-    number = 0
+def epochs(stages: Sequence[Stage], per_epoch: int) -> Iterator[Epoch]:
+    """Every epoch of every stage, in order, where a pass over train has `per_epoch` steps."""
+    number = begins = 0
     for stage in stages:
-        for place in range(stage.epochs):
+        steps, passes = stage.length(per_epoch), stage.passes(per_epoch)
+        for place, done in enumerate(range(0, steps, per_epoch), 1):
             number += 1
-            yield Epoch(number, stage, place)
+            title = f"{stage.name} {place}/{passes}"
+            yield Epoch(number, stage, begins, begins + done, min(per_epoch, steps - done), title)
+        begins += steps
 
 
-def span(stages: Sequence[Stage], stage: Stage) -> tuple[int, int]:
-    """The epochs before the stages that train the same network as `stage`, and of these: the learning rate's curve is theirs."""
-    alike = [one.epochs for one in stages if one.quantize == stage.quantize]
-    return (sum(one.epochs for one in stages) - sum(alike) if stage.quantize else 0), sum(alike)
+def span(stages: Sequence[Stage], stage: Stage, per_epoch: int) -> tuple[int, int]:
+    """The steps before the stages that train the same network as `stage`, and of these: the learning rate's curve is theirs."""
+    before, alike = (
+        sum(one.length(per_epoch) for one in stages if one.quantize == kind)
+        for kind in (not stage.quantize, stage.quantize)
+    )
+    return (before if stage.quantize else 0), alike
 
 
 def progress(step: int, steps: int) -> float:

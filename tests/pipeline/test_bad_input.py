@@ -42,6 +42,10 @@ def no_results(place: Path) -> None:
         (["schedule.refine.T=[3,0]"], "schedule.refine.T: must be greater than 0, got 0"),
         (["schedule.refine.objective=hint"], "try objective=[kd,hint]"),
         (["schedule.imitate.epochs=0", "schedule.refine.epochs=0"], "every stage has 0 epochs"),
+        (
+            ["schedule.refine.epochs=2", "schedule.refine.steps=9"],
+            "schedule.refine: has steps=9, so its epochs count nothing",
+        ),
         (["optimizer.lr=0"], "optimizer.lr: must be greater than 0, got 0"),
         (["optimizer.lr=nan"], "optimizer.lr: should be a finite number"),
         (["optimizer.lrr=1"], "did you mean optimizer.lr?"),

@@ -29,6 +29,7 @@ LONGER = [*QUICK, "teacher.widths=[8,16]", "schedule.imitate.epochs=3", "schedul
 KINDS = {
     "two stages": [],
     "inside epochs": ["save_every=4"],
+    "steps": ["schedule=constant", "schedule.train.steps=25", "save_every=4", "baseline=true"],
     "a hint first": ["objective=[hint,kd]", "schedule=hint_then_kd", "schedule.hint.epochs=2", "save_every=7"],
     "views of augmented pictures": ["dataset.augmentation.crop=2", "dataset.augmentation.flip=true", "dataset.views=2"],
     "a teacher trained along": ["teacher.joint=true", "save_every=30"],

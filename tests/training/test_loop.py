@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -266,6 +267,29 @@ def test_a_batch_in_four_parts_takes_the_same_steps_as_in_one(data: Data) -> Non
     for one, other in zip(whole[0], parts[0], strict=True):
         assert one["loss"] == pytest.approx(other["loss"], rel=1e-4)
         assert one["step"] == other["step"]
+
+
+def test_steps_end_a_stage_inside_a_pass_and_a_state_put_back_there_goes_on_the_same(data: Data) -> None:
+    stages = [replace(TWO_STAGES[0], steps=4), replace(TWO_STAGES[1], steps=2), replace(TWO_STAGES[1], name="last")]
+    whole = distilled(data, recipe(), stages=stages, model=student(data))
+    assert [(row["stage"], row["epoch"], row["step"]) for row in whole[0]] == [
+        ("imitate", 1, 3), ("imitate", 2, 4), ("refine", 3, 6), ("last", 4, 9), ("last", 5, 12)]  # fmt: skip
+    # T and alpha have arrived where the stage ends, however many passes it had.
+    assert [(row["T"], row["alpha"]) for row in whole[0][2:]] == [
+        (1.0, 0.0),
+        (pytest.approx(2.8), pytest.approx(0.48)),
+        (1.0, 0.0),
+    ]
+    losses = {stage.name: Loss({"kd": KD()}) for stage in stages}
+    for steps in range(1, 12):
+        state = begin(student(data), {"kd": KD()}, recipe())
+        for _ in fit(state, stages, losses, data, Pace(0, BATCH), guided(data)):
+            if state.step == steps:
+                break
+        later = begin(student(data, seed=5), {"kd": KD()}, recipe())
+        later.restore(stored(state))
+        list(rows_of(later, data, recipe(), stages, teacher=guided(data)))
+        assert same(later.model.net.state_dict(), whole[1]), steps
 
 
 def test_clipping_bounds_the_step(data: Data) -> None:

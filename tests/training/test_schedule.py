@@ -123,8 +123,23 @@ def test_stages_of_no_epochs_are_left_out() -> None:
 
 def test_epochs_are_numbered_through_all_stages() -> None:
     stages = schedule.stages({"a": node(epochs=2), "b": node(epochs=3)}, OBJECTIVES)
-    found = [(e.number, e.stage.name, e.place) for e in schedule.epochs(stages)]
-    assert found == [(1, "a", 0), (2, "a", 1), (3, "b", 0), (4, "b", 1), (5, "b", 2)]
+    found = [(e.number, e.title, e.first, e.steps) for e in schedule.epochs(stages, 10)]
+    assert found == [
+        (1, "a 1/2", 0, 10),
+        (2, "a 2/2", 10, 10),
+        (3, "b 1/3", 20, 10),
+        (4, "b 2/3", 30, 10),
+        (5, "b 3/3", 40, 10),
+    ]
+
+
+def test_a_stage_of_steps_ends_inside_a_pass() -> None:
+    stages = schedule.stages({"a": node(steps=25), "b": node(epochs=0, steps=3), "c": node()}, OBJECTIVES)
+    found = [(e.number, e.title, e.begins, e.first, e.steps) for e in schedule.epochs(stages, 10)]
+    assert found == [
+        (1, "a 1/3", 0, 0, 10), (2, "a 2/3", 0, 10, 10), (3, "a 3/3", 0, 20, 5), (4, "b 1/1", 25, 25, 3), (5, "c 1/1", 28, 28, 10)
+    ]  # fmt: skip
+    assert [str(stage) for stage in stages] == ["25 steps", "3 steps", "1 epoch"]
 
 
 def test_a_plain_schedule_is_labels_only() -> None:
