@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -81,6 +82,16 @@ def test_hydra_is_imported_where_configurations_and_sweeps_are_made(path: Path) 
         elif isinstance(node, ast.Import):
             imported |= {alias.name.split(".")[0] for alias in node.names}
     assert "hydra" not in imported or room_of(path) in ("config", "sweep")
+
+
+def test_no_file_holds_both_sides_of_a_merge() -> None:
+    places = [
+        ROOT / "README.md",
+        ROOT / "CHANGELOG.md",
+        *(path for top in ("distill_cli", "conf", "tests") for path in (ROOT / top).rglob("*")),
+    ]
+    texts = [path for path in places if path.suffix in (".md", ".py", ".yaml", ".html", ".css")]
+    assert not [path for path in texts if re.search(r"^(<{7}|>{7}) ", path.read_text(), re.MULTILINE)]
 
 
 def test_no_line_of_the_shipped_yaml_is_too_wide_to_read() -> None:

@@ -13,8 +13,9 @@ from distill_cli.config.building import code_digest
 from distill_cli.models import Classifier, deployable
 from distill_cli.models.deployable import Deployable
 from distill_cli.runs.checkpoints import Checkpoints
+from distill_cli.tasks import task as tasks
 from distill_cli.training import alone
-from distill_cli.training.job import Job, judged_by
+from distill_cli.training.job import Job
 from distill_cli.training.schedule import Ramp
 
 
@@ -31,7 +32,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     model, settings = copy.deepcopy(untrained), job.settings
     smoothing, at_once = settings.label_smoothing, settings.rows_at_once
     card = deployable.card_of("student", settings.student, model, job.data, settings.dataset)
-    best = judged_by(settings.optimize, job.task, fidelity=False)
+    best = tasks.judged_by(settings.optimize, job.task, fidelity=False)
     pace, train = replace(job.pace, best=best), job.data.train
     often = len(train) / len(train.labelled)
     stages = [stage if often == 1 else replace(stage, steps=stage.length(job.per_epoch)) for stage in job.stages]

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from distill_cli.base.errors import ConfigError
+from distill_cli.base.metrics import METRICS
 from distill_cli.config import building
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
@@ -228,3 +229,16 @@ def measure(task: Task, model: Classifier, split: Split, ask: Ask | None = None)
     meter = task.meter()
     watch(task, model, split, [meter], ask)
     return meter.compute()
+
+
+def judged_by(optimize: str | None, task: Task, fidelity: bool = True) -> tuple[str, ...]:
+    """The metrics that choose the best epoch: what `optimize` names, and the task's own for what that leaves equal.
+
+    Args:
+        fidelity: whether there is a teacher to be held against.
+    """
+    metric = (optimize or "").rpartition(".")[2]
+    if not metric or (METRICS[metric].fidelity and not fidelity):
+        return task.best
+    sign = "-" if METRICS[metric].lower else ""
+    return tuple(dict.fromkeys([f"{sign}{metric}", *task.best]))

@@ -13,7 +13,6 @@ from distill_cli import models, objectives, trackers
 from distill_cli.base import runtime
 from distill_cli.base.errors import ConfigError
 from distill_cli.base.files import sha256
-from distill_cli.base.metrics import METRICS
 from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Open, Teacher, Train
@@ -66,7 +65,7 @@ class Job:
     def pace(self) -> Pace:
         """How the loop runs the student."""
         chosen = self.settings
-        best = judged_by(chosen.optimize, self.task)
+        best = tasks.judged_by(chosen.optimize, self.task)
         return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, best)
 
     @property
@@ -211,19 +210,6 @@ def build(chosen: Open, role: str, data: Data, task: Task, teacher: Classifier |
     model = models.build(chosen.plain, role, data.input, num_classes, order=order, teacher=teacher)
     task.check(Output(models.probe(model, role), head=model.head), role)
     return model
-
-
-def judged_by(optimize: str | None, task: Task, fidelity: bool = True) -> tuple[str, ...]:
-    """The metrics that choose the best epoch: what `optimize` names, and the task's own for what that leaves equal.
-
-    Args:
-        fidelity: whether there is a teacher to be held against.
-    """
-    metric = (optimize or "").rpartition(".")[2]
-    if not metric or (METRICS[metric].fidelity and not fidelity):
-        return task.best
-    sign = "-" if METRICS[metric].lower else ""
-    return tuple(dict.fromkeys([f"{sign}{metric}", *task.best]))
 
 
 def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
