@@ -50,7 +50,7 @@ class Attempted(Source):
         return one
 
     def faults(self) -> dict[int, str]:
-        """Why samples that were asked for could not be read, by row; they are read once more for it."""
+        """They are read once more for it."""
         return {row: self._fault(row) for row, failed in enumerate(self._failed) if failed}
 
     def _fault(self, row: int) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,9 +19,10 @@ from distill_cli.base.names import fingerprint
 from distill_cli.data.corpus import SMALL, Corpus
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.labels import IGNORED
-from distill_cli.data.packing import Layout, ranges
+from distill_cli.data.packing import Layout, Places, ranges
 from distill_cli.data.source import Source, by_length, sha256
 from distill_cli.data.spec import Spec
+from distill_cli.data.tokens import Shipped
 from distill_cli.data.vocabulary import Bytes, Subwords, Vocabulary, difference
 from distill_cli.runs import store
 
@@ -113,6 +114,15 @@ class LanguageSpec(Spec):
     def as_card(self) -> dict[str, Any]:
         return {"_target_": f"{__name__}.LanguageSpec", "length": self.length, "tokenizer": self.tokenizer.digest}
 
+    def shipped(self, classes: Sequence[str]) -> Shipped:
+        """This spec as a folder of transformers tells it."""
+        words = self.tokenizer
+        numbers = {"bos": words.start[0] if words.start else None, "eos": words.end, "pad": words.pad}
+        named = {kind: number for kind, number in numbers.items() if number is not None}
+        special = {f"{kind}_token": words.tokens[number] for kind, number in named.items()}
+        config = {"use_cache": True, **{f"{kind}_token_id": number for kind, number in numbers.items()}}
+        return Shipped(words.tokenizer, special, config)
+
     def write(self, folder: Path) -> None:
         self.tokenizer.write(folder)
 
@@ -158,6 +168,12 @@ class Blocks(Source):
     def digest(self) -> str:
         laid = sha256(np.ascontiguousarray(values).data for values in self.layout[:5])
         return fingerprint([self.corpus.digest, laid, self.width, self.joined])
+
+    @property
+    def texts(self) -> np.ndarray:
+        """Which document of the corpus each block begins with, (N,) int64."""
+        begins = self.layout.start[self.layout.first[:-1]]
+        return np.searchsorted(self.corpus.documents.start, begins, side="right") - 1
 
     def name_of(self, row: int) -> str:
         return self.corpus.name_at(int(self.layout.start[self.layout.first[row]]))
@@ -222,16 +238,3 @@ class Blocks(Source):
         source = self.layout.start[windows][window] + offset
         segment = (np.arange(len(windows)) - begin[row] + 1)[window]
         return Places(row[window], place, source, offset, windows[window], segment)
-
-
-class Places(NamedTuple):
-    """Where K tokens of some blocks go, all (K,): number `source` of the corpus into block `row` at `place`; it is number
-    `offset` of `window` of the layout, which is number `segment` of its block, counted from 1.
-    """
-
-    row: np.ndarray
-    place: np.ndarray
-    source: np.ndarray
-    offset: np.ndarray
-    window: np.ndarray
-    segment: np.ndarray

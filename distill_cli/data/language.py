@@ -18,10 +18,10 @@ from distill_cli.data.blocks import Blocks, LanguageSpec
 from distill_cli.data.corpus import Corpus, Documents, apart
 from distill_cli.data.dataset import SPLITS, Data
 from distill_cli.data.documents import ENDINGS, Reading
-from distill_cli.data.packing import Packing, lay_out
+from distill_cli.data.packing import Layout, Packing, lay_out, ranges
 from distill_cli.data.split import Split
 from distill_cli.data.split_files import split_files
-from distill_cli.data.vocabulary import Vocabulary
+from distill_cli.data.vocabulary import Vocabulary, dtype_of
 
 TASK = "distill_cli.tasks.language.Language"
 
@@ -136,3 +136,29 @@ def _filled(made: Collection[Blocks], how: Arrangement) -> str:
     full = "" if how.packing == "none" else f", blocks {held / (blocks * how.length):.1%} full"
     cut = sum(one.layout.cut for one in made if len(one))
     return f"{held:,} tokens{full}" + (f", {cut:,} cut off" if cut else "")
+
+
+def typed(spec: LanguageSpec, texts: Sequence[Sequence[str]]) -> Split:
+    """Single texts, each in blocks of its own; none has an end.
+
+    Every token of a text is asked for but its first, and those of a prompt. One that is longer than a block fills several, each
+    of which is read anew.
+
+    Args:
+        texts: each a text, or a prompt and a text; one of the two may be empty.
+    """
+    words, kind, length = spec.tokenizer, dtype_of(spec.tokenizer), spec.length
+    cut = words.encode([part for text in texts for part in ("", *text)[-2:]])
+    pairs, first = list(zip(cut[::2], cut[1::2], strict=True)), np.array(words.start, kind)
+    ids = np.concatenate([part.astype(kind) for pair in pairs for part in (first, *pair)])
+    sizes = np.array([len(first) + len(before) + len(after) for before, after in pairs])
+    prompts = np.array([len(before) and len(first) + len(before) for before, _ in pairs])
+    ends, counts = np.cumsum(sizes), -(-sizes // length)
+    text, skipped = np.repeat(np.arange(len(sizes)), counts), length * ranges(np.zeros_like(counts), counts)
+    size = np.minimum(sizes[text] - skipped, length)
+    low = np.clip(prompts[text] - 1 - skipped, 0, size)
+    high = np.maximum(low, size - (skipped + size == sizes[text]))  # nothing follows the last one
+    layout = Layout((ends - sizes)[text] + skipped, size, low, high, np.arange(len(size) + 1), 0)
+    corpus = Corpus(ids, Documents(ends - sizes, ends, prompts), "typed", lambda number: f"text {number + 1}")
+    blocks = Blocks(corpus, layout, spec, None, joined=False)
+    return Split(blocks, blocks.targets(None), spec)

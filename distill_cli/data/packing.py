@@ -36,6 +36,19 @@ class Layout(NamedTuple):
         return Layout(start, size, low, high, np.append(0, np.cumsum(counts)), self.cut)
 
 
+class Places(NamedTuple):
+    """Where K tokens of some blocks go, all (K,): number `source` of the corpus into block `row` at `place`; it is number
+    `offset` of `window` of the layout, which is number `segment` of its block, counted from 1.
+    """
+
+    row: np.ndarray
+    place: np.ndarray
+    source: np.ndarray
+    offset: np.ndarray
+    window: np.ndarray
+    segment: np.ndarray
+
+
 def ranges(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
     """The numbers first, first + 1, ..., as many as `counts` says, for each of some ranges after the other."""
     ends = np.cumsum(counts)

@@ -57,6 +57,10 @@ class Source(Protocol):
         """What a table of predictions holds of a sample beside its row, by column; the same columns for all."""
         return {}
 
+    def faults(self) -> dict[int, str]:
+        """Why samples that were asked for could not be read, by row, where something stands for them."""
+        return {}
+
     def name_of(self, row: int) -> str:
         """What to call a sample in a message."""
         return f"sample {row}"

@@ -17,7 +17,7 @@ from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source, by_length, sha256
 from distill_cli.data.spec import Spec
-from distill_cli.data.tokens import FILE, SPECIAL, VOCABULARY, Text, Tokenizer, Tokens
+from distill_cli.data.tokens import FILE, SPECIAL, VOCABULARY, Shipped, Text, Tokenizer, Tokens
 from distill_cli.runs import store
 
 IDS, MASK, KINDS = "input_ids", "attention_mask", "token_type_ids"  # as the models of transformers call them
@@ -110,6 +110,12 @@ class TextSpec(Spec):
             "tokenizer": {"file": FILE, "pad": self.tokenizer.pad, "sha256": self.tokenizer.digest},
         }
 
+    def shipped(self, classes: Sequence[str]) -> Shipped:
+        """This spec as a folder of transformers tells it, of a model with these classes."""
+        names, pad = dict(enumerate(classes)), self.tokenizer.pad
+        config = {"id2label": names, "label2id": {name: number for number, name in names.items()}, "pad_token_id": pad}
+        return Shipped(self.tokenizer, {"pad_token": self.tokenizer.token(pad)}, config)
+
     def told(self) -> str:
         return f"token ids by tokenizer.json, at most {self.max_length}, padded with {self.tokenizer.pad}"
 
@@ -144,19 +150,16 @@ class TextSpec(Spec):
 def made_from(texts: Sequence[Text], home: Path | None) -> Tokenizer:
     """A tokenizer of the words of some texts, from the folder in which it is kept where they are many."""
 
-    def made() -> Tokenizer:
-        return Tokenizer.made_from(" ".join(text) for text in texts)
+    def made() -> dict[str, np.ndarray]:
+        json = Tokenizer.made_from(" ".join(text) for text in texts).json
+        return {"json": np.frombuffer(json.encode(), np.uint8)[None]}
 
     if home is None or len(texts) < KEPT:
-        return made()
-    ingredients = {"words of": _digest(texts), "tokens": VOCABULARY, "code": f"tokenizers {version('tokenizers')}"}
-    kept = _arrays(home, ingredients, len(texts), "making a tokenizer from", lambda: {"json": _bytes(made().json)})
+        kept = made()
+    else:
+        ingredients = {"words of": _digest(texts), "tokens": VOCABULARY, "code": f"tokenizers {version('tokenizers')}"}
+        kept = _arrays(home, ingredients, len(texts), "making a tokenizer from", made)
     return Tokenizer(kept["json"].tobytes().decode(), SPECIAL.index("[PAD]"))
-
-
-def _bytes(text: str) -> np.ndarray:
-    """A text as one row of bytes, (1, B)."""
-    return np.frombuffer(text.encode(), np.uint8)[None]
 
 
 def _digest(texts: Sequence[Text]) -> str:

@@ -25,6 +25,18 @@ VOCABULARY = 8000  # tokens at most of a tokenizer that is made from texts
 Text = tuple[str, ...]  # a sample: one text, or a pair of them
 
 
+class Shipped(NamedTuple):
+    """What a folder of transformers says of the texts that its model takes.
+
+    Attributes:
+        special: tokens by what the library calls them. config: of the model, what is not of the network itself.
+    """
+
+    tokenizer: Tokenizer
+    special: dict[str, str]
+    config: dict[str, Any]
+
+
 class Tokens(NamedTuple):
     """Texts as tokens, one text's after the other's: `ids` and `kinds` (T,), and where each text begins, (N + 1,)."""
 

@@ -29,6 +29,10 @@ class Vocabulary(Protocol):
         """The tokens as strings, in the order of their numbers, (V,)."""
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """The same as the `tokenizers` library has it."""
+
+    @property
     def bytes_of(self) -> np.ndarray:
         """How many bytes of a text each token stands for, (V,) int64; special ones for none."""
 
@@ -81,6 +85,17 @@ class Bytes:
     def tokens(self) -> tuple[str, ...]:
         shown = (chr(byte) if 32 < byte < 127 else f"<0x{byte:02X}>" for byte in range(256))
         return (*shown, "<end>")
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Pairs that are never put together, of letters that fall back on their bytes."""
+        numbers = {token: number for number, token in enumerate(self.tokens)}
+        end = {"id": self.end, "content": self.tokens[self.end], "special": True}
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+        model = {"type": "BPE", "byte_fallback": True, "vocab": numbers, "merges": []}
+        decoder = {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}
+        whole = {"version": "1.0", "added_tokens": [end | flags], "model": model, "decoder": decoder}
+        return Tokenizer(json.dumps(whole), self.pad)
 
     @cached_property
     def bytes_of(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import platform
@@ -20,6 +21,7 @@ from distill_cli.base.names import size
 from distill_cli.config.schema import Export
 from distill_cli.data import Data
 from distill_cli.deploy import formats, graph, speed, verification
+from distill_cli.deploy.extra import PACKAGES
 from distill_cli.deploy.judged import data_of, run_of
 from distill_cli.deploy.onnx_file import FORMAT, MARK, SUFFIX, OnnxNet, Raw
 from distill_cli.deploy.predictor import Predictor
@@ -38,8 +40,11 @@ def export(student: Predictor, settings: Export) -> Path:
         ConfigError: it cannot be exported so. CheckpointError: what was made answers differently. DataError: int8 has no data.
     """
     assert student.path is not None
-    if student.network.head is not None:
-        raise ConfigError("distill export takes classifiers, and this student is a language model")
+    if student.network.head is not None and settings.format != "huggingface":
+        raise ConfigError(
+            f"format={settings.format}: is for students that answer once a sample, and a language model answers at every token",
+            "format=huggingface",
+        )
     home = run_of(student) or student.path.parent
     kind = settings.precision if settings.format == "onnx" else settings.format
     folder = files.place(settings.output, "output") if settings.output else home / "export" / kind
@@ -165,8 +170,8 @@ def _about(student: Predictor, precision: str, calibration: Mapping[str, Any]) -
 
 def versions() -> dict[str, str]:
     """Of what makes such a file."""
-    packages = {name: version(name) for name in ("torch", "onnx", "onnxscript", "onnxruntime")}
-    return {"distill": __version__, "python": platform.python_version(), **packages}
+    packages = [name for name in ("torch", "transformers", *PACKAGES) if importlib.util.find_spec(name)]
+    return {"distill": __version__, "python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def _moved(student: Predictor, folder: Path) -> dict[str, Any]:

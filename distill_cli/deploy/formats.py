@@ -14,51 +14,60 @@ from torch import Tensor
 from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data import Split
+from distill_cli.data.blocks import SEGMENTS, LanguageSpec
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.texts import TextSpec
+from distill_cli.data.tokens import FILE
 from distill_cli.deploy import graph
 from distill_cli.deploy.predictor import PROGRAM, Predictor
-from distill_cli.models import evaluating
+from distill_cli.models import edits, evaluating
 from distill_cli.models.hub import library, quiet
-from distill_cli.models.huggingface import HuggingFace, MeanPooled
+from distill_cli.models.huggingface import AUTO, HuggingFace, MeanPooled
 
 EQUAL = 1e-6  # logits may differ by so much
 SAMPLES = 128  # that are compared
 
 
 def huggingface(student: Predictor, split: Split, folder: Path) -> tuple[str, dict[str, Any]]:
-    """Write what `AutoModelForSequenceClassification.from_pretrained` and `AutoTokenizer` load; returns the weights' file, and what
-    was verified.
+    """Write what `AutoModelForSequenceClassification` or `AutoModelForCausalLM` and `AutoTokenizer` load with `from_pretrained`;
+    returns the weights' file, and what was verified.
 
     Raises:
         ConfigError: the student is none of transformers. CheckpointError: what is loaded again answers otherwise.
     """
     net, spec = student.network.net, student.reads
-    if not isinstance(net, HuggingFace) or isinstance(net, MeanPooled) or not isinstance(spec, TextSpec):
+    if not isinstance(net, HuggingFace) or isinstance(net, MeanPooled) or not isinstance(spec, TextSpec | LanguageSpec):
         why = (
             "its head sees the mean of a text's states" if isinstance(net, MeanPooled) else "it is not of that library"
         )
         raise ConfigError(
-            f"format=huggingface: no class of transformers is this student: {why}", "format=onnx takes any"
+            f"format=huggingface: no class of transformers is this student: {why}", "format=onnx takes any classifier"
         )
-    lib, model = library(), net.model
-    config: Any = model.config
-    config.id2label = dict(enumerate(student.card["classes"]))
-    config.label2id = {name: number for number, name in config.id2label.items()}
-    config.pad_token_id = spec.tokenizer.pad
-    with quiet(lib), tempfile.TemporaryDirectory(dir=folder) as aside:
-        model.save_pretrained(aside)  # type: ignore[operator]
-        (Path(aside) / "tokenizer.json").write_text(spec.tokenizer.json, encoding="utf-8")
-        tokenizer = lib.PreTrainedTokenizerFast(
-            tokenizer_file=str(Path(aside) / "tokenizer.json"), model_max_length=spec.max_length,
-            pad_token=spec.tokenizer.token(spec.tokenizer.pad),
-        )  # fmt: skip
-        tokenizer.save_pretrained(aside)
-        again = lib.AutoModelForSequenceClassification.from_pretrained(aside).eval()
-        largest, number = _difference(student, split, lambda raw: again(**_taken(net, raw)).logits)
+    lib, says = library(), spec.shipped(student.card["classes"])
+    whole: Any = getattr(net, "whole", net.model)
+    auto = getattr(lib, AUTO[spec.arguments().get("head", "classes")])
+    for key, value in says.config.items():
+        setattr(whole.config, key, value)
+    with quiet(lib), tempfile.TemporaryDirectory(dir=folder) as name:
+        aside = Path(name)
+        if whole.can_generate():
+            whole.generation_config = lib.GenerationConfig.from_model_config(whole.config)
+        whole.save_pretrained(aside)
+        (aside / FILE).write_text(says.tokenizer.json, encoding="utf-8")
+        longest = net.max_length or spec.arguments().get("max_length")
+        lib.PreTrainedTokenizerFast(
+            tokenizer_file=str(aside / FILE), model_max_length=longest, **says.special
+        ).save_pretrained(aside)
+        again, told = auto.from_pretrained(aside, output_loading_info=True, dtype=torch.float32)
+        if odd := sorted({*told["missing_keys"], *told["unexpected_keys"]}):
+            done = ", ".join(dict.fromkeys(edit["kind"] for edit in edits.of(net))) or odd[0]
+            raise ConfigError(
+                f"format=huggingface: no class of transformers is this student: it was changed after it was built ({done})"
+            )
+        largest, number = _apart(student, split, again.eval())
         if largest > EQUAL:
             raise CheckpointError(f"what was loaded again answers otherwise: logits differ by {largest:.1e}")
-        for path in sorted(Path(aside).iterdir()):
+        for path in sorted(aside.iterdir()):
             files.write(folder / path.name, path.read_bytes())
     return "model.safetensors", {"format": "huggingface", "samples": number, "largest": largest}
 
@@ -72,7 +81,7 @@ def torch_program(student: Predictor, split: Split, folder: Path) -> tuple[str, 
         parts = [raw] if isinstance(raw, Tensor) else [raw[name] for name in names]
         return torch.log(answer(*parts))
 
-    largest, number = _difference(student, split, logits, log=True)
+    largest, number = _difference(student, split, logits)
     if largest > EQUAL * 100:
         raise CheckpointError(f"the program answers otherwise: logarithms of probabilities differ by {largest:.1e}")
     name, content = f"model{PROGRAM}", io.BytesIO()
@@ -88,18 +97,28 @@ WRITERS: dict[str, Callable[[Predictor, Split, Path], tuple[str, dict[str, Any]]
 }
 
 
-def _taken(net: HuggingFace, raw: Inputs) -> dict[str, Tensor]:
-    assert not isinstance(raw, Tensor)
-    return {name: values for name, values in raw.items() if name in net.takes}
+def _apart(student: Predictor, split: Split, again: Any) -> tuple[float, int]:
+    """The largest difference of logits between a student and what was loaded again, and on how many samples: the first of a
+    split, one by one, of each the first of the texts that share it.
+    """
+    net: Any = student.network.net
+    head, number, largest = student.network.head, min(SAMPLES, len(split)), 0.0
+    with evaluating(student.network), torch.no_grad():
+        for row in range(number):
+            raw: Any = student.spec.inputs(split.source.read([row]))
+            if (of_text := raw.get(SEGMENTS)) is not None:
+                raw = {name: values[:, of_text[0] == 1] for name, values in raw.items()}
+            answers = student.network(raw)
+            ours = answers if head is None else head(answers)
+            theirs = again(**{name: values for name, values in raw.items() if name in net.takes}).logits
+            largest = max(largest, float((ours - theirs[..., : ours.shape[-1]]).abs().max()))
+    return largest, number
 
 
-def _difference(
-    student: Predictor, split: Split, answer: Callable[[Inputs], Tensor], log: bool = False
-) -> tuple[float, int]:
-    """The largest difference of logits, or of logarithms of probabilities, on the first samples of a split, and their number."""
+def _difference(student: Predictor, split: Split, logits: Callable[[Inputs], Tensor]) -> tuple[float, int]:
+    """The largest difference of logarithms of probabilities on the first samples of a split, and their number."""
     raw = split.source.read(list(range(min(SAMPLES, len(split)))))
     with evaluating(student.network), torch.no_grad():
-        ours = student.network(student.spec.inputs(raw))
-        ours = torch.log_softmax(ours, dim=-1) if log else ours
-        theirs = answer(raw)
+        ours = torch.log_softmax(student.network(student.spec.inputs(raw)), dim=-1)
+        theirs = logits(raw)
     return float((ours - theirs).abs().max()), len(ours)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from distill_cli.base import files, ui
 from distill_cli.base.errors import ConfigError, DataError
-from distill_cli.data import PictureSpec, Spec
+from distill_cli.data import UNKNOWN, PictureSpec, Spec, Split
 from distill_cli.data.attempted import Attempted
+from distill_cli.data.blocks import LanguageSpec
+from distill_cli.data.language import typed
 from distill_cli.data.layout import Layout, listed
 from distill_cli.data.picture_files import Pictures
 from distill_cli.data.tables import ENDINGS, Row, attempts, objects
@@ -21,6 +26,7 @@ from distill_cli.data.tokens import Text
 STDIN = "-"
 NAMES = (("text",), ("text_1", "text_2"))  # what the parts of a sample are called: of a text, of a pair
 LINES = ".txt"  # a file of texts, one a line
+BUCKET = 64  # batches of texts that are read and sorted by length together, where the data do not say
 
 
 class Entry(NamedTuple):
@@ -37,18 +43,18 @@ class Entry(NamedTuple):
 
 
 class Named(NamedTuple):
-    """What `input=` names: the entries, how many there are where that is known, and how a source of some of them is made."""
+    """What `input=` names: the entries, how many there are where that is known, and how some of them become samples."""
 
     entries: Iterable[Entry]
     number: int | None
-    source: Callable[[Sequence[Any]], Attempted]
+    split: Callable[[Sequence[Any]], Split]
 
 
-def named(given: str, spec: Spec, columns: Sequence[str], bucket: int) -> Named:
+def named(given: str, spec: Spec, dataset: Mapping[str, Any]) -> Named:
     """The inputs that a user's text names, for a student of this spec.
 
     Args:
-        columns: of a table, those that hold the texts of a sample. bucket: so many batches of texts are sorted by length together.
+        dataset: the settings of the data that it was trained on: their columns are those of a table, where they are as many.
 
     Raises:
         ConfigError: the student takes neither pictures nor texts. DataError: there is nothing to read.
@@ -57,15 +63,22 @@ def named(given: str, spec: Spec, columns: Sequence[str], bucket: int) -> Named:
     if isinstance(spec, PictureSpec):
         reader = _Pictures(spec)
     elif isinstance(spec, TextSpec):
-        reader = _Texts(spec, tuple(columns) if len(columns) == 1 + spec.pair else NAMES[spec.pair], bucket)
+        columns = dataset.get("text") or ()
+        columns = [columns] if isinstance(columns, str) else columns
+        names = NAMES[spec.pair]
+        parts = dict(zip(names, columns if len(columns) == len(names) else names, strict=True))
+        reader = _Texts(parts, partial(_of_texts, spec, dataset.get("bucket", BUCKET)))
+    elif isinstance(spec, LanguageSpec):
+        prompt = {"prompt": dataset["prompt"]} if dataset.get("prompt") else {}
+        reader = _Texts({**prompt, "text": dataset.get("text") or "text"}, partial(typed, spec), free=True)
     else:
         raise ConfigError(f"distill predict reads pictures and texts, and the student takes {spec.kind}")
     if given == STDIN:
-        return Named(reader.lines(line.rstrip("\n") for line in sys.stdin), None, reader.source)
+        return Named(reader.lines(line.rstrip("\n") for line in sys.stdin), None, reader.split)
     entries = reader.named(given)
     if not entries:
         raise DataError(f"input={given}: it holds no inputs")
-    return Named(entries, len(entries), reader.source)
+    return Named(entries, len(entries), reader.split)
 
 
 @dataclass(frozen=True)
@@ -93,12 +106,13 @@ class _Pictures:
         """A path a line."""
         return (self._at(line) for line in lines if line)
 
-    def source(self, contents: Sequence[Path]) -> Attempted:
+    def split(self, contents: Sequence[Path]) -> Split:
         spec = self.spec
         height, width = spec.size
         if height != width:
             raise ConfigError(f"pictures are read as squares, and the student takes {spec.words()}")
-        return Attempted(Pictures(tuple(contents), spec.channels, height, spec.range), spec.stored(1) * 0)
+        source = Attempted(Pictures(tuple(contents), spec.channels, height, spec.range), spec.stored(1) * 0)
+        return Split(source, torch.full((len(contents),), UNKNOWN), spec)
 
     def _row(self, row: Row | DataError, where: str, folder: Path) -> Entry:
         """A row of a table, whose paths are relative to it or else to the current directory."""
@@ -125,15 +139,16 @@ class _Pictures:
 
 @dataclass(frozen=True)
 class _Texts:
-    """Texts, or pairs of them.
+    """Texts, each of one part or of two.
 
     Args:
-        columns: of a table, which hold them.
+        parts: the columns of a table that hold them, by what each part is called. split: makes samples of some texts.
+        free: whether one part is enough.
     """
 
-    spec: TextSpec
-    columns: tuple[str, ...]
-    bucket: int
+    parts: Mapping[str, str]
+    split: Callable[[Sequence[Text]], Split]
+    free: bool = False
 
     def named(self, given: str) -> list[Entry]:
         """The rows of a table, the lines of a .txt file, or what was typed itself."""
@@ -164,28 +179,32 @@ class _Texts:
         else:
             yield from self._texts(everything)
 
-    def source(self, contents: Sequence[Text]) -> Attempted:
-        names = [text[0] for text in contents]
-        return Attempted(Texts(contents, names, self.spec, self.bucket), self.spec.stored(1))
-
     def _texts(self, lines: Iterable[str]) -> Iterator[Entry]:
         """One text each."""
         for line in lines:
-            if self.spec.pair:
-                raise DataError(
-                    "input: the student takes pairs of texts", f"a table with the columns {', '.join(self.columns)}"
-                )
-            yield self._entry((line,), "" if line.strip() else "an empty text")
+            if len(self.parts) > 1 and not self.free:
+                columns = ", ".join(self.parts.values())
+                raise DataError("input: the student takes pairs of texts", f"a table with the columns {columns}")
+            texts = ("",) * (len(self.parts) - 1) + (line,)
+            yield self._entry(texts, "" if line.strip() else "an empty text")
 
     def _row(self, row: Row | DataError, where: str) -> Entry:
+        nothing, enough = ("",) * len(self.parts), any if self.free else all
         if isinstance(row, DataError):
-            return self._entry(("",) * len(self.columns), row.message)
-        if missing := [name for name in self.columns if name not in row]:
-            return self._entry(
-                ("",) * len(self.columns), f"{where} has no column {missing[0]!r}; columns: {', '.join(row)}"
-            )
-        texts = tuple("" if row[name] is None else str(row[name]) for name in self.columns)
-        return self._entry(texts, "" if all(text.strip() for text in texts) else f"{where} has an empty text")
+            return self._entry(nothing, row.message)
+        if not enough(name in row for name in self.parts.values()):
+            missing = next(name for name in self.parts.values() if name not in row)
+            return self._entry(nothing, f"{where} has no column {missing!r}; columns: {', '.join(row)}")
+        texts = tuple("" if row.get(name) is None else str(row[name]) for name in self.parts.values())
+        return self._entry(texts, "" if enough(text.strip() for text in texts) else f"{where} has an empty text")
 
     def _entry(self, texts: Text, fault: str = "") -> Entry:
-        return Entry(dict(zip(NAMES[self.spec.pair], texts, strict=True)), texts, fault)
+        whole = tuple(text.encode(errors="replace").decode() for text in texts)
+        fault = fault or ("" if whole == texts else "half a character (a lone surrogate)")
+        return Entry(dict(zip(self.parts, whole, strict=True)), texts, fault)
+
+
+def _of_texts(spec: TextSpec, bucket: int, texts: Sequence[Text]) -> Split:
+    """Texts to be classified as samples."""
+    source = Texts(texts, [text[0] for text in texts], spec, bucket)
+    return Split(source, torch.full((len(texts),), UNKNOWN), spec)

@@ -6,51 +6,37 @@ import csv
 import filecmp
 import json
 import shutil
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor
 
 from distill_cli.base.files import Sink
 from distill_cli.base.names import slug
-from distill_cli.data import UNKNOWN, Split
 from distill_cli.deploy.inputs import Entry, Named
-from distill_cli.deploy.predictor import Predictor
-
-WINDOW = 64  # batches that are read before their rows are written
+from distill_cli.models import Classifier
+from distill_cli.tasks.watchers import Facts, Replies
 
 
 class Answered(NamedTuple):
-    """An input with its answer.
-
-    Attributes:
-        probabilities: (C,) float64; None where it could not be read. predicted: the class, empty below the threshold.
-    """
+    """An input with what was said of it; None where it could not be read."""
 
     entry: Entry
-    probabilities: Tensor | None = None
-    predicted: str = ""
-
-    @property
-    def confidence(self) -> float:
-        """The largest probability."""
-        assert self.probabilities is not None
-        return float(self.probabilities.max())
+    facts: Facts | None = None
 
 
 @dataclass(frozen=True)
 class Asked:
-    """How inputs are answered: by whom, in which batches, and from which confidence on a class is named."""
+    """How inputs are answered: by whom, as what, in which batches."""
 
-    predictor: Predictor
+    model: Classifier
+    replies: Replies
     device: torch.device
     workers: int
     batch_size: int
     window: int
-    threshold: float
 
     def answers(self, inputs: Named) -> Iterator[Answered]:
         """The inputs in their order, each with its answer."""
@@ -60,24 +46,18 @@ class Asked:
 
     def _answered(self, window: Sequence[Entry], inputs: Named) -> Iterator[Answered]:
         readable = [entry for entry in window if not entry.fault]
-        found, faults = dict[int, Tensor](), dict[int, str]()
+        said, faults = dict[int, Facts](), dict[int, str]()
         if readable:
-            source = inputs.source([entry.content for entry in readable])
-            split = Split(source, torch.full((len(readable),), UNKNOWN), self.predictor.spec, self.workers)
-            for batch, values in self.predictor.answers(split.to(self.device), self.batch_size):
-                found.update(zip(batch.index.tolist(), values, strict=True))
-            faults = source.faults()
+            split = replace(inputs.split([entry.content for entry in readable]), workers=self.workers)
+            said = dict(self.replies.of(self.model, split.to(self.device), self.batch_size))
+            faults = split.source.faults()
         row = -1
         for entry in window:
             row += not entry.fault
             if entry.fault or row in faults:
                 yield Answered(entry._replace(fault=entry.fault or faults[row]))
             else:
-                yield self._named(entry, found[row])
-
-    def _named(self, entry: Entry, values: Tensor) -> Answered:
-        sure = float(values.max()) >= self.threshold
-        return Answered(entry, values, self.predictor.card["classes"][int(values.argmax())] if sure else "")
+                yield Answered(entry, said[row])
 
 
 def _windows(entries: Iterable[Entry], size: int, ahead: bool) -> Iterator[list[Entry]]:
@@ -93,14 +73,10 @@ def _windows(entries: Iterable[Entry], size: int, ahead: bool) -> Iterator[list[
 
 
 class Table:
-    """The output: a row for each input, its told columns, predicted, confidence, error, and probabilities by class.
+    """The output: a row for each input, its told columns and those of what was said; JSON lines, or else CSV."""
 
-    Args:
-        classes: names. top: so many of the likeliest classes, in place of every class. lines: JSON lines, else CSV.
-    """
-
-    def __init__(self, sink: Sink, classes: Sequence[str], top: int | None, lines: bool) -> None:
-        self.sink, self.classes, self.top, self.lines = sink, classes, top, lines
+    def __init__(self, sink: Sink, replies: Replies, lines: bool) -> None:
+        self.sink, self.replies, self.lines = sink, replies, lines
         self.table, self.begun = csv.writer(self, lineterminator="\n"), False
 
     def write(self, text: str) -> None:
@@ -109,47 +85,17 @@ class Table:
 
     def add(self, answered: Answered) -> None:
         """Write one row."""
-        entry, values = answered.entry, answered.probabilities
+        (told, _, fault), facts = answered
         if self.lines:
-            self.write(json.dumps(self._object(answered), ensure_ascii=False) + "\n")
+            said = {"error": fault} if facts is None else facts
+            self.write(json.dumps({**told, **said}, ensure_ascii=False) + "\n")
             return
-        names = self._columns()
+        columns = self.replies.columns
         if not self.begun:
-            self.table.writerow([*entry.told, "predicted", "confidence", "error", *names])
+            self.table.writerow([*told, *columns])
             self.begun = True
-        numbers: Sequence[Any] = [""] * len(names)
-        if values is not None and self.top is None:
-            numbers = values.tolist()
-        elif values is not None:
-            numbers = [part for pair in likeliest(values, self.classes, self.top or 1) for part in pair]
-        sure = "" if values is None else answered.confidence
-        self.table.writerow([*entry.told.values(), answered.predicted, sure, entry.fault, *numbers])
-
-    def _columns(self) -> list[str]:
-        if self.top is None:
-            return [f"p_{name}" for name in self.classes]
-        most = range(1, 1 + min(self.top, len(self.classes)))
-        return [part for place in most for part in (f"top_{place}", f"p_{place}")]
-
-    def _object(self, answered: Answered) -> Mapping[str, Any]:
-        told, values = answered.entry.told, answered.probabilities
-        if values is None:
-            return {**told, "error": answered.entry.fault}
-        pairs = dict(zip(self.classes, values.tolist(), strict=True))
-        if self.top is not None:
-            pairs = dict(likeliest(values, self.classes, self.top))
-        return {
-            **told,
-            "predicted": answered.predicted or None,
-            "confidence": answered.confidence,
-            "probabilities": pairs,
-        }
-
-
-def likeliest(values: Tensor, classes: Sequence[str], number: int) -> list[tuple[str, float]]:
-    """The classes of the largest of some probabilities (C,), with these; of equal ones the first comes first."""
-    places = values.argsort(descending=True, stable=True)[:number].tolist()
-    return [(classes[place], float(values[place])) for place in places]
+        cells = {"error": fault, **({} if facts is None else self.replies.cells(facts))}
+        self.table.writerow([*told.values(), *(cells.get(name, "") for name in columns)])
 
 
 def copied(path: Path, home: Path, name: str) -> Path:

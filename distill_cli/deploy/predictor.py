@@ -12,12 +12,17 @@ from torch import Tensor
 
 from distill_cli.base import runtime
 from distill_cli.base.errors import CheckpointError
-from distill_cli.data import Batch, Spec, Split, read_spec
+from distill_cli.data import Batch, Data, Spec, Split, read_spec
+from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
+from distill_cli.data.source import Held
 from distill_cli.deploy.onnx_file import SUFFIX, OnnxNet, Raw
-from distill_cli.models import Classifier, evaluating, inference
+from distill_cli.models import Classifier, evaluating, inference, probe
 from distill_cli.models.deployable import Deployable, read_card, verified
+from distill_cli.models.features import Output
+from distill_cli.tasks import task as tasks
 from distill_cli.tasks.answers import probabilities
+from distill_cli.tasks.task import Task
 
 PROGRAM = ".pt2"  # of torch.export: written, never read
 
@@ -48,6 +53,18 @@ class Predictor(Deployable):
     def reads(self) -> Spec:
         """What its inputs are like before anything is made of them."""
         return self.spec.spec if isinstance(self.spec, Raw) else self.spec
+
+    def task(self, trust: Sequence[str] = ()) -> Task:
+        """What it was trained to answer, of no data.
+
+        Raises:
+            CheckpointError: the card names a task that is not trusted. ConfigError: the network cannot answer it.
+        """
+        none = Split(Held(of_inputs.take(self.reads.stored(1), torch.arange(0))), torch.arange(0), self.reads)
+        named = self.card.get("task", Data.task)
+        task = tasks.of(Data(none, none, none, tuple(self.card["classes"]), "", "", named), trust)
+        task.check(Output(probe(self.network, "student"), head=self.network.head), "student")
+        return task
 
     def __call__(self, raw: Inputs) -> Tensor:
         """Raw samples, as a source stores them -> probabilities (N, C)."""

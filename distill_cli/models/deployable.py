@@ -104,6 +104,7 @@ def card_of(role: str, chosen: Open, model: Classifier, data: Data, dataset: Dat
         "names": {"dataset": dataset.name, "model": chosen.name},
         "model": models.rebuild_node(chosen.plain, model),
         "classes": list(data.classes),
+        "task": data.task,
         "input": model.spec.as_card(),
         "dataset": node,
     }

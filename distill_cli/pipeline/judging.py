@@ -11,7 +11,7 @@ from distill_cli.deploy import cost
 from distill_cli.models import OF_TEACHER, Classifier, edits, num_parameters
 from distill_cli.pipeline import baseline, words
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.watchers import Watcher
+from distill_cli.tasks.watchers import OfTeacher, Watcher
 from distill_cli.teachers.answer import Teacher
 from distill_cli.training.job import Job
 from distill_cli.training.state import State
@@ -45,7 +45,7 @@ def judge(
             for who, model in models.items():
                 watchers: Sequence[Watcher] = [meters[who]]
                 if who == "student":
-                    watchers = [*watchers, tasks.OfTeacher(meters["teacher"]), *([details] if name == "test" else [])]
+                    watchers = [*watchers, OfTeacher(meters["teacher"]), *([details] if name == "test" else [])]
                 tasks.watch(job.task, model, getattr(job.data, name), watchers, teacher.on(name, whole=True))
             scores[name] = {who: meter.compute() for who, meter in meters.items()}
             last = scores[name].get("student_last", scores[name]["student"])  # the last epoch may be the best

@@ -65,7 +65,7 @@ class OfSamples:
             self._columns.append(torch.stack([one.cpu().double() for one in (part.index, *columns)], -1))
 
     def table(self) -> Iterator[tuple[int, list[Any]]]:
-        columns = torch.cat(self._columns)
+        columns = torch.cat([torch.empty(0, len(self.head), dtype=torch.float64), *self._columns])
         samples, place, counts = columns[:, 0].long().unique(return_inverse=True, return_counts=True)
         sums = torch.zeros(len(samples), columns.shape[1] - 1, dtype=torch.float64).index_add_(0, place, columns[:, 1:])
         for index, count, means in zip(

@@ -12,11 +12,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base.errors import ConfigError
+from distill_cli.config.schema import Predict
 from distill_cli.data import UNKNOWN, Data
 from distill_cli.models.features import Output
 from distill_cli.models.naming import listed, typed
 from distill_cli.tasks import scores
 from distill_cli.tasks.details import ClassificationDetails
+from distill_cli.tasks.replies import Decisions
 from distill_cli.tasks.rows import Rows, Signal
 from distill_cli.tasks.scores import balanced_accuracy, calibration_error, macro_f1, matthews
 from distill_cli.tasks.task import Task
@@ -39,6 +41,9 @@ class Classification(Task):
         shape, classes = tuple(output.logits.shape), len(self.data.classes)
         if shape != (2, classes):
             raise ConfigError(f"{role}: should give logits of shape (N, {classes}), gave {('N', *shape[1:])}")
+
+    def replies(self, how: Predict) -> Decisions:
+        return Decisions(self.data.classes, how)
 
     def suspicious(self, rows: Rows, names: Sequence[str]) -> str:
         """A teacher that would be far better under other names has its classes in another order; one that tells them apart

@@ -9,10 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.base.errors import ConfigError
+from distill_cli.config.schema import Predict
 from distill_cli.data import IGNORED, Data
 from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfSamples
-from distill_cli.tasks.continuing import Continuing
+from distill_cli.tasks.continuing import Continuing, Written
 from distill_cli.tasks.language_details import LanguageDetails
 from distill_cli.tasks.rows import AT_ONCE, Rows, Signal, wide
 from distill_cli.tasks.task import Task
@@ -37,6 +38,9 @@ class Language(Task):
 
     def continuing(self, key: str) -> Continuing:
         return Continuing(self.data.input)  # type: ignore[arg-type]
+
+    def replies(self, how: Predict) -> Written:
+        return Written(self.data.input, self.rows, how)  # type: ignore[arg-type]
 
     def meter(self) -> LanguageMeter:
         return LanguageMeter(self.data)

@@ -14,12 +14,13 @@ from torch import Tensor
 from distill_cli.base.errors import ConfigError
 from distill_cli.base.metrics import METRICS
 from distill_cli.config import building
+from distill_cli.config.schema import Predict
 from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfRows
 from distill_cli.tasks.rows import Rows, Signal
-from distill_cli.tasks.watchers import Answers, Details, Meter, Watcher
+from distill_cli.tasks.watchers import Answers, Details, Meter, Replies, Watcher
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
 
@@ -147,6 +148,16 @@ class Task(ABC):
             f"{key}: a model of {self.unit} answers them and writes none", "it needs a language model: dataset=language"
         )
 
+    def replies(self, how: Predict) -> Replies:
+        """What a finished student says of inputs that nobody judges.
+
+        Raises:
+            ConfigError: a student of this task is not asked so.
+        """
+        raise ConfigError(
+            f"distill predict: nothing is told of {self.unit} one by one", "distill eval predictions=FILE"
+        )
+
     @abstractmethod
     def check(self, output: Output, role: str) -> None:
         """Refuse a model that cannot answer this task.
@@ -181,24 +192,16 @@ class Task(ABC):
         """An empty collector of what a report shows."""
 
 
-def of(data: Data) -> Task:
+def of(data: Data, trust: Sequence[str] | None = None) -> Task:
     """The task that the data name.
 
+    Args:
+        trust: as in `building.build`.
+
     Raises:
-        ConfigError: it does not exist, or is no task.
+        ConfigError: it does not exist, or is no task. CheckpointError: it is not trusted.
     """
-    return building.build({"_target_": data.task}, Task, "the data's task", data=data)  # type: ignore[type-abstract]
-
-
-class OfTeacher:
-    """Shows a meter the teacher's answers in place of the student's."""
-
-    def __init__(self, meter: Meter) -> None:
-        self.meter = meter
-
-    def update(self, rows: Rows, signal: Signal | None = None) -> None:
-        assert signal is not None
-        self.meter.update(rows.said_by(signal))
+    return building.build({"_target_": data.task}, Task, "the data's task", trust=trust, data=data)  # type: ignore[type-abstract]
 
 
 def watch(

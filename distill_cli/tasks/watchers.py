@@ -1,11 +1,12 @@
-"""What may watch a model's answers go by: a meter, what a page shows, a table of single answers; the tasks make them."""
+"""What may watch a model's answers go by: a meter, what a page shows, tables of single answers; the tasks make them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, Self
 
 from distill_cli.data import Split
+from distill_cli.models import Classifier
 from distill_cli.tasks.rows import Rows, Signal
 
 
@@ -35,6 +36,17 @@ class Meter(Watcher, Protocol):
         """
 
 
+class OfTeacher:
+    """Shows a meter the teacher's answers in place of the student's."""
+
+    def __init__(self, meter: Meter) -> None:
+        self.meter = meter
+
+    def update(self, rows: Rows, signal: Signal | None = None) -> None:
+        assert signal is not None
+        self.meter.update(rows.said_by(signal))
+
+
 class Details(Watcher, Protocol):
     """What a report shows beyond the metrics."""
 
@@ -54,3 +66,40 @@ class Answers(Watcher, Protocol):
 
     def table(self) -> Iterable[tuple[int, Sequence[Any]]]:
         """Its rows in the order of the samples, each after its sample's index."""
+
+
+Facts = dict[str, Any]
+
+
+class Replies(Protocol):
+    """What a finished student says of inputs, each by itself, as JSON, as a table and for people; it counts what it said.
+
+    Attributes:
+        keys: those of `distill predict` that it goes by; others have no effect.
+        columns: of a table, behind those of the input, `error` among them. head: of the same for people.
+    """
+
+    @property
+    def keys(self) -> Sequence[str]: ...
+
+    @property
+    def columns(self) -> Sequence[str]: ...
+
+    @property
+    def head(self) -> Sequence[str]: ...
+
+    def of(self, model: Classifier, split: Split, size: int) -> Iterator[tuple[int, Facts]]:
+        """What is said of each input, as JSON can hold it, after the input's number.
+
+        Args:
+            split: of the inputs, on the model's device. size: samples that are answered together.
+        """
+
+    def cells(self, facts: Facts) -> Facts:
+        """The same by column."""
+
+    def shown(self, facts: Facts) -> list[str]:
+        """The same for people, below `head`."""
+
+    def total(self) -> tuple[Sequence[str], list[list[str]]]:
+        """All that was said so far, for people: what the columns are called, and the rows."""

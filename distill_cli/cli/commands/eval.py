@@ -38,7 +38,7 @@ from distill_cli.tasks import task as tasks
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.rows import Dense, Signal
 from distill_cli.tasks.task import Ask, Task
-from distill_cli.tasks.watchers import Answers, Watcher
+from distill_cli.tasks.watchers import Answers, OfTeacher, Watcher
 from distill_cli.teachers.mixture import mixture
 
 
@@ -68,7 +68,7 @@ def run(settings: Eval) -> dict[str, float]:
     ask = teachers_of(student, task, data, settings.split, settings.trust, device)
     meters = {who: task.meter() for who in (("teacher", "student") if ask else ("student",))}
     decisions, answers = ClassificationMeter(len(classes)), task.answers(ask is not None)
-    watchers: list[Watcher] = [meters["student"], *([tasks.OfTeacher(meters["teacher"])] if ask else [])]
+    watchers: list[Watcher] = [meters["student"], *([OfTeacher(meters["teacher"])] if ask else [])]
     watchers += [decisions] if settings.per_class else []
     watchers += [answers] if written else []
     if not (ask or written or len(split.labelled)):

@@ -31,7 +31,8 @@ def run(settings: Export) -> Path:
             made answers differently. DataError: int8 without data.
     """
     assert settings.ckpt is not None
-    needed("distill export")
+    if settings.format == "onnx":
+        needed("distill export")
     if settings.precision != "fp32" and settings.format != "onnx":
         raise ConfigError(f"precision={settings.precision}: goes with format=onnx alone")
     from distill_cli.base import runtime  # torch takes its time to import

@@ -15,11 +15,9 @@ line gives the same texts. Stopped or killed, the same line goes on where it was
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from distill_cli.base import files, runtime, ui
@@ -31,7 +29,7 @@ from distill_cli.models import Classifier
 from distill_cli.models.writing import Drawing, write
 from distill_cli.pipeline.rows_file import Row, RowsFile
 from distill_cli.tasks import task as tasks
-from distill_cli.tasks.continuing import beginnings
+from distill_cli.tasks.continuing import beginnings, behind
 from distill_cli.teachers.prepare import prepare
 from distill_cli.training import job as jobs
 
@@ -107,11 +105,7 @@ def _rows(settings: Generate, model: Classifier, data: Data, starts: Sequence[Te
     for place, start, made in zip(
         places, texts, write(model, texts, [settings.max_tokens] * len(texts), seeds, words.end, how), strict=True
     ):
-        ended = bool(made[-1] == words.end)
-        # decoded together: a letter may be of tokens of both, and some tokenizers leave out the space that a text begins with
-        before, whole = (words.decode(ids.tolist()) for ids in (start, torch.cat([start, made[: len(made) - ended]])))
-        prompt = os.path.commonprefix([before, whole])  # noqa: RUF071 - letter by letter is what is meant
-        text = whole[len(prompt) :]
+        prompt, text, ended = behind(words, start, made)
         rows.append(
             {"index": place[0], "sample": place[1], "prompt": prompt, "text": text, "tokens": len(made), "ended": ended}
         )

@@ -1,4 +1,4 @@
-"""Probabilities of a finished student at T = 1, for pictures or texts.
+"""What a finished student says of pictures or texts: probabilities at T = 1, or how likely a text is and what follows it.
 
 usage: distill predict ckpt=PATH input=INPUT [key=value ...] [options]
 
@@ -9,15 +9,16 @@ usage: distill predict ckpt=PATH input=INPUT [key=value ...] [options]
   distill predict ckpt=RUN input="a text"                         a student of texts
   distill predict ckpt=RUN input=texts.jsonl output=p.csv         .csv, .tsv, .parquet or .txt as well
   ls photos/*.jpg | distill predict ckpt=RUN input=- output=p.csv
+  distill predict ckpt=RUN input="Once upon a time" max_tokens=100 temperature=0.8      a language model
 
 A checkpoint is a run, a student.safetensors with its model.json beside it, or an exported model.onnx likewise. A row has
-the input, the predicted class, its probability as `confidence`, and every class's probability with all its digits. An
-input that cannot be read is a row with its reason under `error`; the rest is written, and the exit code is 3.
+the input, the predicted class, its probability as `confidence`, and every class's probability with all its digits; of a
+language model how many tokens were judged, their mean negative log-likelihood in nats (`nll`), and what it writes behind the
+text. An input that cannot be read is a row with its reason under `error`; the rest is written, and the exit code is 3.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,11 +26,12 @@ from distill_cli.base import files, runtime, ui
 from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.config.schema import Predict
 from distill_cli.deploy import inputs
-from distill_cli.deploy.predicting import WINDOW, Answered, Asked, Table, copied, likeliest
+from distill_cli.deploy.predicting import Answered, Asked, Table, copied
 from distill_cli.deploy.predictor import Predictor
+from distill_cli.tasks.watchers import Replies
 
 SHOWN = 20  # inputs, up to which each is shown
-TOP = 3  # classes that are then shown of each
+OURS = ("top", "threshold", "sort_into", "max_tokens", "temperature", "seed")  # keys that not every task goes by
 
 
 def run(settings: Predict) -> None:
@@ -48,13 +50,15 @@ def run(settings: Predict) -> None:
     runtime.prepare(settings.threads)
     device = runtime.device(settings.device)
     predictor = Predictor.read(files.place(settings.ckpt, "ckpt"), settings.trust)
-    classes, dataset = predictor.card["classes"], predictor.card["dataset"]
-    columns, bucket = dataset.get("text") or (), dataset.get("bucket", WINDOW)
-    columns = [columns] if isinstance(columns, str) else columns
-    given = inputs.named(settings.input, predictor.reads, columns, bucket)
+    replies, dataset = predictor.task(settings.trust).replies(settings), predictor.card["dataset"]
+    for key in (override.partition("=")[0] for override in settings.typed):
+        if key in OURS and key not in replies.keys:
+            ui.warn(f"{key} has no effect on what is told of {predictor.reads.unit}")
+    given = inputs.named(settings.input, predictor.reads, dataset)
     size = settings.batch_size or min(predictor.spec.at_once, predictor.network.taken.at_once)
     predictor.network.to(device)
-    asked = Asked(predictor, device, settings.workers, size, bucket or WINDOW, settings.threshold)
+    window = dataset.get("bucket") or inputs.BUCKET
+    asked = Asked(predictor.network, replies, device, settings.workers, size, window)
     home = files.place(settings.sort_into, "sort_into") if settings.sort_into else None
     seen = Seen(home, given.number)
     if output:
@@ -62,7 +66,7 @@ def run(settings: Predict) -> None:
         lines = output.suffix.lower() == ".jsonl"
 
         def write(sink: files.Sink) -> None:
-            table = Table(sink, classes, settings.top, lines)
+            table = Table(sink, replies, lines)
             for answered in seen.by(asked.answers(given)):
                 table.add(answered)
 
@@ -70,7 +74,7 @@ def run(settings: Predict) -> None:
     else:
         for _ in seen.by(asked.answers(given)):
             pass
-    _show(seen, classes, settings.top or TOP)
+    _show(seen, replies)
     if output:
         ui.show(f"predictions: {output}")
     if not seen.number:
@@ -81,7 +85,7 @@ def run(settings: Predict) -> None:
 
 
 class Seen:
-    """What came of the inputs so far, while they go by: the first answers, how many of each class, and what could not be read.
+    """What came of the inputs so far, while they go by: the first answers, how many there are, and what could not be read.
 
     Args:
         home: a folder in which each file is copied into the folder of its class, if any. total: how many there are.
@@ -89,7 +93,7 @@ class Seen:
 
     def __init__(self, home: Path | None, total: int | None) -> None:
         self.home, self.total = home, total
-        self.first, self.counts = list[Answered](), Counter[str]()
+        self.first = list[Answered]()
         self.number, self.faults, self.copies, self.first_fault = 0, 0, 0, ""
 
     def by(self, answers: Iterator[Answered]) -> Iterator[Answered]:
@@ -104,15 +108,13 @@ class Seen:
         self.number += 1
         if len(self.first) <= SHOWN:
             self.first.append(answered)
-        if answered.probabilities is None:
+        if answered.facts is None:
             self.faults += 1
             self.first_fault = self.first_fault or answered.entry.fault
-            return
-        self.counts[answered.predicted] += 1
-        if self.home is not None and answered.predicted:
+        elif self.home is not None and (name := answered.facts.get("predicted")):
             if not isinstance(answered.entry.content, Path):
                 raise ConfigError("sort_into: copies files, and these inputs are none")
-            copied(answered.entry.content, self.home, answered.predicted)
+            copied(answered.entry.content, self.home, name)
             self.copies += 1
 
 
@@ -124,20 +126,16 @@ def _output(named: str) -> Path:
     return path
 
 
-def _show(seen: Seen, classes: list[str], top: int) -> None:
-    """Each input where they are few, else how many there are of each class."""
+def _show(seen: Seen, replies: Replies) -> None:
+    """Each input where they are few, else all of them together."""
     if seen.number <= SHOWN:
         rows = []
-        for entry, values, predicted in seen.first:
-            shown = ", ".join(entry.told.values())
-            if values is None:
-                rows.append([shown, "-", "-", entry.fault])
-                continue
-            others = "  ".join(f"{name} {value:.4f}" for name, value in likeliest(values, classes, top))
-            rows.append([shown, predicted or "unsure", f"{float(values.max()):.4f}", others])
-        ui.show(ui.table("at T = 1", ["input", "predicted", "confidence", "likeliest"], rows, numbers=False))
+        for entry, facts in seen.first:
+            cells = ["-"] * (len(replies.head) - 1) + [entry.fault] if facts is None else replies.shown(facts)
+            rows.append([", ".join(filter(None, entry.told.values())), *cells])
+        ui.show(ui.table("at T = 1", ["input", *replies.head], rows, numbers=False))
     else:
-        rows = [[name or "unsure", f"{number:,}"] for name, number in seen.counts.most_common()]
-        ui.show(ui.table(f"{seen.number:,} inputs, at T = 1", ["predicted", "inputs"], rows))
+        head, rows = replies.total()
+        ui.show(ui.table(f"{seen.number:,} inputs, at T = 1", head, rows))
     if seen.home is not None:
         ui.show(f"copied: {seen.copies:,} of {seen.number:,} files into {seen.home}")
