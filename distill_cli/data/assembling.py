@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 
 from distill_cli.base.errors import DataError
@@ -132,6 +131,8 @@ def stratified(labels: np.ndarray, number: float, seed: int) -> tuple[np.ndarray
 
     Each class that has two samples is on both sides; a class's only sample is among the other rows.
     """
+    from sklearn.model_selection import train_test_split  # takes a second, which a bad value need not wait for
+
     _, place, counts = np.unique(labels, return_inverse=True, return_counts=True)
     several = np.flatnonzero(counts[place] > 1)
     rest, chosen = train_test_split(several, test_size=number, stratify=labels[several], random_state=seed)

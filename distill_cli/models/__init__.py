@@ -23,12 +23,17 @@ from distill_cli.models.suiting import require_kind
 
 OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fault of a network's code
 OF_TEACHER = "of_teacher"  # a network's attribute: what of its teacher a student is made of, in words; see `build`
+BEFOREHAND = "beforehand"  # a builder's attribute: what it needs of its node before any data are read, or an error
 BROUGHT = "brought"  # likewise: what its builder took its weights from, in words
 
 
 def check(model: schema.Teacher | schema.Student, where: str) -> None:
-    """Raise a ConfigError where a model's class or arguments, under the key `where`, do not exist; nothing is built."""
-    building.check(model.node, nn.Module, where)
+    """Raise a ConfigError where a model's class or arguments, under the key `where`, do not exist, or what its builder looks for
+    beforehand; nothing is built.
+    """
+    target = building.check(model.node, nn.Module, where)
+    if beforehand := getattr(target, BEFOREHAND, None):
+        beforehand(model.node)
 
 
 def network(

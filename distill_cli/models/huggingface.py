@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,6 +33,19 @@ Head = Literal["classes", "tokens"]  # what is answered: once a text which class
 AUTO = {"classes": "AutoModelForSequenceClassification", "tokens": "AutoModelForCausalLM"}
 
 
+def source_of(node: Mapping[str, Any]) -> Path | None:
+    """The folder that a node names; None where it needs none; raises as `huggingface`."""
+    name, init = node.get("name"), node.get("init", "name")
+    if node.get("config") is not None or (name is None and init == "teacher"):
+        return None
+    if name is None:
+        raise ConfigError("name: has no default: a folder of a model, or its name on the hub", "name=DIR")
+    source = folder_of(name)
+    if init == "name":
+        safe(source)  # before the library is imported, which takes seconds
+    return source
+
+
 def huggingface(
     num_classes: int,
     pad_token_id: int,
@@ -57,13 +71,9 @@ def huggingface(
     Raises:
         ConfigError: no such model, or a layer it does not have. CheckpointError: pickled weights, remote code, no network.
     """
-    if name is None and config is None and init != "teacher":
-        raise ConfigError("name: has no default: a folder of a model, or its name on the hub", "name=DIR")
+    source = source_of({"name": name, "init": init, "config": config})
     if head == "tokens" and pooling == "mean":
         raise ConfigError("pooling=mean: a language model answers at every token, and pools nothing", "pooling=own")
-    source = folder_of(name) if name is not None and config is None else None
-    if source and init == "name":
-        safe(source)  # before the library is imported, which takes seconds
     lib = library()
     with quiet(lib):
         if config is not None:
@@ -91,6 +101,9 @@ def huggingface(
                 f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
             )
         return _wrapped(model, Tokenizer.read(source), head, num_classes, mean, name if init == "name" else None)
+
+
+huggingface.beforehand = source_of  # type: ignore[attr-defined]
 
 
 def fresh(

@@ -223,8 +223,6 @@ def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
     """
     device = runtime.device(settings.device)
     terms, recipe = objectives.build(settings.objective), Recipe(settings.optimizer)
-    recipe.check("optimizer")
-    fit_recipe(settings.teacher.fit).check("teacher.fit.optimizer")
     models.check(settings.teacher, "teacher")
     models.check(settings.student, "student")
     for group, chosen in (("teachers", settings.teachers), ("chain", settings.chain)):
@@ -234,5 +232,7 @@ def check(settings: Train) -> tuple[torch.device, dict[str, Objective], Recipe]:
     for key, file in {"student": settings.student.checkpoint, **starts}.items():
         if file:
             deployable.source(file, f"{key}.checkpoint")
+    recipe.check("optimizer")
+    fit_recipe(settings.teacher.fit).check("teacher.fit.optimizer")
     trackers.check({name: one.node for name, one in settings.logger.items()})
     return device, terms, recipe

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers import distill
 from huggingface_hub import constants
 from torch import nn
 
@@ -197,6 +198,18 @@ def test_a_model_of_sentences_has_its_head_on_the_mean_of_a_texts_states(
     again = huggingface(3, 0, **card)
     again.load_state_dict(net.state_dict())
     assert torch.equal(again.eval()(batch()), net(batch()))
+
+
+@pytest.mark.parametrize(
+    ("words", "said"), [([], "has no default"), (["teacher.name=./nowhere"], "there is no folder")]
+)
+def test_a_model_that_is_not_there_is_told_before_any_data_are_read(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = ["dataset=text", f"dataset.root={tmp_path / 'no-data'}"]
+    assert distill("train", *data, "teacher=huggingface", *words) in (2, 4)
+    told = capsys.readouterr().err
+    assert said in told and "no-data" not in told
 
 
 def test_a_model_that_the_hub_gave_before_is_loaded_with_its_tokenizer_and_no_network(
