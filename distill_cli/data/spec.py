@@ -71,8 +71,8 @@ class Spec(Protocol):
         return self.example(number)
 
     def single(self, device: torch.device) -> dict[str, Inputs]:
-        """One sample as whose cost is measured; of samples of unlike sizes several, by what each is called, the largest last."""
-        return {"": self.example(1, device)}
+        """A raw sample whose cost is measured; of samples of unlike sizes several, by what each is called, the largest last."""
+        return {"": of_inputs.to(self.stored(1), device)}
 
     def units(self, inputs: Inputs) -> int:
         """How many of `unit` some samples are."""

@@ -51,7 +51,7 @@ def export(student: Predictor, settings: Export) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if settings.format == "onnx":
         made = _onnx(student, settings, folder)
-        if not settings.output and (measured := speed.of_exports(student, folder.parent)):
+        if not settings.output and (measured := speed.of_exports(student, folder.parent, settings.trust)):
             speed.show(measured)
         return made
     split, where = _split(student, settings)

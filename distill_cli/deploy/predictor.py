@@ -69,7 +69,11 @@ class Predictor(Deployable):
     def __call__(self, raw: Inputs) -> Tensor:
         """Raw samples, as a source stores them -> probabilities (N, C)."""
         with evaluating(self.network), torch.inference_mode(), runtime.exact():
-            return probabilities(self.network(self.spec.inputs(raw)))
+            return self.probabilities(raw)
+
+    def probabilities(self, raw: Inputs) -> Tensor:
+        """The same in the mode that is on, for who measures and has set it."""
+        return probabilities(self.network(self.spec.inputs(raw)))
 
     def answers(self, split: Split, batch_size: int | None = None) -> Iterator[tuple[Batch, Tensor]]:
         """Each batch of a split with its probabilities (n, C); see `inference.outputs`, which evaluation goes through too."""

@@ -8,6 +8,7 @@ from typing import Any
 
 from distill_cli.config.schema import FIRST
 from distill_cli.deploy import cost
+from distill_cli.deploy.predictor import Predictor
 from distill_cli.models import OF_TEACHER, Classifier, edits, num_parameters
 from distill_cli.pipeline import baseline, words
 from distill_cli.tasks import task as tasks
@@ -57,8 +58,11 @@ def judge(
     found["cost"] = None
     if job.settings.report:  # only a page shows it
         # What rounds while it learns says nothing of what 8 bits cost.
-        pair = {"teacher": job.teachers[FIRST], "student": models.get("student_fp32", job.student)}
-        found["cost"] = cost.of_models(pair, job.device)
+        exact = "student_fp32" if "student_fp32" in models else "student"
+        pair = {"teacher": job.teachers[FIRST], "student": models.get(exact, job.student)}
+        found["cost"] = cost.measure({who: Predictor({}, model) for who, model in pair.items()}, job.device)
+        for row, who in zip(found["cost"]["rows"], ("teacher", exact), strict=True):
+            row["accuracy"] = scores["test"][who].get("accuracy")
     return {**scores, **_facts(job, state, untrained)}, found
 
 

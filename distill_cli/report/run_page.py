@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -20,7 +21,7 @@ from distill_cli.runs import identity
 
 CLASSES = 30  # up to so many the confusion matrix is shown
 CONFUSIONS = 20
-SPEED = "export/speed.json"  # of a run that was exported: its student eager and as files
+SPEED = "export/speed.json"  # of a run that was exported: the same again, with its student as files
 
 
 def run_page(record: Record) -> str:
@@ -32,7 +33,6 @@ def run_page(record: Record) -> str:
     rows, about = records.epochs(record.folder), identity.read(record.folder)
     kept = record.folder / "evaluation.json"
     evaluation = files.read_json(kept) if kept.exists() else None  # older runs have none
-    exports = files.read_json(record.folder / SPEED) if (record.folder / SPEED).exists() else None
     difference = over_samples(record.summary.get("difference"), record.judged)
     terms, metrics = training.terms(rows), list(rows[-1]["val"])
     head = ["epoch", "stage", "T", "α", "learning rate", *(f"loss {term}" for term in terms)]
@@ -54,8 +54,7 @@ def run_page(record: Record) -> str:
         learned=training.learned(record, rows),
         taught=training.taught(record, rows),
         evaluation=evaluation,
-        exports=exports,
-        cost=evaluation["cost"] if evaluation else None,  # report=false measures none
+        cost=_cost(record.folder, evaluation),
         answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation.get("confusion") else None,
         told=tokens.answers(evaluation) if evaluation and "places" in evaluation else None,
         about=about,
@@ -85,6 +84,15 @@ def _schedule(config: Mapping[str, Any]) -> str:
         f"{name} {length(stage)} at T {span(stage['T'])}, α {span(stage['alpha'])}"
         for name, stage in config["schedule"].items()
     )
+
+
+def _cost(folder: Path, evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return what was measured last of the models' size and speed; None: report=false, or an older run, has none."""
+    cost = files.read_json(folder / SPEED) if (folder / SPEED).exists() else (evaluation or {}).get("cost")
+    if not cost or "latency_ms" not in cost.get("rows", [{}])[0]:
+        return None
+    judged = [name for name in ("accuracy", "agreement") if any(row.get(name) is not None for row in cost["rows"])]
+    return {**cost, "judged": judged, "by": {row["name"].partition(",")[0]: row for row in cost["rows"]}}
 
 
 def _answers(evaluation: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:

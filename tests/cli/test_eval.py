@@ -25,6 +25,7 @@ from distill_cli import models
 from distill_cli.data import Data, PictureSpec, Split
 from distill_cli.data.pictures import data_url
 from distill_cli.deploy import cost
+from distill_cli.deploy.predictor import Predictor
 from distill_cli.models import Classifier
 from distill_cli.tasks.classification import ClassificationMeter
 from distill_cli.tasks.details import ClassificationDetails
@@ -195,19 +196,25 @@ SPEC = PictureSpec(1, (28, 28), (0.5,), (0.5,))
 
 def test_costs_are_positive_and_the_larger_model_costs_more() -> None:
     pair = {name: models.build(node, "student", SPEC, 10) for name, node in (("student", SMALL), ("teacher", RESNET))}
-    found = cost.of_models(pair, CPU)
+    found = cost.measure({name: Predictor({}, model) for name, model in pair.items()}, CPU)
     assert (found["device"], found["threads"]) == ("cpu", torch.get_num_threads())
-    small, large = found["student"], found["teacher"]
+    small, large = found["rows"]
+    assert (small["name"], large["name"]) == ("student", "teacher")
     for one, model in ((small, pair["student"]), (large, pair["teacher"])):
         assert 0 < one["latency_ms"]["p50"] <= one["latency_ms"]["p95"]
-        assert one["images_per_second"] > 0
-        assert one["batch"] in [2**k for k in range(9)]
+        assert one["samples_per_second"] > 0
+        assert one["batch"] in [2**k for k in range(7)]
         assert one["peak_bytes"] > one["bytes"]
         assert one["parameters"] == models.num_parameters(model)
         assert one["bytes"] >= 4 * one["parameters"]
     assert large["bytes"] > 100 * small["bytes"]
     assert large["latency_ms"]["p50"] > small["latency_ms"]["p50"]
     assert json.dumps(found)
+
+
+def of(net: nn.Module, **how: float) -> dict[str, Any]:
+    (row,) = cost.measure({"one": Predictor({}, Classifier(net, SPEC))}, CPU, **how)["rows"]
+    return row
 
 
 class Doubling(nn.Module):
@@ -230,11 +237,11 @@ class Doubling(nn.Module):
 
 
 def test_bytes_are_those_of_the_weights_and_the_peak_adds_the_forward() -> None:
-    found = cost.measure(Classifier(Doubling(), SPEC), CPU)
+    found = of(Doubling())
     assert found["parameters"] == 1000
     assert found["bytes"] == 1000 * 4 + 8
-    assert found["batch"] == 256
-    held = 3 * 256 * 28 * 28 * 4  # and the logits, which are small
+    assert found["batch"] == 64
+    held = 4 * 64 * 28 * 28 * 4  # its input is one of them; and the logits, which are small
     assert held <= found["peak_bytes"] - found["bytes"] <= 1.05 * held
 
 
@@ -242,12 +249,12 @@ def test_bytes_are_those_of_the_weights_and_the_peak_adds_the_forward() -> None:
 def test_a_slow_model_gets_a_smaller_batch_and_three_latencies_all_the_same(seconds: float, largest: int) -> None:
     net = Doubling(seconds)
     started = time.perf_counter()
-    found = cost.measure(Classifier(net, SPEC), CPU, budget=1.0)
+    found = of(net, budget=1.0)
     spent = time.perf_counter() - started
     assert found["batch"] == max(net.batches) <= largest
     assert net.batches.count(1) >= 4  # a first one that does not count among them
     assert found["latency_ms"]["p50"] >= 1000 * seconds
-    assert found["images_per_second"] <= 1 / seconds
+    assert found["samples_per_second"] <= 1 / seconds
     assert spent < max(1.0, 7 * seconds) + 2  # with much to spare for a machine that is busy
 
 
@@ -257,7 +264,7 @@ def test_measuring_leaves_model_and_random_streams_as_they_were(training: bool) 
     model.net.weight.grad = torch.ones(1000)
     before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()
     state = {key: value.clone() for key, value in model.state_dict().items()}
-    cost.measure(model, CPU, budget=0.1)
+    cost.measure({"one": Predictor({}, model)}, CPU, budget=0.1)
     assert model.training is model.net.training is training
     assert torch.is_grad_enabled()
     assert torch.equal(model.net.weight.grad, torch.ones(1000)) and model.net.weight.requires_grad
@@ -273,9 +280,9 @@ def test_running_out_of_memory_ends_the_growth_and_not_the_run() -> None:
                 raise torch.OutOfMemoryError("out of memory")
             return super().forward(inputs)
 
-    assert cost.measure(Classifier(Tight(), SPEC), CPU)["batch"] == 4
+    assert of(Tight())["batch"] == 4
 
 
 def test_the_profiler_says_nothing_of_its_own(capfd: pytest.CaptureFixture[str]) -> None:
-    cost.measure(Classifier(Doubling(), SPEC), CPU, budget=0.1)
+    of(Doubling(), budget=0.1)
     assert capfd.readouterr() == ("", "")

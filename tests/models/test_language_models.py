@@ -18,6 +18,7 @@ from distill_cli.data.blocks import LanguageSpec
 from distill_cli.data.tokens import FILE, Tokenizer
 from distill_cli.data.vocabulary import Bytes
 from distill_cli.deploy import cost
+from distill_cli.deploy.predictor import Predictor
 from distill_cli.models import REBUILD, Classifier, num_parameters, origin, weights
 from distill_cli.models.huggingface import fresh, huggingface
 from distill_cli.models.language import CausalLM
@@ -208,7 +209,7 @@ def test_the_cost_of_a_language_model_has_its_logits_in_it() -> None:
     words = Bytes()
     net = fresh(words.size, words.size, words.pad, "llama", 1, 16, 2, head="tokens")
     model = Classifier(net, LanguageSpec(words, 8))
-    measured = cost.measure(model, torch.device("cpu"), budget=0.1)
+    (measured,) = cost.measure({"one": Predictor({}, model)}, torch.device("cpu"), budget=0.1)["rows"]
     at_once = min(measured["batch"] * 8, cost.AT_ONCE)
     assert measured["peak_bytes"] - measured["bytes"] > 4 * at_once * words.size
-    assert measured["tokens_per_second"] == pytest.approx(8 * measured["images_per_second"])
+    assert measured["tokens_per_second"] == pytest.approx(8 * measured["samples_per_second"])

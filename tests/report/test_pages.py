@@ -85,8 +85,8 @@ def evaluation(classes: Sequence[str]) -> dict[str, Any]:
     }
     votes = [[0, 0.8123], [1, 0.15], [number - 1, 0.002]]
     model = {
-        "parameters": 98_765, "bytes": 400_000, "latency_ms": {"p50": 2.5, "p95": 3.75}, "batch": 256,
-        "images_per_second": 1234.0, "peak_bytes": 5_000_000,
+        "name": "student", "runtime": "torch 2.14.1", "parameters": 98_765, "bytes": 400_000, "batch": 64,
+        "latency_ms": {"p50": 2.5, "p95": 3.75}, "samples_per_second": 1234.0, "peak_bytes": 5_000_000, "accuracy": 0.9,
     }  # fmt: skip
     return {
         "split": "test",
@@ -105,9 +105,13 @@ def evaluation(classes: Sequence[str]) -> dict[str, Any]:
         ],
         "cost": {
             "device": "cpu",
+            "cpu": "a CPU",
+            "vnni": None,
             "threads": 2,
-            "teacher": {**model, "latency_ms": {"p50": 10.0, "p95": 12.0}, "images_per_second": 617.0},
-            "student": model,
+            "rows": [
+                {**model, "name": "teacher", "latency_ms": {"p50": 10.0, "p95": 12.0}, "samples_per_second": 617.0},
+                model,
+            ],
         },
     }
 
@@ -214,7 +218,7 @@ def test_a_runs_page_holds_what_the_run_found(tmp_path: Path) -> None:
         "95% interval +1.11 to +3.57, over 2,500 test samples.", "12.5× fewer parameters", "4× faster on one image",
         "imitate 2 epochs at T 4, α 0.7; refine 2 epochs at T 4 → 1, α 0.7 → 0", "1,234,567", "0.0321",
         "Most often cat is taken for dog: 7 of 55.", "sample 17, KL 3.21", "81%", "<1%",
-        "10 ms 2.5 ms 4× less", "617 1,234 2× more", "distill train T=4 baseline=true", "betas: [0.9, 0.999]",
+        "10 ms 2.5 ms", "617 1,234", "2× more images/s", "distill train T=4 baseline=true", "betas: [0.9, 0.999]",
     ):  # fmt: skip
         assert words in text, words
 
@@ -314,7 +318,7 @@ def test_speed_is_read_under_the_name_and_in_the_unit_of_newer_and_of_older_runs
             value = {key: value for key, value in json.loads(text).items() if key != "checksum"}
             files.write_json(path, {**value, "unit": "texts"} if path.name == "summary.json" else value)
     was, now = (check(run_page(records.read(record.folder))).text for record in (old, new))
-    for words in ("0.9200 812", "2× more {unit}/s", "faster on one {one}", "{unit}/s at batch 256 617 1,234"):
+    for words in ("0.9200 812", "2× more {unit}/s", "faster on one {one}", "{unit}/s at batch 64 617 1,234"):
         words = words.removeprefix("0.9200 ")
         assert words.format(unit="images", one="image") in was and words.format(unit="texts", one="text") in now, words
     assert "images/s" not in now and "one image" not in now
