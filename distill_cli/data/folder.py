@@ -180,7 +180,7 @@ def _read(
     held = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
     parts = {}
     for name, (paths, labels) in files.items():
-        parts[name] = Part(pictures := Pictures(tuple(paths), channels, pixels, values), labels)
+        parts[name] = Part(pictures := Pictures(tuple(paths), channels, (pixels, pixels), values), labels)
         if name in held:
             wanted = Array((len(paths), channels, pixels, pixels), "|u1")
             read = partial(_pixels, pictures, workers)

@@ -51,15 +51,16 @@ class Headers(NamedTuple):
 
 @dataclass(frozen=True)
 class Pictures(Source):
-    """Files of pictures, each read when it is asked for as uint8 (channels, pixels, pixels).
+    """Files of pictures, each read when it is asked for as uint8 (channels, height, width): made to cover that, then cropped.
 
     Args:
+        size: height and width.
         range: the values that are black and white in greys of more than 8 bits; None: there are no such pictures.
     """
 
     paths: tuple[Path, ...]
     channels: int
-    pixels: int
+    size: tuple[int, int]
     range: Range | None = None
 
     def __len__(self) -> int:
@@ -73,8 +74,9 @@ class Pictures(Source):
         """
         with _opened(self.paths[row]) as (file, _):
             picture = _eight_bit(file, "L" if self.channels == 1 else "RGB", self.range)
-            if picture.size != (self.pixels, self.pixels):
-                picture = ImageOps.fit(picture, (self.pixels, self.pixels), Image.Resampling.BILINEAR)
+            height, width = self.size
+            if picture.size != (width, height):
+                picture = ImageOps.fit(picture, (width, height), Image.Resampling.BILINEAR)
         array = np.array(picture)
         return torch.from_numpy(array[None] if self.channels == 1 else np.ascontiguousarray(array.transpose(2, 0, 1)))
 
@@ -91,7 +93,12 @@ class Pictures(Source):
         """Names, sizes and times of change: the content of what does not fit in memory is not read for it."""
         stats = ((path, path.stat()) for path in self.paths)
         lines = (os.fsencode(f"{p.parent.name}/{p.name} {s.st_size} {s.st_mtime_ns}\n") for p, s in stats)
-        shape = f"{self.channels} {self.pixels}" + (f" {self.range}" if self.range else "")
+        height, width = self.size
+        shape = (
+            f"{self.channels} {height}"
+            + (f"x{width}" if width != height else "")
+            + (f" {self.range}" if self.range else "")
+        )
         return sha256([shape.encode(), *lines])
 
 

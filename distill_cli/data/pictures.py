@@ -65,7 +65,10 @@ class PictureSpec(Spec):
 
     def told(self) -> str:
         colour = "grey" if self.channels == 1 else "RGB"
-        return f"{colour}, 0 to 255; shorter side resized to {min(self.size)} pixels (bilinear), centre cropped, not normalised"
+        height, width = self.size
+        return (
+            f"{colour}, 0 to 255; resized to cover {height} x {width} pixels (bilinear), centre cropped, not normalised"
+        )
 
     @property
     def at_once(self) -> int:

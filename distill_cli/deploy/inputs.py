@@ -108,10 +108,7 @@ class _Pictures:
 
     def split(self, contents: Sequence[Path]) -> Split:
         spec = self.spec
-        height, width = spec.size
-        if height != width:
-            raise ConfigError(f"pictures are read as squares, and the student takes {spec.words()}")
-        source = Attempted(Pictures(tuple(contents), spec.channels, height, spec.range), spec.stored(1) * 0)
+        source = Attempted(Pictures(tuple(contents), spec.channels, spec.size, spec.range), spec.stored(1) * 0)
         return Split(source, torch.full((len(contents),), UNKNOWN), spec)
 
     def _row(self, row: Row | DataError, where: str, folder: Path) -> Entry:

@@ -87,15 +87,15 @@ def test_a_deep_picture_is_refused_where_no_range_is_known(tmp_path: Path) -> No
     path = tmp_path / "deep.png"
     Image.fromarray(DEEP["16 bits.png"]).save(path)
     with pytest.raises(DataError, match=rf"{path} has more than 8 bits.*\ndataset\.range="):
-        Pictures((path,), 1, 32)[0]
-    assert Pictures((path,), 1, 32, (0.0, 65535.0))[0].max() == 255
+        Pictures((path,), 1, (32, 32))[0]
+    assert Pictures((path,), 1, (32, 32), (0.0, 65535.0))[0].max() == 255
 
 
 def test_both_byte_orders_are_scaled_alike(tmp_path: Path) -> None:
     values = DEEP["12 bits in 16.png"]
     Image.fromarray(values).save(tmp_path / "little.tif")
     Image.frombytes("I;16B", (32, 32), values.astype(">u2").tobytes()).save(tmp_path / "big.tif")
-    little, big = (Pictures((tmp_path / f"{name}.tif",), 1, 32, (0.0, 4095.0))[0] for name in ("little", "big"))
+    little, big = (Pictures((tmp_path / f"{name}.tif",), 1, (32, 32), (0.0, 4095.0))[0] for name in ("little", "big"))
     assert torch.equal(little, big) and little.max() == 255
 
 
@@ -198,7 +198,7 @@ def test_choices_among_odd_pictures_are_told(tmp_path: Path) -> None:
                  "1 lose more than half to the square cut", "1 grey among colour",
                  "size: median of shorter sides from 1 to 16"):  # fmt: skip
         assert told in note
-    shown = Pictures((folder / "moving.gif", folder / "long.png"), 3, 16)
+    shown = Pictures((folder / "moving.gif", folder / "long.png"), 3, (16, 16))
     assert shown[0].float().mean((1, 2)).tolist() == pytest.approx([254, 0, 0], abs=2)
     assert shown[1].shape == (3, 16, 16)
 

@@ -11,8 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers import QUICK, distill
-from PIL import Image
+from PIL import Image, ImageOps
+
+from distill_cli import models
+from distill_cli.data import PictureSpec
+from distill_cli.deploy.predictor import Predictor
+from distill_cli.models import Classifier
+from distill_cli.models.deployable import Deployable
 
 CLASSES = ("bright", "dark", "mixed")
 
@@ -143,3 +150,17 @@ def test_what_cannot_be_asked_is_refused(
 def test_without_a_checkpoint_the_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     assert distill("predict", "input=x") == 2
     assert "ckpt: which checkpoint?" in capsys.readouterr().err
+
+
+def test_a_student_of_pictures_that_are_no_squares_is_given_photos_of_its_shape(place: Path) -> None:
+    student, spec = Predictor.read(place / "run"), PictureSpec(3, (12, 20), (0.5,), (0.5,))
+    node = {"_target_": "distill_cli.models.smallcnn.SmallCNN", "widths": [4], "in_channels": None}
+    wide = Classifier(models.build(node, "student", spec, 3).net, spec)
+    Path("wide").mkdir()
+    Deployable({**student.card, "model": node, "input": spec.as_card()}, wide).write(Path("wide").absolute())
+    photo = place / "photos" / "test" / "dark" / "03.jpg"
+    assert distill("predict", "ckpt=wide", f"input={photo}", "output=p.csv") == 0
+    (row,) = csv.DictReader(io.StringIO(Path("p.csv").read_text()))
+    pixels = np.array(ImageOps.fit(Image.open(photo), (20, 12), Image.Resampling.BILINEAR))
+    expected = Predictor.read(Path("wide"))(torch.from_numpy(pixels.transpose(2, 0, 1).copy())[None])[0]
+    assert [float(row[f"p_{name}"]) for name in CLASSES] == pytest.approx(expected.tolist(), abs=1e-9)
