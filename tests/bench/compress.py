@@ -5,7 +5,7 @@
   python tests/bench/compress.py kills
 
 bits      weights rounded to so few bits, three seeds: the student in fp32, rounded without training, with distillation in the
-          stage, and with labels alone in it
+          stage, with labels alone in it, and with as many more epochs in fp32 instead, before and after rounding
 derived   ResNet-56 with the weights that are given, pruned by half or in two parts of half the parameters: before any training,
           after labels only, after distillation
 kills     SIGKILL ten times inside the stage of 8 bits, resumed each time: the same bits as undisturbed
@@ -47,7 +47,9 @@ def summary(run: Path) -> dict[str, Any]:
 
 
 def bits(args: argparse.Namespace) -> None:
-    """Weights of so few bits: three seeds of a run whose stage learns from the teacher, and of one that learns from labels."""
+    """Weights of so few bits: three seeds of a run whose stage learns from the teacher, of one that learns from labels, and of one
+    that is not rounded until an epoch after it, whose student in fp32 has had as many epochs.
+    """
     from distill_cli.models import calibration
 
     calibration.LARGEST = 64 if args.bits == 8 else 2 ** (args.bits - 1) - 1  # type: ignore[misc]
@@ -55,7 +57,12 @@ def bits(args: argparse.Namespace) -> None:
               "teacher=smallcnn", "teacher.fit.epochs=4", "student=tinycnn", "schedule=quantize", "schedule.imitate.epochs=4",
               "schedule.refine.epochs=2", f"schedule.quantize.epochs={args.epochs}", f"schedule.quantize.lr={args.lr}",
               "optimizer.lr=3e-3"]  # fmt: skip
-    ways = {"distilled": [], "labels": ["schedule.quantize.alpha=0"]}
+    rounded = "+schedule.rounded={epochs: 1, T: 3, alpha: 0.7, quantize: int8}"
+    ways = {
+        "distilled": [],
+        "labels": ["schedule.quantize.alpha=0"],
+        "longer": ["schedule.quantize.quantize=null", rounded],
+    }
     table = []
     for seed in SEEDS:
         tests = {}
@@ -65,14 +72,15 @@ def bits(args: argparse.Namespace) -> None:
             distill("train", *common, *words, f"seed={seed}", f"run_dir={run}", f"output_dir={args.out}")
             tests[way] = summary(run)["test"]
         row = {"fp32": tests["distilled"]["student_fp32"], "plain": tests["distilled"]["student_int8"],
-               "distilled": tests["distilled"]["student"], "labels": tests["labels"]["student"]}  # fmt: skip
+               "distilled": tests["distilled"]["student"], "labels": tests["labels"]["student"],
+               "longer": tests["longer"]["student_fp32"], "longer, plain": tests["longer"]["student_int8"]}  # fmt: skip
         table.append({who: (scores["accuracy"], scores["kl"]) for who, scores in row.items()})
     for who in table[0]:
         points, kls = zip(*(row[who] for row in table), strict=True)
-        print(f"{who:<10} accuracy {100 * statistics.mean(points):.2f} %  ({', '.join(f'{100 * p:.2f}' for p in points)})  "
+        print(f"{who:<14} accuracy {100 * statistics.mean(points):.2f} %  ({', '.join(f'{100 * p:.2f}' for p in points)})  "
               f"KL {statistics.mean(kls):.4f}")  # fmt: skip
     lost = statistics.mean(row["fp32"][0] - row["plain"][0] for row in table)
-    for way in ways:
+    for way in ("distilled", "labels", "longer, plain"):
         regained = statistics.mean(row[way][0] - row["plain"][0] for row in table)
         share = f", {regained / lost:.2f} of it" if lost > 1e-3 else ""
         print(f"{way}: plain rounding loses {100 * lost:.2f} points, regained {100 * regained:.2f}{share}")
