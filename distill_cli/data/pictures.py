@@ -65,10 +65,7 @@ class PictureSpec(Spec):
 
     def told(self) -> str:
         colour = "grey" if self.channels == 1 else "RGB"
-        height, width = self.size
-        return (
-            f"{colour}, 0 to 255; resized to cover {height} x {width} pixels (bilinear), centre cropped, not normalised"
-        )
+        return f"{colour}, 0 to 255; resized to cover {self.words()} (bilinear), centre cropped, not normalised"
 
     @property
     def at_once(self) -> int:

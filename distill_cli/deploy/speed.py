@@ -17,6 +17,7 @@ from distill_cli.deploy.judged import run_of
 from distill_cli.deploy.predictor import Predictor
 
 FILE = "speed.json"  # in the folder that holds a run's exports
+SECONDS = 3.0  # for each model
 
 
 def of_exports(student: Predictor, home: Path, trust: Sequence[str] = ()) -> dict[str, Any] | None:
@@ -33,7 +34,7 @@ def of_exports(student: Predictor, home: Path, trust: Sequence[str] = ()) -> dic
         return None
     accuracy = next(iter(found.values()))["accuracy"]
     models = {**_before(student, trust), **{name: Predictor.read(home / name) for name in found}}
-    measured = cost.measure(models, torch.device("cpu"))
+    measured = cost.measure(models, torch.device("cpu"), SECONDS)
     for row in measured["rows"]:
         told = found.get(row["name"], {})
         row["accuracy"] = told["exported_accuracy"] if told else accuracy if row["name"] == "student" else None
