@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill_cli.base import ui
 from distill_cli.base.errors import DataError
 from distill_cli.base.names import fingerprint
 from distill_cli.data import inputs as of_inputs
@@ -217,3 +218,9 @@ def _measured(source: Source, workers: int) -> tuple[list[float], list[float]]:
     mean = share @ values
     std = np.sqrt((share * (values - mean[:, None]) ** 2).sum(1))
     return [round(float(m), 6) for m in mean], [round(max(float(s), 1e-3), 6) for s in std]
+
+
+def warn_of_same(same: int, number: int, kind: str) -> None:
+    """Say that so many of all samples of test, which are called `kind`, are in train too, if any are."""
+    if same:
+        ui.warn(f"data: {same:,} of {number:,} test {kind} are in train too: test flatters a model that remembers")

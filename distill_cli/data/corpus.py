@@ -25,7 +25,8 @@ SMALL = 2**22  # bytes; what is made of fewer is made as quickly as what is kept
 
 
 class Documents(NamedTuple):
-    """Documents, or parts of them, among the tokens of a corpus; the token that ends a document is its last.
+    """Documents, or parts of them, among the tokens of a corpus; the token that ends one is its last, but for
+    those that were cut before their end.
 
     Attributes:
         start, stop: where each begins and ends, (D,) int64. prompt: how many of its tokens are read and not learnt, (D,).
@@ -125,7 +126,7 @@ def _blocks(pieces: Iterable[Piece], vocabulary: Vocabulary, name: str) -> Itera
         for piece, before, tokens in zip(group, cut[::2], cut[1::2], strict=True):
             if not length:
                 prompt = len(start) + len(before) if len(before) else 0
-            parts: list[Any] = [[] if length else start, before, tokens, end if piece.last else []]
+            parts: list[Any] = [[] if length else start, before, tokens, end if piece.last and piece.whole else []]
             ids += [np.asarray(part, kind) for part in parts]
             length += sum(len(part) for part in parts)
             if piece.last:
@@ -158,6 +159,14 @@ def _together(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 def _name(pieces: Iterable[Piece], number: int) -> str:
     """What the document of a number is called: those before it are read again."""
     return next(itertools.islice((piece.where for piece in pieces if piece.last), number, None))
+
+
+def shared(corpus: Corpus, documents: Documents, other: Corpus, theirs: Documents) -> int:
+    """How many of some documents are among others too, token for token."""
+    sizes, wanted = theirs.stop - theirs.start, documents.stop - documents.start
+    alike = np.flatnonzero(np.isin(sizes, wanted))
+    seen = {other.ids[theirs.start[row] : theirs.stop[row]].tobytes() for row in alike}
+    return sum(corpus.ids[a:b].tobytes() in seen for a, b in zip(documents.start, documents.stop, strict=True))
 
 
 def apart(whole: Documents, share: float, seed: int) -> tuple[Documents, Documents, str]:

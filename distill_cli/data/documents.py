@@ -13,6 +13,7 @@ from distill_cli.base.errors import DataError
 from distill_cli.data import tables
 
 ENDINGS = (".txt", ".jsonl", ".parquet")
+ENDED = "ended"  # a column: false where a text was cut before its end, as `distill generate` writes it
 PIECE = 2**20  # characters of a document that are held at a time
 BREAK = re.compile(r"(?<=\S)\n(?=\S)")  # after a lone one a text is cut: it ends a token, as several together need not
 
@@ -22,13 +23,14 @@ class Piece(NamedTuple):
 
     Attributes:
         text: what is learnt. prompt: what is read before it and not learnt. last: whether the document ends here.
-        where: what to call the document in a message.
+        where: what to call the document in a message. whole: whether it came to its end; a text that was cut did not.
     """
 
     text: str
     prompt: str
     last: bool
     where: str
+    whole: bool = True
 
 
 class Reading(NamedTuple):
@@ -95,14 +97,17 @@ def _characters(path: Path) -> Iterator[str]:
 
 
 def _rows(path: Path, how: Reading) -> Iterator[Piece]:
-    empty = 0
+    empty = short = 0
     for where, row in tables.rows(path):
         prompt = "" if how.prompt is None else _said(row, how.prompt, "dataset.prompt", path, where)
         text = _said(row, how.text, "dataset.text", path, where)
         if text.strip():
-            yield Piece(text, prompt, True, where)
+            yield Piece(text, prompt, True, where, whole=row.get(ENDED) is not False)
+            short += row.get(ENDED) is False
         else:
             empty += 1
+    if short:
+        ui.say(f"data: {path.name}: {short:,} texts were cut ({ENDED}: false): no end is learnt behind them")
     if empty:
         ui.say(f"data: {path.name}: {empty:,} rows without a text were left out")
 

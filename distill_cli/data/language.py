@@ -14,8 +14,9 @@ from distill_cli.base.files import place
 from distill_cli.base.names import fingerprint
 from distill_cli.data import corpus as corpora
 from distill_cli.data import vocabulary
+from distill_cli.data.assembling import warn_of_same
 from distill_cli.data.blocks import Blocks, LanguageSpec
-from distill_cli.data.corpus import Corpus, Documents, apart
+from distill_cli.data.corpus import Corpus, Documents, apart, shared
 from distill_cli.data.dataset import SPLITS, Data
 from distill_cli.data.documents import ENDINGS, Reading
 from distill_cli.data.packing import Layout, Packing, lay_out, ranges
@@ -98,6 +99,8 @@ def assembled(
                 rest, chosen, told = apart(documents, how.val_fraction, how.split_seed)
                 parts |= {"train": (corpus, rest), name: (corpus, chosen)}
                 notes.append(f"{'validation' if name == 'val' else name}: {told}")
+    if "train" in parts:
+        warn_of_same(shared(*parts["test"], *parts["train"]), len(parts["test"][1].start), "documents")
     spec, made = LanguageSpec(words, how.length), dict[str, Blocks]()
     for name, (corpus, documents) in parts.items():
         made[name] = _blocks(name, corpus, documents, spec, how)

@@ -13,7 +13,7 @@ import numpy as np
 from distill_cli.base import ui
 from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.base.files import place
-from distill_cli.data.assembling import Part, alone, assemble, cut
+from distill_cli.data.assembling import Part, alone, assemble, cut, warn_of_same
 from distill_cli.data.dataset import Data
 from distill_cli.data.labels import UNKNOWN
 from distill_cli.data.split_files import split_files
@@ -208,15 +208,11 @@ def _targets(column: Column, classes: Sequence[str], whose: str) -> np.ndarray:
 
 
 def _overlap(parts: dict[str, Part]) -> None:
-    """Say how many texts of test are in train too."""
+    """Say how many texts of test are in train too, small differences aside."""
 
     def plain(part: Part) -> list[str]:
         source: Any = part.source
         return [unicodedata.normalize("NFKC", " ".join(text)).casefold().strip() for text in source.texts]
 
     seen = set(plain(parts["train"]))
-    same = sum(text in seen for text in plain(parts["test"]))
-    if same:
-        ui.warn(
-            f"data: {same:,} of {len(parts['test']):,} test texts are in train too: test flatters a model that remembers"
-        )
+    warn_of_same(sum(text in seen for text in plain(parts["test"])), len(parts["test"]), "texts")

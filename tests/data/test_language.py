@@ -397,3 +397,29 @@ def test_no_paragraph_of_pydocs_test_part_is_in_train() -> None:
     known = set(texts["train"].split("\n\n")) | set(texts["val"].split("\n\n"))
     long = [text for text in texts["test"].split("\n\n") if len(text.split()) > 8]
     assert len(long) > 50 and not known & set(long)
+
+
+@pytest.mark.parametrize("packing", ["documents", "stream", "none"])
+def test_no_end_is_learnt_behind_a_text_that_was_cut(
+    packing: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = {"whole": True, "cut": False, "said": "no", "none": None}
+    for part in ("train", "test"):
+        rows = [{"text": text, "ended": ended} for text, ended in ends.items()] + [{"text": "other"}]
+        (tmp_path / f"{part}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    data = language(str(tmp_path), length=16, packing=packing, val_fraction=0.2)  # type: ignore[arg-type]
+    asked = [token for row in data.test.targets.tolist() for token in row if token != IGNORED]
+    assert sorted(asked) == sorted([*b"hole", *b"ut", *b"aid", *b"one", *b"ther", *[Bytes.end] * 4])
+    assert "train.jsonl: 1 texts were cut (ended: false): no end is learnt behind them" in caplog.text
+
+
+def test_documents_of_test_that_are_in_train_too_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("WARNING", "distill")
+    for part, letters in (("train", "abcdefab"), ("test", "axbyb")):
+        (tmp_path / f"{part}.txt").write_text("\n\n".join(f"a text about {letter}" for letter in letters))
+    language(str(tmp_path), separator="\\n\\n", length=8)
+    assert "3 of 5 test documents are in train too: test flatters a model that remembers" in caplog.text
+    caplog.clear()
+    (tmp_path / "test.txt").write_text("a text about x\n\na text")
+    language(str(tmp_path), separator="\\n\\n", length=8)
+    assert "in train too" not in caplog.text
