@@ -11,7 +11,7 @@ from distill_cli.base.errors import ConfigError, did_you_mean
 from distill_cli.config import arrangement
 from distill_cli.config.fields import keys
 from distill_cli.config.records import read
-from distill_cli.config.schema import FIRST, Dataset, Fit, Settings, Stage, Teacher, Train, stage_objectives
+from distill_cli.config.schema import FIRST, Dataset, Fit, Lora, Settings, Stage, Teacher, Train, stage_objectives
 from distill_cli.config.values import shown
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,100}")  # of a teacher or a link: a folder is called so
@@ -70,6 +70,14 @@ def _train_problems(settings: Train) -> Iterator[str]:
     if settings.teacher.joint and settings.optimizer.accumulate != 1:
         yield "optimizer.accumulate: a jointly trained teacher takes its step on the whole batch; use 1"
     yield from _teacher_problems(settings.teacher, "teacher")
+    rounded = any(stage.quantize for stage in settings.schedule.values())
+    for key, student in {
+        "student": settings.student,
+        **{f"chain.{n}": one for n, one in settings.chain.items()},
+    }.items():
+        yield from _lora_problems(student.lora, f"{key}.lora")
+        if rounded and student.lora.rank:
+            yield f"{key}.lora.rank: a stage with quantize trains all weights; leave one of the two out"
 
 
 def _made_of_problems(settings: Train) -> Iterator[str]:
@@ -111,8 +119,19 @@ def _teacher_problems(teacher: Teacher, key: str) -> Iterator[str]:
     if teacher.fit.freeze and (teacher.joint or teacher.fit.epochs == 0):
         why = "is trained along with the student" if teacher.joint else f"has {key}.fit.epochs=0"
         yield f"{key}.fit.freeze: nothing is fitted: the teacher {why}"
+    yield from _lora_problems(teacher.fit.lora, f"{key}.fit.lora")
+    if teacher.fit.lora.rank and (teacher.joint or teacher.fit.freeze):
+        other = "teacher.joint trains all of it" if teacher.joint else f"{key}.fit.freeze fits its head alone"
+        yield f"{key}.fit.lora.rank: {other}; leave one of the two out"
     if teacher.mutual and not teacher.joint:
         yield f"{key}.mutual: only a teacher that is trained along learns from the student: {key}.joint=true"
+
+
+def _lora_problems(lora: Lora, key: str) -> Iterator[str]:
+    """What is set of adapters where none are asked for."""
+    idle = [name for name in ("alpha", "targets", "dropout") if getattr(lora, name)]
+    if idle and lora.rank is None:
+        yield f"{key}.{idle[0]}: there are no adapters without {key}.rank, as in {key}.rank=8"
 
 
 def _arranged(settings: Train, problems: list[str]) -> Train:

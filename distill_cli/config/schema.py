@@ -57,6 +57,17 @@ class FromTeacher:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lora:
+    rank: int | None = key(None, "of adapters that learn in place of the weights of a model of transformers; null: all learn; "
+                           "needs the extra [lora]", ge=1)  # fmt: skip
+    alpha: float | None = key(None, "what they add counts alpha / rank times; null: twice the rank", gt=0)
+    targets: list[str] = key(
+        [], "layers beside which they stand, by the last part of their path; none: as peft knows the model"
+    )
+    dropout: float = key(0.0, "of what they take in", ge=0, lt=1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Student(Open):
     """A model that learns, and what each link of a chain is built from."""
 
@@ -64,6 +75,7 @@ class Student(Open):
     from_teacher: FromTeacher = key({}, "what it is made of its teacher by, in place of a network of its own; in this order",
                                     node=FromTeacher)  # fmt: skip
     freeze: list[str] = key([], "modules that do not learn, by their path or its last part, as in [embeddings]")
+    lora: Lora = key({}, "adapters that learn in its place, and are merged into its weights at the end", node=Lora)
 
     @property
     def made_of(self) -> dict[str, Any]:
@@ -76,6 +88,7 @@ class Fit:
     epochs: int | None = key(None, "null: 6 without a checkpoint, none with one; of a head alone 30", ge=0)
     freeze: str | None = key(None, "encoder: the head alone is fitted, the last linear layer, on features that are kept",
                              choices=("encoder",))  # fmt: skip
+    lora: Lora = key({}, "adapters that are fitted in its place, and are merged into its weights at the end", node=Lora)
     optimizer: str = key("adamw", "a name from conf/optimizer/", filled=True)
     lr: float | None = key(None, "null: the optimizer file's", gt=0)
     weight_decay: float | None = key(None, "null: the optimizer file's", ge=0)

@@ -37,6 +37,7 @@ class CausalLM(HuggingFace):
     """
 
     whole: Any
+    head_is_new = False
 
     def __init__(self, model: Any, words: int, tokenizer: Tokenizer | None = None) -> None:
         if model.get_output_embeddings() is None or model.base_model is model:

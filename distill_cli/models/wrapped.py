@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ class HuggingFace(nn.Module):
     Args:
         tokenizer: the one it was trained with; None: it takes the data's.
     """
+
+    head_is_new: ClassVar[bool] = True  # it is made for the data's classes, and learns even where the rest does not
 
     def __init__(self, model: nn.Module, tokenizer: Tokenizer | None = None) -> None:
         super().__init__()

@@ -29,15 +29,16 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     Args:
         untrained: the student as initialised, before any step; it is copied, not changed.
     """
-    model, settings = copy.deepcopy(untrained), job.settings
+    model, settings, lora = copy.deepcopy(untrained), job.settings, job.settings.student.lora
     smoothing, at_once = settings.label_smoothing, settings.rows_at_once
     card = deployable.card_of("student", settings.student, model, job.data, settings.dataset)
     best = tasks.judged_by(settings.optimize, job.task, fidelity=False)
     pace, train = replace(job.pace, best=best), job.data.train
     often = len(train) / len(train.labelled)
     stages = [stage if often == 1 else replace(stage, steps=stage.length(job.per_epoch)) for stage in job.stages]
+    elsewhere = ("checkpoint", "from_teacher", *([] if lora.rank else ["lora"]))
     ingredients = {
-        "model": {key: value for key, value in card["model"].items() if key not in ("checkpoint", "from_teacher")},
+        "model": {key: value for key, value in card["model"].items() if key not in elsewhere},
         **({"start": job.start} if job.start else {}),
         "weights": settings.student.node.get("weights"),
         "data": job.data.digest,
@@ -62,7 +63,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         alike = [replace(stage, T=Ramp(1, 1), alpha=Ramp(0, 0), objectives=("ce",)) for stage in stages]
         checkpoints = Checkpoints(place / "checkpoints", *settings.save_every)
         job_of = (model, alike, job.recipe, job.data, job.task, pace)
-        rows = alone.fit(*job_of, "baseline", checkpoints, smoothing, at_once)
+        rows = alone.fit(*job_of, "baseline", checkpoints, smoothing, at_once, lora)
         Deployable(card, model).write(place)
         files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
         checkpoints.remove()

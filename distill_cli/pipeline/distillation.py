@@ -13,7 +13,7 @@ from distill_cli.base import files, ui
 from distill_cli.base.errors import CheckpointError
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
-from distill_cli.models import deployable
+from distill_cli.models import adapters, deployable
 from distill_cli.models.deployable import Deployable
 from distill_cli.pipeline import judging, outcome, prints, remarks, words
 from distill_cli.report import write
@@ -120,7 +120,8 @@ def taught_by(job: Job, homes: Mapping[str, Path], folder: Path) -> dict[str, An
 
 def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], clock: words.Clock) -> State:
     """Run the stages, or what is left of them; every epoch leaves a row and checkpoints. Returns the final state."""
-    state = begin(job.student, job.objectives, job.recipe, job.dtype)
+    lora, seed = job.settings.student.lora, job.settings.seed
+    state = begin(job.student, job.objectives, job.recipe, job.dtype, lora, seed)
     checkpoints = Checkpoints(run.folder / "checkpoints", *job.settings.save_every)
 
     def restore(snapshot: Snapshot) -> None:
@@ -157,6 +158,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
             ui.say(words.epoch_line(row, job.epochs, job.task))
             if "debug" in row:
                 ui.say(words.debug_line(row))
+    adapters.take_out(job.student.net)
     return state
 
 

@@ -124,7 +124,9 @@ def _origin(teacher: schema.Teacher, model: Classifier) -> str:
     matched = (
         f"its {len(teacher.classes)} classes matched by name" if model.order is not None and teacher.classes else ""
     )
-    frozen = "its head alone is fitted" if teacher.fit.freeze and fit_epochs(teacher) else ""
+    rank = teacher.fit.lora.rank
+    part = "its head alone is fitted" if teacher.fit.freeze else f"adapters of rank {rank} are fitted" if rank else ""
+    frozen = part if fit_epochs(teacher) else ""
     return ", ".join(filter(None, (f"from {weights}", frozen, model.front.note, matched)))
 
 

@@ -78,13 +78,13 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         if epochs:
             ui.say(f"teacher: fitting {teacher.name} on {run.dataset.name}, {epochs} epoch(s); later runs reuse it")
             learns, shown = _learning(model, teacher, data, run)
-            alone.fit(learns, schedule.plain(epochs), recipe, shown, tasks.of(shown), pace, "teacher", checkpoints)
+            job_of = (learns, schedule.plain(epochs), recipe, shown, tasks.of(shown), pace)
+            alone.fit(*job_of, "teacher", checkpoints, lora=teacher.fit.lora)
         facts: dict[str, Any] = {"fingerprint": digest, "ingredients": ingredients, "distill": __version__}
         facts["origin"] = "checkpoint" if taken else "pretrained" if ingredients["weights"] else "scratch"
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
-        asked = Asked(model, teacher, data, run, Deployable(card, model).write(place))
-        facts |= _judged(asked, task)
+        facts |= _judged(Asked(model, teacher, data, run, Deployable(card, model).write(place)), task)
         files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
         checkpoints.remove()
 
@@ -130,6 +130,7 @@ def _judged(asked: Asked, task: Task) -> dict[str, Any]:
 def _shown(data: Data, teacher: schema.Teacher) -> dict[str, Any]:
     """What a fit depends on where samples are augmented, classes are weighed or the encoder is frozen: else nothing is added."""
     frozen = {"freeze": teacher.fit.freeze, "views": data.train.views} if teacher.fit.freeze else {}
+    frozen |= {"lora": vars(teacher.fit.lora)} if teacher.fit.lora.rank else {}
     return {**frozen, **({"augmentation": dict(data.train.draws)} if data.train.draws else {}), **alone.weighing(data)}
 
 

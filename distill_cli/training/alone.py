@@ -7,8 +7,9 @@ from typing import Any
 
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError
+from distill_cli.config.schema import Lora
 from distill_cli.data import Data
-from distill_cli.models import Classifier
+from distill_cli.models import Classifier, adapters
 from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks.task import Task
@@ -52,29 +53,31 @@ def fit(
     checkpoints: Checkpoints,
     label_smoothing: float = 0.0,
     rows_at_once: int | None = None,
+    lora: Lora | None = None,
 ) -> list[Row]:
     """Train a model on the samples that have labels, from the newest checkpoint if there is one; leaves it with its best weights on
     validation, and returns the epochs' rows. The checkpoints stay until what is made of it is written: see `remove`.
 
     Args:
-        label: what is trained, for messages. label_smoothing, rows_at_once: as in `Loss`.
+        label: what is trained, for messages. label_smoothing, rows_at_once: as in `Loss`. lora: as in `begin`.
 
     Raises:
         ConfigError: as `learnable`.
     """
     data = learnable(data, label)
     losses = dict.fromkeys((stage.name for stage in stages), Loss({}, label_smoothing, rows_at_once, data.row_weights))
-    state = begin(model, {}, recipe, pace.dtype)
+    state = begin(model, {}, recipe, pace.dtype, lora, pace.seed)
     per_epoch = len(pace.sizes(data))
     epochs = sum(stage.passes(per_epoch) for stage in stages)
     try:
         saving.go_on(state, checkpoints, state.restore, f"{label}: ")
     except CheckpointError as error:
         ui.warn(f"{error.message}\nthe {label} starts again")
-        state = begin(model, {}, recipe, pace.dtype)
+        state = begin(model, {}, recipe, pace.dtype, lora, pace.seed)
     steps = loop.fit(state, stages, losses, data, task, pace, label=f"{label} ")
     for row in saving.kept(state, steps, checkpoints):
         ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
                f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip
+    adapters.take_out(model.net)
     model.net.load_state_dict(state.best_weights)
     return state.rows

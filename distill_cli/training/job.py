@@ -15,9 +15,9 @@ from distill_cli.base.errors import ConfigError
 from distill_cli.base.files import sha256
 from distill_cli.base.names import fingerprint
 from distill_cli.config import arrangement
-from distill_cli.config.schema import FIRST, Open, Teacher, Train
+from distill_cli.config.schema import FIRST, Lora, Open, Teacher, Train
 from distill_cli.data import Data, load
-from distill_cli.models import EDITS, Classifier, deployable, edits, foreign, naming, origin
+from distill_cli.models import EDITS, Classifier, adapters, deployable, edits, foreign, naming, origin
 from distill_cli.models.features import Output
 from distill_cli.objectives import Loss, Objective
 from distill_cli.tasks import task as tasks
@@ -128,6 +128,7 @@ def read(settings: Train) -> Job:
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
     for module in (*teachers.values(), student, *terms.values()):
         module.to(device)
+    remarks["lora"] = adapted(student, settings.student.lora, "student.lora", bool(start))
     remarks["on_policy"] = own_words
     remarks["labels"] = labelling.said(data)
     remarks["start"] = told
@@ -153,7 +154,13 @@ def teachers_of(settings: Train, data: Data, task: Task) -> tuple[dict[str, Teac
     for name, one in chosen.items():
         with runtime.seeded("teacher", one.fit.seed):
             built[name] = build(one, key_of(name), data, task)
+        adapted(built[name], one.fit.lora, f"{key_of(name)}.fit.lora", True)
     return chosen, built
+
+
+def adapted(model: Classifier, lora: Lora, key: str, started: bool) -> str:
+    """How a model learns by adapters, in words, if it does; raises as `adapters.words`."""
+    return adapters.words(model, lora, key, started) if lora.rank else ""
 
 
 def _started(student: Classifier, settings: Train, data: Data) -> tuple[str, str]:

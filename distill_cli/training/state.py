@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from distill_cli.base import ui
+from distill_cli.config.schema import Lora
 from distill_cli.data import Data
-from distill_cli.models import Classifier, calibration, edits, quantized
+from distill_cli.models import Classifier, adapters, calibration, edits, quantized
 from distill_cli.objectives import Objective
 from distill_cli.training.balance import Balance
 from distill_cli.training.guard import Guard
@@ -149,7 +150,8 @@ class State:
         """
         self.guard.check()
         return {
-            "student": self.model.net.state_dict(),
+            "student": adapters.merged(self.model.net),
+            "adapters": adapters.learnt(self.model.net),
             "edits": edits.of(self.model.net),
             "objectives": {name: objective.state_dict() for name, objective in self.student.objectives.items()},
             "optimizer": self.optimizer.state_dict(),
@@ -169,7 +171,8 @@ class State:
         if edits.redo(self.model.net, snapshot.get("edits", ())):
             self._drive()
         self.exact = dict(snapshot.get("exact", {}))
-        self.model.net.load_state_dict(snapshot["student"])
+        learnt = snapshot.get("adapters")  # beside weights that stay as they start
+        self.model.net.load_state_dict(learnt or snapshot["student"], strict=not learnt)
         for name, objective in self.student.objectives.items():
             objective.load_state_dict(snapshot["objectives"][name])
         restore(self.optimizer, snapshot["optimizer"])
@@ -195,16 +198,24 @@ class State:
     def _keep(self, best: dict[str, Any]) -> None:
         """Keep the weights as the best so far."""
         self.best = best
-        weights = self.model.net.state_dict()
+        weights = adapters.merged(self.model.net)
         self.best_weights = {name: tensor.detach().cpu().clone() for name, tensor in weights.items()}
 
 
 def begin(
-    model: Classifier, objectives: Mapping[str, Objective], recipe: Recipe, dtype: torch.dtype = torch.float32
+    model: Classifier,
+    objectives: Mapping[str, Objective],
+    recipe: Recipe,
+    dtype: torch.dtype = torch.float32,
+    lora: Lora | None = None,
+    seed: int = 0,
 ) -> State:
     """A state at step 0, with an optimizer over the parameters of the model and the objectives.
 
     Args:
-        dtype: in which the model computes.
+        dtype: in which the model computes. lora: adapters that are put into the model to learn in its place, if any are asked for;
+            they are to be taken out at the end. seed: of their start.
     """
+    if lora and lora.rank:
+        adapters.put_in(model, lora, seed, "lora")
     return State(Student(model, objectives), recipe, dtype)
