@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 ROOM = "free some space, or choose another output_dir"  # the hint where a file cannot be written
+LOWER = "a smaller batch_size, optimizer.accumulate=2"  # takes less memory
 
 
 class DistillError(Exception):
@@ -95,8 +96,12 @@ def exit_code_of(error: BaseException) -> int:
 
 
 @contextmanager
-def translated() -> Iterator[None]:
-    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors."""
+def translated(lower: str = LOWER) -> Iterator[None]:
+    """Turn what the libraries below raise for full disks, exhausted memory and dead workers into our errors.
+
+    Args:
+        lower: what takes less memory.
+    """
     try:
         yield
     except ImportError as error:
@@ -104,7 +109,7 @@ def translated() -> Iterator[None]:
             raise error.__cause__ from None
         raise
     except MemoryError as error:
-        raise OutOfMemory("out of memory", "try a smaller batch_size") from error
+        raise OutOfMemory("out of memory", f"try {lower}") from error
     except OSError as error:
         path = f": {error.filename}" if error.filename else ""
         if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):  # what was named cannot be, whatever room there is
@@ -118,6 +123,5 @@ def translated() -> Iterator[None]:
             what = "batch_size: batch normalisation needs at least two samples in every part of a batch"
             raise ConfigError(what) from error
         if "out of memory" in text or "can't allocate memory" in text:
-            hint = "try a smaller batch_size, or optimizer.accumulate=2"
-            raise OutOfMemory(f"out of memory: {first}", hint) from error
+            raise OutOfMemory(f"out of memory: {first}", f"try {lower}") from error
         raise

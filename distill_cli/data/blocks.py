@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from distill_cli.base.errors import CheckpointError, ConfigError
+from distill_cli.base.errors import LOWER, CheckpointError, ConfigError
 from distill_cli.base.names import fingerprint
 from distill_cli.data.corpus import SMALL, Corpus
 from distill_cli.data.inputs import Inputs
@@ -43,6 +43,7 @@ class LanguageSpec(Spec):
     tokenizer: Vocabulary
     length: int
     kind, unit = "texts", "tokens"
+    lower = f"{LOWER}, a shorter dataset.length, or rows_at_once=64"
 
     @property
     def at_once(self) -> int:

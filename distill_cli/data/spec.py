@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base.errors import LOWER
 from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source
@@ -49,6 +50,7 @@ class Spec(Protocol):
 
     kind: str  # what samples are called, in the plural
     unit: str  # what speed counts where a sample is one row, in the plural
+    lower: str = LOWER  # what takes less memory where it does not suffice
 
     @property
     def at_once(self) -> int:

@@ -10,7 +10,7 @@ from typing import Any
 
 from distill_cli import models
 from distill_cli.base import files, ui
-from distill_cli.base.errors import CheckpointError
+from distill_cli.base.errors import CheckpointError, translated
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.models import adapters, deployable
@@ -150,7 +150,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
                 told.add(name)
 
     tell()
-    with clock("train"):
+    with clock("train"), translated(job.data.input.lower):
         steps = loop.fit(state, job.stages, job.losses, job.data, job.task, job.pace, teacher, policy=job.policy)
         for row in saving.kept(state, steps, checkpoints, more):
             run.rows(state.rows)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from distill_cli.base import ui
-from distill_cli.base.errors import CheckpointError
+from distill_cli.base.errors import CheckpointError, translated
 from distill_cli.config.schema import Lora
 from distill_cli.data import Data
 from distill_cli.models import Classifier, adapters
@@ -75,9 +75,10 @@ def fit(
         ui.warn(f"{error.message}\nthe {label} starts again")
         state = begin(model, {}, recipe, pace.dtype, lora, pace.seed)
     steps = loop.fit(state, stages, losses, data, task, pace, label=f"{label} ")
-    for row in saving.kept(state, steps, checkpoints):
-        ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
-               f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip
+    with translated(data.input.lower):
+        for row in saving.kept(state, steps, checkpoints):
+            ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
+                   f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip
     adapters.take_out(model.net)
     model.net.load_state_dict(state.best_weights)
     return state.rows

@@ -248,6 +248,7 @@ JOBS = {
     "batch norm": Job(ONE + "student=resnet8x4 student.widths=[4,4,4,8] batch_size=128 save_every=4"),
     "texts": Job(TEXTS + "optimizer.accumulate=2 teacher.fit.freeze=encoder student.freeze=[embeddings] save_every=5"),
     **{f"language, {keep}": Job(LANGUAGE + keep) for keep in ("logits", "hidden", "topk", "sampled")},
+    "language, adapters": Job(LANGUAGE + "topk student.lora.rank=4 student.lora.dropout=0.1"),
     "dropout, own class": Job(TWO + "student=mynet save_every=6"),
 }
 MANIFEST = "run/checkpoints/manifest.json"

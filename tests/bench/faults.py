@@ -119,6 +119,12 @@ def plan(lab: Any, wanted: Sequence[str], quick: bool, mountable: bool) -> Itera
             yield Row(name, title, tries, figure, alone)
 
     yield from row("kills", "SIGKILL at a random moment, then resumed", kills(draw, rows, number(100)), told_kills)
+    ways = [name for name in rows.JOBS if name.startswith("language")] * max(1, number(5))
+    tries = [(rows.kill, {"name": way, "kills": 1, "resume": bool(n % 2), "real": False}) for n, way in enumerate(ways)]
+    told = (
+        "SIGKILL to a language model's run, packed and accumulated, in each way of keeping answers, and with adapters"
+    )
+    yield from row("kills", told, tries, told_kills)
     given = {"name": "pictures, 2 workers", "kills": 1, "real": False, "group": False}
     tries = [(rows.kill, {**given, "resume": bool(n % 2)}) for n in range(number(10))]
     yield from row("kills", "SIGKILL to the main process alone, with workers", tries, told_kills)

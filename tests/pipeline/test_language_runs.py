@@ -5,7 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from helpers import distill, goes_on_as_undisturbed, make_documents, read_json, rows
+
+from distill_cli.tasks.language import LanguageMeter
 
 QUICK = [
     *("dataset=language", "dataset.root=texts", "dataset.separator=\\n\\n", "dataset.length=32"),
@@ -105,3 +108,13 @@ def test_a_step_that_is_cut_learns_the_same(more: str, tmp_path: Path) -> None:
 def test_killed_and_gone_on_with_it_is_the_same_to_the_bit(keep: str) -> None:
     words = [*QUICK, f"teacher.keep={keep}", "teacher.words=8", "optimizer.accumulate=2", "save_every=2"]
     goes_on_as_undisturbed(*words, saves=3)
+
+
+def test_out_of_memory_says_what_to_lower(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    monkeypatch.setattr(LanguageMeter, "update", full)
+    assert distill("train", *QUICK, "run_dir=run") == 8
+    said = capsys.readouterr().err
+    assert "Tried to allocate 9 GiB" in said and "a shorter dataset.length, or rows_at_once=64" in said
