@@ -83,8 +83,11 @@ class LogitObjective(Objective):
         self.constants: dict[str, Any] = {}
 
     def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
-        ours, theirs = student.logits(), None
-        if self.needs_teacher:
-            ours, theirs = (ours, teacher.logits()) if self.reads == "logits" else teacher.events(ours, temperature)
+        if not self.needs_teacher:
+            ours, theirs = student.logits(), None
+        elif self.reads == "logits":
+            ours, theirs = student.logits(), teacher.logits()
+        else:
+            ours, theirs = teacher.events(student, temperature)
         labels = student.targets if self.needs_labels else None
         return self.function(ours, theirs, labels, temperature, **self.constants)

@@ -43,7 +43,7 @@ def by_chunks(
         piece = (wide(piece) if rows.head is None else piece).detach().requires_grad_()
         with torch.enable_grad():
             logits = piece if rows.head is None else wide(rows.head(piece))
-            part = Rows(logits, rows.targets[chunk], rows.index[chunk])
+            part = Rows(logits, rows.targets[chunk], rows.index[chunk], few=answer.few)
             loss = torch.zeros_like(total)
             for name, term in terms.items():
                 value = term(part, answer, T) * (1.0 if term.summed else weight)

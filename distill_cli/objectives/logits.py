@@ -5,12 +5,14 @@ Here as beside it, an objective is a pure function and a class that names it. Lo
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from distill_cli.data import UNKNOWN
 from distill_cli.objectives.base import LogitObjective
 from distill_cli.objectives.checks import on_both, on_student
+from distill_cli.tasks.rows import Rows, Signal
 
 
 def ce(
@@ -81,6 +83,16 @@ class CE(LogitObjective):
 
     def __init__(self) -> None:
         super().__init__()
+
+    def forward(self, student: Rows, teacher: Signal, temperature: float) -> Tensor:
+        if (
+            student.few is None
+            or self.constants.get("label_smoothing")
+            or self.constants.get("row_weights") is not None
+        ):
+            return super().forward(student, teacher, temperature)
+        apart = student.parted  # of which soft labels at T = 1 are made too
+        return (torch.cat([apart.named, apart.others], -1).logsumexp(-1) - apart.target).mean()
 
 
 class KD(LogitObjective):

@@ -87,9 +87,9 @@ class LanguageMeter:
             "right": decided == rows.targets,
         }
         if signal is not None:
-            ours, theirs = signal.events(logits, 1.0)
+            ours, theirs = signal.events(rows, 1.0)
             self.divergence = "kl" if ours.shape == logits.shape else f"kl{ours.shape[1] - 1}"
-            log_s, log_t = ours.log_softmax(-1), wide(theirs).log_softmax(-1)
+            log_s, log_t = wide(ours).log_softmax(-1), wide(theirs).log_softmax(-1)
             columns["kl"] = F.kl_div(log_s, log_t, reduction="none", log_target=True).sum(-1)
             columns["agreed"] = decided == signal.decided()
         for name, column in columns.items():

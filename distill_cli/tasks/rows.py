@@ -13,9 +13,13 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from distill_cli.tasks.parting import Parted, parted
+
 Head = Callable[[Tensor], Tensor]
 AT_ONCE = 2**22  # logits that are worked on at a time where a few numbers of each row are wanted
-CELLS, FEWEST = 2**23, 64  # logits that are held at a time where a head makes them, and of how many rows at the least
+# Logits that are held at a time where a head makes them, and of how many rows at the least: a block of more than 32 MiB is taken
+# from the system and given back at every use, which costs a quarter of the time.
+CELLS, FEWEST = 3 * 2**21, 64
 
 
 def wide(values: Tensor) -> Tensor:
@@ -33,6 +37,7 @@ class Rows:
         features: by module path, of whole samples (N, ...), whatever part of their rows this is.
         present: which positions of those samples are their own and no padding, (N, L) bool; None: all.
         head: (m, D) -> logits (m, C); see `Classifier.head`.
+        few: the classes that the teacher's signal names, see `Signal`.
     """
 
     def __init__(
@@ -43,9 +48,10 @@ class Rows:
         features: Mapping[str, Tensor] | None = None,
         present: Tensor | None = None,
         head: Head | None = None,
+        few: Tensor | None = None,
     ) -> None:
         self.answers, self.targets, self.index = answers, targets, index
-        self.features, self.present, self.head = features or {}, present, head
+        self.features, self.present, self.head, self.few = features or {}, present, head, few
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -59,6 +65,12 @@ class Rows:
         if chunk is None:
             return self._whole
         return self.answers[chunk] if self.head is None else self.head(self.answers[chunk])
+
+    @cached_property
+    def parted(self) -> Parted:
+        """The logits of all rows as `few` has them, for every term that reads no more of them."""
+        assert self.few is not None
+        return parted(wide(self.logits()), self.few, self.targets)
 
     @property
     def at_once(self) -> int:
@@ -99,6 +111,11 @@ class Signal(Protocol):
     @property
     def features(self) -> Mapping[str, Tensor]: ...
 
+    @property
+    def few(self) -> Tensor | None:
+        """The classes that are named in each row where all others are one event, (M, E) int64; None: all classes are told apart."""
+        ...
+
     def __len__(self) -> int: ...
 
     def answers(self) -> tuple[Tensor, Head | None]:
@@ -117,14 +134,14 @@ class Signal(Protocol):
         """The most probable class of each row, (M,) int64."""
         ...
 
-    def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
+    def events(self, student: Rows, T: float) -> tuple[Tensor, Tensor]:
         """The student's and the teacher's answers about what the signal tells apart at a temperature T.
 
         That is each class or, where only some are kept, each of those and all the others together. A divergence of two such
         distributions is never more than that over all classes, and never negative.
 
         Args:
-            student: logits (M, C).
+            student: the same rows.
 
         Returns:
             logits (M, E) of both: softmax(logits / T) are the probabilities of the events.
@@ -138,6 +155,8 @@ class Signal(Protocol):
 
 class Dense:
     """A signal whose logits (M, C) are at hand, or what a head makes them of."""
+
+    few: Tensor | None = None
 
     def __init__(self, answers: Tensor, features: Mapping[str, Tensor] | None = None, head: Head | None = None) -> None:
         self._answers, self.features, self._head = answers, features or {}, head
@@ -158,8 +177,8 @@ class Dense:
     def decided(self) -> Tensor:
         return self._logits.argmax(-1)
 
-    def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
-        return student, self._logits
+    def events(self, student: Rows, T: float) -> tuple[Tensor, Tensor]:
+        return student.logits(), self._logits
 
     def part(self, chunk: slice) -> Dense:
         return Dense(self._answers[chunk], self.features, self._head)

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from distill_cli.base.errors import ConfigError
-from distill_cli.tasks.rows import Head, wide
+from distill_cli.tasks.parting import LOWEST, parted
+from distill_cli.tasks.rows import Head, Rows, wide
 
-LOWEST = -1e4  # the log of what has no probability: finite, so that 0 times it is 0
 COLD = (1.0, 0.75, 0.5, 0.25, 0.125)  # inverse temperatures at which the mass of the rest is kept
 
 
@@ -51,14 +50,20 @@ class Few:
     def decided(self) -> Tensor:
         return self.ids.gather(-1, self.logs.argmax(-1, keepdim=True))[:, 0]
 
-    def events(self, student: Tensor, T: float) -> tuple[Tensor, Tensor]:
-        student = wide(student)
-        named = student.gather(-1, self.ids).where(self.logs > LOWEST, LOWEST)
+    @property
+    def few(self) -> Tensor | None:
+        return self.ids if self.others else None
+
+    def events(self, student: Rows, T: float) -> tuple[Tensor, Tensor]:
+        logits = wide(student.logits())
         if self.others:
-            rest = T * _Others.apply(student if T == 1 else student / T, self.ids)
+            shared = T == 1 and student.few is self.ids
+            apart = student.parted if shared else parted(logits if T == 1 else logits / T, self.ids, student.targets)
+            named, rest = T * apart.named, T * apart.others
         else:
+            named = logits.gather(-1, self.ids)
             rest = torch.full_like(named[:, :1], LOWEST)
-        return torch.cat([named, rest], -1), self._events(T)
+        return torch.cat([named.where(self.logs > LOWEST, LOWEST), rest], -1), self._events(T)
 
     def _events(self, T: float) -> Tensor:
         return torch.cat([self.logs, self.rest_at(T)], -1)
@@ -81,26 +86,6 @@ class Few:
     def part(self, chunk: slice) -> Few:
         rest = None if self.rest is None else self.rest[chunk]
         return Few(self.ids[chunk], self.logs[chunk], rest, self.others, self.features)
-
-
-class _Others(torch.autograd.Function):
-    """logsumexp over all classes but some, (M, C) and (M, E) -> (M, 1), in two passes over the logits and one more back.
-
-    Not as 1 minus the sum over those some, which would be lost in rounding where they have nearly all.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, ids: Tensor) -> Tensor:
-        shares = logits.scatter(-1, ids, LOWEST).softmax(-1)  # 0 at `ids`, and so is the gradient
-        most, at = shares.max(-1, keepdim=True)
-        ctx.save_for_backward(shares)
-        return logits.gather(-1, at) - most.log()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        (shares,) = ctx.saved_tensors
-        return shares * slope, None
 
 
 def likeliest(logits: Tensor, number: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from distill_cli.base.errors import ConfigError
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.logits import KD, kd
+from distill_cli.objectives.loss import Loss
 from distill_cli.objectives.softened import JSD, Hard, ReverseKL, SkewedKL
 from distill_cli.tasks.rows import Dense, Rows
 from distill_cli.tasks.signals import COLD, Few, drawn, likeliest
@@ -75,6 +76,19 @@ def test_a_student_that_is_sure_gets_finite_gradients() -> None:
     (slope,) = torch.autograd.grad(loss, student)
     assert torch.isfinite(slope).all() and loss.item() == pytest.approx(kd(student, teacher).item(), rel=1e-4)
     assert loss.item() > 50  # what it finds impossible has mass
+
+
+@pytest.mark.parametrize("objective", [KD(), ReverseKL(), JSD(), SkewedKL()], ids=lambda o: type(o).__name__)
+@pytest.mark.parametrize("size", [5, 100])
+def test_labels_and_soft_labels_share_what_they_read_of_the_logits(objective: Objective, size: int) -> None:
+    student, signal, targets = logits(0).requires_grad_(), few(logits(1)), torch.arange(M) % C
+    targets[:3] = signal.ids[:3, 1]  # a label among the named classes, and others that are not
+    loss, terms = Loss({"it": objective}, rows_at_once=size)(Rows(student, targets, torch.arange(M)), signal, 1.0, 0.7)
+    apart = 0.3 * F.cross_entropy(student, targets) + 0.7 * objective(rows(student), signal, 1.0)
+    assert loss.item() == pytest.approx(apart.item(), rel=1e-12)
+    assert terms["ce"].item() == pytest.approx(F.cross_entropy(student, targets).item(), rel=1e-12)
+    slopes = [torch.autograd.grad(value, student)[0] for value in (loss, apart)]
+    assert torch.allclose(*slopes, rtol=1e-12, atol=1e-15)
 
 
 def test_its_gradient_points_where_the_whole_one_does_and_a_renormalised_one_does_not() -> None:
