@@ -100,8 +100,9 @@ def test_no_line_of_the_shipped_yaml_is_too_wide_to_read() -> None:
 
 
 def choices() -> list[str]:
-    needs = {"image_folder": ["dataset.root=x"], "torchvision": [".name=resnet18"], "timm": [".name=resnet18"],
-             "dataset=text": ["dataset.root=x"], "language": ["dataset.root=x"], "huggingface": [".name=x"]}  # fmt: skip
+    needs = {"image_folder": ["dataset.root=x"], "image_shards": ["dataset.root=x"], "image_table": ["dataset.root=x"],
+             "torchvision": [".name=resnet18"], "timm": [".name=resnet18"], "dataset=text": ["dataset.root=x"],
+             "language": ["dataset.root=x"], "huggingface": [".name=x"]}  # fmt: skip
     lines = []
     for group in ("teacher", "student", "dataset", "objective", "schedule", "optimizer", "experiment"):
         for name in places.group_files(group):

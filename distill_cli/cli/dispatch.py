@@ -8,7 +8,7 @@ from typing import Any
 
 from distill_cli.base import files
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
-from distill_cli.cli.pages import command_names, is_configured
+from distill_cli.cli.pages import command_names, is_configured, page_of
 from distill_cli.cli.words import arguments
 from distill_cli.config.schema import COMMANDS
 
@@ -34,6 +34,9 @@ def configured(command: str, args: argparse.Namespace) -> int:
     from distill_cli.config import brought, compose, load, overrides
 
     rules = COMMANDS[command]
+    if rules.actions and (not args.overrides or args.overrides.pop(0) not in rules.actions):
+        usage = page_of(command).partition("usage: ")[2].splitlines()[0]
+        raise ConfigError(f"distill {command}: what is it to do? {', '.join(rules.actions)}", usage)
     texts = [overrides.quoted(word, args.multirun) for word in args.overrides]
     parsed = overrides.parse(texts, args.multirun)
     checkpoint = overrides.value_of(parsed, rules.checkpoint) if rules.checkpoint else None

@@ -145,6 +145,8 @@ class Dataset(Open):
     split_seed: int = key(0, "of what is cut off, and of limit and label_noise", ge=0, passed=True)
     memory: float = key(2.0, "GiB of pixels held in memory; beyond them pictures are read as they are needed",
                         ge=0, passed=True)  # fmt: skip
+    reader: str = key("pil", "what decodes pictures of a folder; fast: torchvision where it can, to nearly the same pixels",
+                      choices=("pil", "fast"), passed=True)  # fmt: skip
     augmentation: Augmentation = key(None, "of the training pictures, by the batch", node=Augmentation)
     views: int = key(0, "augmented views of each sample, shown in turn by epoch; 0: a new one every epoch", ge=0)
     view_seed: int = key(0, "of the views", ge=0)
@@ -323,16 +325,26 @@ class Generate(Train):
     batch_size: int = key(64, "texts written together", ge=1)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pack(Settings):
+    out: str | None = key(None, "the file that is made; ending in .pack", path=True)
+    size: int | None = key(None, "pixels to which longer shorter sides are resized, once; null: all pictures keep their bytes",
+                           ge=1, le=2**13)  # fmt: skip
+    dataset: Dataset = key(None, "what is packed", node=Dataset, every_has=True)
+
+
 @dataclass(frozen=True)
 class Command:
     """A command that takes a configuration.
 
     Args:
-        shape: the record of its keys. flags: those it has for itself. sweeps: whether -m runs a sweep of it; others take one
-        setting after another. checkpoint: the key that names what it works on, whose data set is then the default.
+        shape: the record of its keys. actions: where it has several to do, the words of which one stands first. flags: those
+            it has for itself. sweeps: whether -m runs a sweep of it; others take one setting after another. checkpoint: the
+            key that names what it works on, whose data set is then the default.
     """
 
     shape: type[Settings]
+    actions: tuple[str, ...] = ()
     flags: tuple[str, ...] = ()
     sweeps: bool = False
     checkpoint: str | None = None
@@ -345,6 +357,7 @@ COMMANDS = {
     "eval": Command(Eval, checkpoint="ckpt"),
     "predict": Command(Predict, checkpoint="ckpt"),
     "generate": Command(Generate),
+    "data": Command(Pack, actions=("pack",)),
     "export": Command(Export, checkpoint="ckpt"),
 }
 

@@ -1,27 +1,24 @@
-"""A folder of pictures, one subfolder a class: any sizes and modes, in memory where they fit, else read as they go."""
+"""A folder of pictures, one subfolder a class, or a pack of such: any sizes and modes, in memory where they fit, else read as
+they go.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from distill_cli.base import ui
-from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.base.errors import DataError
 from distill_cli.base.files import place
-from distill_cli.data import Data, Part, PictureSpec, assemble
-from distill_cli.data.assembling import alone, cut, within
-from distill_cli.data.decoded import Decoded
-from distill_cli.data.layout import HIDDEN, PARTS, Layout, class_folders, listed
-from distill_cli.data.loading import Loader, blocks
-from distill_cli.data.picture_files import Headers, Pictures, Range, header
-from distill_cli.data.survey import doubts, remarks, repeated, shape, value_range
-from distill_cli.runs.store import Array
+from distill_cli.data import Data
+from distill_cli.data.encoded import Loose, together
+from distill_cli.data.labels import UNKNOWN
+from distill_cli.data.layout import Layout, class_folders
+from distill_cli.data.listing import Listing, Reading, labelled, origins_of, read
+from distill_cli.data.pack import Pack
 
 
 def image_folder(
@@ -33,6 +30,7 @@ def image_folder(
     val_fraction: float = 0.1,
     split_seed: int = 0,
     memory: float = 2.0,
+    reader: Literal["pil", "fast"] = "pil",
     workers: int = 0,
     store: Path | None = None,
     only: str | None = None,
@@ -49,7 +47,9 @@ def image_folder(
     What is not read, and what was chosen, is told in the note and in warnings.
 
     Args:
+        root: a folder, or a pack that was made of one.
         range: the values that are black and white in greys of more than 8 bits; None: the least and the largest in train.
+        reader: what decodes; fast: torchvision, where it can, to nearly the same pixels.
         store: where what was read is kept for other runs, if anywhere; see `decoded`.
         only: the one split to read; the others may be missing. Pictures to test on may lie in `root`/<class> too.
         classes: all there are, in order; None: those of the class folders, sorted.
@@ -61,51 +61,30 @@ def image_folder(
         ConfigError: `range` is none.
         DataError: no such folder, no pictures, unlike classes in the parts, or a picture that cannot be read.
     """
-    if range is not None and not (len(range) == 2 and range[0] < range[1]):
-        raise ConfigError(f"range: should be [black, white], the smaller value first, got {range}")
-    listing = _listing(place(root, "dataset.root").absolute(), only, classes, model_classes, labels)
-    if unlabeled and only in (None, "train"):
-        listing = _more(listing, place(unlabeled, "dataset.unlabeled").absolute())
-    values = (range[0], range[1]) if range else None
-    parts, values, said = _read(listing, size, values, memory, workers, store)
-    names, origins = listing.classes, listing.origins
-    cut_off = origins["val"] == "train"
-    told = {"test": "test: ", "val": "validation: " + f"{val_fraction:.0%} of " * cut_off, "train": "train: "}
-    note = "; ".join([*(told[split] + listing.called(split) for split in ([only] if only else ["test", "val"])), *said])
-    if only is None:
-        own_val, test = None if cut_off else parts["val"], parts[origins["test"]]
-        data = assemble(parts["train"], own_val, test, names, val_fraction=val_fraction, split_seed=split_seed, mean=mean,
-                        std=std, note=note, workers=workers)  # fmt: skip
+    how = Reading(size, range, mean, std, val_fraction, split_seed, memory, workers, store, reader)
+    return read(listing(root, only, classes, model_classes, labels, unlabeled), how, only)
+
+
+def listing(
+    root: str,
+    only: str | None = None,
+    classes: list[str] | None = None,
+    model_classes: Callable[[], Sequence[str]] = tuple,
+    labels: bool = True,
+    unlabeled: str | None = None,
+) -> Listing:
+    """The pictures that `image_folder` reads; it takes the same, and raises the same."""
+    folder = place(root, "dataset.root").absolute()
+    if folder.is_file():
+        found = _of_pack(folder, only, classes, model_classes)
     else:
-        part = parts[origins[only]]
-        if cut_off and only != "test":
-            rest, val = cut(part, val_fraction, split_seed, names)
-            part = val if only == "val" else rest
-        data = alone(only, part, names, note, workers)
-    assert isinstance(data.input, PictureSpec)
-    return data.under(replace(data.input, range=values))
+        found = _of_folder(folder, only, classes, model_classes, labels)
+    if unlabeled and only in (None, "train"):
+        found = _more(found, place(unlabeled, "dataset.unlabeled").absolute())
+    return found
 
 
-@dataclass(frozen=True)
-class Listing:
-    """The files of the parts that are read.
-
-    Attributes:
-        origins: the part that each split comes from. files: by part, the paths and the index of each one's class.
-    """
-
-    folder: Path
-    layout: Layout
-    origins: Mapping[str, str]
-    classes: Sequence[str]
-    files: Mapping[str, tuple[list[Path], np.ndarray]]
-
-    def called(self, split: str) -> str:
-        """The folder that a split comes from."""
-        return f"{self.layout.parts[self.origins[split]].name}/"
-
-
-def _listing(
+def _of_folder(
     folder: Path,
     only: str | None,
     classes: Sequence[str] | None,
@@ -116,10 +95,7 @@ def _listing(
     places = layout.parts
     if only == "test" and not places and folder.is_dir() and class_folders(folder):
         places["test"] = folder
-    test = "test" if "test" in places else "val"
-    val = "val" if "val" in places and ("test" in places or "train" not in places) else "train"
-    origins = {"train": "train", "val": val, "test": test}
-    needed = [part for part in PARTS if part in ([origins[only]] if only else origins.values())]
+    origins, needed = origins_of(places, only)
     if not places.keys() >= set(needed):
         there = sorted(p.name for p in folder.iterdir())[:8] if folder.is_dir() else None
         what = "there is no such folder" if there is None else f"it holds {', '.join(there) or 'nothing'}"
@@ -145,71 +121,40 @@ def _listing(
         if not found[part]:
             why = "it has no class folders" if labels or part != "train" else "dataset.labels=false"
             layout.remarks.append(f"no labels in {places[part].name}/: {why}")
-    return Listing(folder, layout, origins, names, files)
+    loose = {part: (Loose(tuple(paths)), targets) for part, (paths, targets) in files.items()}
+    called = {part: f"{home.name}/" for part, home in places.items()}
+    return Listing(folder, names, origins, loose, called, layout)
 
 
-def _more(listing: Listing, folder: Path) -> Listing:
+def _of_pack(
+    path: Path, only: str | None, classes: Sequence[str] | None, model_classes: Callable[[], Sequence[str]]
+) -> Listing:
+    pack = Pack.read(path)
+    origins, needed = origins_of(pack.parts, only)
+    if not pack.parts.keys() >= set(needed):
+        raise DataError(f"dataset.root={path}: it holds {', '.join(pack.parts)}", f"it needs {' and '.join(needed)}")
+    rows = {part: np.arange(*pack.parts[part][:2]) for part in needed}
+    names, labels = list(pack.classes or classes or model_classes()), pack.labels
+    if pack.classes and classes and list(classes) != names:
+        names, moved = labelled(names, classes, lambda row: f"{path}: class {row}")
+        labels = np.where(labels < 0, labels, moved[labels.clip(min=0)])
+    said = [] if pack.size is None else [f"packed with shorter sides of {pack.size} pixels at most"]
+    said += [f"no labels in {pack.parts[part][2]}" for part in needed if (labels[rows[part]] == UNKNOWN).all()]
+    files = {part: (pack.encoded.take(rows[part]), labels[rows[part]]) for part in needed}
+    called = {part: name for part, (_, _, name) in pack.parts.items()}
+    layout = Layout({}, remarks=said)
+    return Listing(path, names, origins, files, called, layout, pack.headers[np.concatenate(list(rows.values()))])
+
+
+def _more(found: Listing, folder: Path) -> Listing:
     """The listing with all pictures below `folder` in train too, without labels."""
     if not folder.is_dir():
         raise DataError(f"dataset.unlabeled={folder}: there is no such folder")
-    layout = listing.layout
-    layout.unused = [name for name in layout.unused if folder != layout.parts["train"].parent / name]
-    paths, targets = listing.files["train"]
-    more, unknown = layout.pictures(folder)
-    layout.remarks.append(f"{len(more):,} pictures of {folder.name}/ in train, without labels")
-    return replace(listing, files={**listing.files, "train": (paths + more, np.concatenate([targets, unknown]))})
-
-
-def _read(
-    listing: Listing, size: int | str, values: Range | None, memory: float, workers: int, store: Path | None
-) -> tuple[dict[str, Part], Range | None, list[str]]:
-    """The parts, the range of their values, and what was chosen in reading them; warnings tell what may be wrong."""
-    files, layout = listing.files, listing.layout
-    everything, rows = list[Path](), dict[str, slice]()
-    for name, (paths, _) in files.items():
-        rows[name] = slice(len(everything), len(everything) + len(paths))
-        everything += paths
-    kept = Decoded(store, listing.folder)
-    table = Array((len(everything), len(Headers._fields)), "<f8")
-    headers = Headers(*kept.array("headers", everything, table, lambda: _headers(everything)).T)
-    train = headers.at(rows.get("train", slice(None)))
-    channels, pixels = shape(headers, train, size)
-    if values is None and "train" in rows:
-        values = value_range(train)
-    kept = replace(kept, range=values)
-    held = within(memory, {name: len(labels) * channels * pixels**2 for name, (_, labels) in files.items()})
-    parts = {}
-    for name, (paths, labels) in files.items():
-        parts[name] = Part(pictures := Pictures(tuple(paths), channels, (pixels, pixels), values), labels)
-        if name in held:
-            wanted = Array((len(paths), channels, pixels, pixels), "|u1")
-            read = partial(_pixels, pictures, workers)
-            parts[name] = Part(torch.from_numpy(kept.array(name, paths, wanted, read)), labels)
-    labels = np.concatenate([labels for _, labels in files.values()])
-    said = layout.remarks + remarks(headers, train, size == "auto", values)
-    if streamed := [name for name in files if name not in held]:
-        said.append(f"{', '.join(streamed)} read as needed")
-    left_out = ", ".join([*layout.unused, *filter(None, [listed(layout.left_out)])])
-    warnings = doubts(headers, everything, values)
-    if left_out and (layout.unused or layout.left_out.keys() - {HIDDEN}):
-        warnings.append(f"not read: {left_out}")
-    elif left_out:
-        said.append(f"not read: {left_out}")
-    if again := repeated(headers, everything, rows, labels, listing.origins["val"] == "train"):
-        warnings.append(f"the same pictures: {again}")
-    for warning in warnings:
-        ui.warn(f"{listing.folder.name}: {warning}")
-    return parts, values, said
-
-
-def _headers(paths: Sequence[Path]) -> Iterator[np.ndarray]:
-    """The header of each picture, as (n, fields) float64, block by block."""
-    for rows in blocks(np.arange(len(paths))):
-        yield np.array([header(paths[row]) for row in rows], dtype="<f8")
-
-
-def _pixels(pictures: Pictures, workers: int) -> Iterator[np.ndarray]:
-    """All the pictures, as (n, channels, pixels, pixels) uint8, block by block."""
-    for block in Loader(pictures, blocks(np.arange(len(pictures))), workers):
-        assert isinstance(block, Tensor)
-        yield block.numpy()
+    layout = found.layout
+    if "train" in layout.parts:
+        layout.unused = [name for name in layout.unused if folder != layout.parts["train"].parent / name]
+    pictures, targets = found.files["train"]
+    paths, unknown = layout.pictures(folder)
+    layout.remarks.append(f"{len(paths):,} pictures of {folder.name}/ in train, without labels")
+    train = together([pictures, Loose(tuple(paths))]), np.concatenate([targets, unknown])
+    return replace(found, files={**found.files, "train": train}, headers=None)

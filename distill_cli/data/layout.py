@@ -42,6 +42,16 @@ class Layout:
     unused: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
+    @property
+    def unread(self) -> str:
+        """What lies there and is not read, in words."""
+        return ", ".join([*self.unused, *filter(None, [listed(self.left_out)])])
+
+    @property
+    def harmless(self) -> bool:
+        """Whether nobody would think that it is read."""
+        return not self.unused and not self.left_out.keys() - {HIDDEN}
+
     @classmethod
     def of(cls, root: Path) -> Layout:
         """The layout of `root`, whose parts may lie in one of its folders instead.
@@ -81,10 +91,14 @@ class Layout:
         Raises:
             DataError: classes of other names, or one without pictures.
         """
-        here, taken = class_folders(part), dict[str, list[Path]]()
+        here, taken, known = class_folders(part), dict[str, list[Path]](), set(classes)
+        folded: dict[str, list[str]] = {}
+        for name in classes:
+            if name not in here:
+                folded.setdefault(name.casefold(), []).append(name)
         for name, folders in here.items():
-            alike = [c for c in classes if c.casefold() == name.casefold() and c not in here]
-            chosen = name if name in classes else alike[0] if len(alike) == 1 else ""
+            alike = folded.get(name.casefold(), [])
+            chosen = name if name in known else alike[0] if len(alike) == 1 else ""
             if not chosen:
                 raise _only(name, part.name, origin)
             taken.setdefault(chosen, []).extend(folders)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -40,3 +41,33 @@ def split_files(root: Path, endings: Sequence[str], only: str | None) -> dict[st
             f"dataset.root={root}: it holds {held}", f"it needs train and test, each as one of {', '.join(endings)}"
         )
     return files
+
+
+def files_by_part(root: Path, endings: Sequence[str], only: str | None) -> tuple[dict[str, list[Path]], list[Path]]:
+    """The files of train, val and test, each in order, below a folder or `root` alone, and those that nothing says the part of.
+
+    A file's own name says it, as in train-0000.tar, or else the nearest folder's; where nothing says it of any, all are train.
+
+    Args:
+        endings: of the files that are read. only: the one split that is wanted: train may be missing.
+
+    Raises:
+        DataError: there is no such file, or a part that is needed is missing.
+    """
+    if root.is_file():
+        return {only or "train": [root]}, []
+    if not root.is_dir():
+        raise DataError(f"dataset.root={root}: there is no such file or folder")
+    parts, none = {part: list[Path]() for part in PARTS}, list[Path]()
+    for path in sorted(path for path in root.rglob("*") if path.suffix.lower() in endings and path.name[0] != "."):
+        names = reversed(path.relative_to(root).parts)
+        words = ({*re.split(r"[^a-z]+", name.lower())} for name in names)
+        said = next((part for word in words for part in PARTS if word & {*PARTS[part]}), None)
+        (parts[said] if said else none).append(path)
+    files = {part: paths for part, paths in parts.items() if paths}
+    if not files and none:
+        files, none = {only or "train": none}, []
+    if not files:
+        held = ", ".join(sorted(path.name for path in root.iterdir())[:8]) or "nothing"
+        raise DataError(f"dataset.root={root}: it holds {held}", f"it needs files that end in {', '.join(endings)}")
+    return files, none

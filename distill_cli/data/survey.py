@@ -3,18 +3,44 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from distill_cli.base import files
+from distill_cli.data.encoded import Encoded
 from distill_cli.data.labels import UNKNOWN
-from distill_cli.data.picture_files import Headers, Range
+from distill_cli.data.picture_files import Headers, Range, header
+from distill_cli.data.source import Source, sha256
 
 LARGEST_AUTO_SIZE = 224
+LOOKED_AT = 100_000  # pictures; of more, so many evenly spaced ones: each costs a file that is opened
 FEW = 1 / 32  # of a range: a picture that uses less of it keeps fewer than eight grey levels
 FAR = 1 / 10  # of a range, beyond its ends: more is cut off than noise explains
+
+
+@dataclass(frozen=True)
+class Surveyed(Source):
+    """The headers of pictures, (n, fields) float64."""
+
+    encoded: Encoded
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def read(self, rows: Sequence[int]) -> Tensor:
+        return torch.tensor([header(self.encoded, row) for row in rows], dtype=torch.float64)
+
+    def name_of(self, row: int) -> str:
+        return self.encoded.name_of(row)
+
+    def take(self, rows: np.ndarray) -> Surveyed:
+        return Surveyed(self.encoded.take(rows))
+
+    def digest(self) -> str:
+        return sha256(self.encoded.marks())
 
 
 def shape(headers: Headers, train: Headers, size: int | str) -> tuple[int, int]:
@@ -55,8 +81,12 @@ def remarks(headers: Headers, train: Headers, auto_size: bool, chosen: Range | N
     return said + [f"{found.sum():,} {what}" for what, found in counted.items() if found.any()]
 
 
-def doubts(headers: Headers, paths: Sequence[Path], chosen: Range | None) -> list[str]:
-    """What may spoil the data without ending the run: a line each, with a picture as an example."""
+def doubts(headers: Headers, name_of: Callable[[int], str], chosen: Range | None) -> list[str]:
+    """What may spoil the data without ending the run: a line each, with a picture as an example.
+
+    Args:
+        name_of: gives what a picture is called, by its place among the headers.
+    """
     counted = {
         "have 16 bits a channel, of which the upper 8 are read": headers.halved > 0,
         "have metadata that cannot be read, and are shown as they lie": headers.odd > 0,
@@ -71,13 +101,13 @@ def doubts(headers: Headers, paths: Sequence[Path], chosen: Range | None) -> lis
             headers.high > high + far
         )
     return [
-        f"{found.sum():,} picture(s), such as {paths[int(found.argmax())]}, {what}"
+        f"{found.sum():,} picture(s), such as {name_of(int(found.argmax()))}, {what}"
         for what, found in counted.items()
         if found.any()
     ]
 
 
-def repeated(headers: Headers, paths: Sequence[Path], parts: Mapping[str, slice], labels: np.ndarray, cut: bool) -> str:
+def repeated(headers: Headers, encoded: Encoded, parts: Mapping[str, slice], labels: np.ndarray, cut: bool) -> str:
     """How many pictures, the same byte by byte, are in two parts or classes, or twice in the train that validation is cut
     from; "" where none is.
     """
@@ -85,11 +115,11 @@ def repeated(headers: Headers, paths: Sequence[Path], parts: Mapping[str, slice]
     _, group, sizes = np.unique(ends, return_inverse=True, return_counts=True)
     alike: dict[str, list[int]] = {}
     for row in np.flatnonzero(sizes[group] > 1).tolist():
-        alike.setdefault(files.sha256(paths[row]), []).append(row)
-    part_of = [name for name, part in parts.items() for _ in paths[part]]
+        alike.setdefault(sha256([encoded.content(row).data]), []).append(row)
+    part_of = np.repeat(list(parts), [part.stop - part.start for part in parts.values()])
     counts = Counter[str]()
     for rows in alike.values():
-        where = [part_of[row] for row in rows]
+        where = part_of[rows].tolist()
         for name, other in (("test", "train"), ("test", "val"), ("val", "train")):
             if other in where:
                 counts[f"of {name} in {other} too"] += where.count(name)

@@ -16,6 +16,7 @@ from distill_cli.base.errors import ConfigError, DataError
 from distill_cli.data import UNKNOWN, PictureSpec, Spec, Split
 from distill_cli.data.attempted import Attempted
 from distill_cli.data.blocks import LanguageSpec
+from distill_cli.data.encoded import Loose
 from distill_cli.data.language import typed
 from distill_cli.data.layout import Layout, listed
 from distill_cli.data.picture_files import Pictures
@@ -108,7 +109,7 @@ class _Pictures:
 
     def split(self, contents: Sequence[Path]) -> Split:
         spec = self.spec
-        source = Attempted(Pictures(tuple(contents), spec.channels, spec.size, spec.range), spec.stored(1) * 0)
+        source = Attempted(Pictures(Loose(tuple(contents)), spec.channels, spec.size, spec.range), spec.stored(1) * 0)
         return Split(source, torch.full((len(contents),), UNKNOWN), spec)
 
     def _row(self, row: Row | DataError, where: str, folder: Path) -> Entry:

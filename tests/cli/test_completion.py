@@ -97,6 +97,9 @@ FOLDERS = {"conf/", "named/", "common/", "my runs/"}
         ("train --config-dir named student=named", {"student=namednet "}),
         ("train -cd named student=namednet student.n", {"student.named="}),
         ("train --config-dir=named student=named", {"student=namednet "}),
+        ("data ", {"pack "}),
+        ("data pack o", {"out="}),
+        ("data pack dataset=image_s", {"dataset=image_shards "}),
         ("train objective=[kd,hin", {"objective=[kd,hint"}),
         ("train objective=[kd,k", set()),
         ("train -m T=1,3 student=small", {"student=smallcnn "}),
@@ -261,7 +264,10 @@ def test_every_choice_the_schema_leaves_is_offered(name: str) -> None:
         few = {key: choices for key, choices in few.items() if not key.startswith("dataset.")}
     assert few or name == "predict"
     for key, choices in few.items():
-        assert set(candidates(f"distill {name} {key}=")) == {f"{key}={choice} " for choice in choices}
+        before = {"dataset.reader": "dataset=image_folder "}.get(key, "")  # not of every data set
+        assert set(candidates(f"distill {name} {'pack ' * (name == 'data')}{before}{key}=")) == {
+            f"{key}={choice} " for choice in choices
+        }
 
 
 @pytest.mark.parametrize("name", ["train", "eval", "teacher"])

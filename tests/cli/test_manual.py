@@ -36,7 +36,7 @@ FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\[[^\]]*\]\(([^)]+)\)")
 SETTING = re.compile(r"^[+~]{0,2}([a-z_][\w./@]*)=(\S+)$", re.IGNORECASE)
 ABOUT_A_RUN = ("eval", "export", "predict", "report", "resume")
-COMPOSED = ("train", "teacher", "inspect")
+COMPOSED = ("train", "teacher", "inspect", "data")
 RUN_FOLDER = re.compile(r"\bRUN(/chain/\S+)?(?=$|\s)|outputs/train/<date>/<run>")
 SWEEP_FOLDER = re.compile(r"\bSWEEP\b|outputs/sweeps/<date>/<time>")
 
@@ -181,7 +181,8 @@ def known_keys(capsys: pytest.CaptureFixture[str]) -> set[str]:
         assert distill(*words) == 0, capsys.readouterr().err
         return keys_of(yaml.safe_load(capsys.readouterr().out))
 
-    found = {key for command in ("eval", "predict", "export", "generate") for key in composed(command, "--cfg", "job")}
+    commands = (["eval"], ["predict"], ["export"], ["generate"], ["data", "pack", "dataset=image_table"])
+    found = {key for words in commands for key in composed(*words, "--cfg", "job")}
     every = [
         f"{group}=[{','.join(f.stem for f in (ROOT / 'conf' / group).glob('*.yaml'))}]"
         for group in ("objective", "logger")
@@ -272,7 +273,7 @@ def test_help_shows_a_commands_own_page_and_suggests_the_nearest_topic(capsys: p
     said = capsys.readouterr().err
     assert "there is no page 'sweep'" in said and "did you mean distill help sweeps?" in said
     assert distill("help", "sweeps", "reports") == 2
-    assert not set(topics()) & (set(command_names()) - {"cache"})
+    assert not set(topics()) & (set(command_names()) - {"cache", "data"})
 
 
 def test_on_a_terminal_a_page_goes_through_the_pager(

@@ -14,6 +14,8 @@ from helpers import distill, make_pictures, pictures_in, read_json
 from PIL import Image
 
 from distill_cli.base.errors import ConfigError, DataError
+from distill_cli.data import listing
+from distill_cli.data.encoded import Loose
 from distill_cli.data.folder import image_folder
 from distill_cli.data.picture_files import Pictures
 
@@ -87,15 +89,17 @@ def test_a_deep_picture_is_refused_where_no_range_is_known(tmp_path: Path) -> No
     path = tmp_path / "deep.png"
     Image.fromarray(DEEP["16 bits.png"]).save(path)
     with pytest.raises(DataError, match=rf"{path} has more than 8 bits.*\ndataset\.range="):
-        Pictures((path,), 1, (32, 32))[0]
-    assert Pictures((path,), 1, (32, 32), (0.0, 65535.0))[0].max() == 255
+        Pictures(Loose((path,)), 1, (32, 32))[0]
+    assert Pictures(Loose((path,)), 1, (32, 32), (0.0, 65535.0))[0].max() == 255
 
 
 def test_both_byte_orders_are_scaled_alike(tmp_path: Path) -> None:
     values = DEEP["12 bits in 16.png"]
     Image.fromarray(values).save(tmp_path / "little.tif")
     Image.frombytes("I;16B", (32, 32), values.astype(">u2").tobytes()).save(tmp_path / "big.tif")
-    little, big = (Pictures((tmp_path / f"{name}.tif",), 1, (32, 32), (0.0, 4095.0))[0] for name in ("little", "big"))
+    little, big = (
+        Pictures(Loose((tmp_path / f"{name}.tif",)), 1, (32, 32), (0.0, 4095.0))[0] for name in ("little", "big")
+    )
     assert torch.equal(little, big) and little.max() == 255
 
 
@@ -198,7 +202,7 @@ def test_choices_among_odd_pictures_are_told(tmp_path: Path) -> None:
                  "1 lose more than half to the square cut", "1 grey among colour",
                  "size: median of shorter sides from 1 to 16"):  # fmt: skip
         assert told in note
-    shown = Pictures((folder / "moving.gif", folder / "long.png"), 3, (16, 16))
+    shown = Pictures(Loose((folder / "moving.gif", folder / "long.png")), 3, (16, 16))
     assert shown[0].float().mean((1, 2)).tolist() == pytest.approx([254, 0, 0], abs=2)
     assert shown[1].shape == (3, 16, 16)
 
@@ -218,3 +222,82 @@ def test_a_picture_of_impossible_size_is_named(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=rf"cannot read {tmp_path}/t\w+/a/0.png: Image size \(256 pixels\) exceeds"):
         image_folder(str(tmp_path))
+
+
+# --- the fast reader
+
+
+def odd_pictures(root: Path) -> tuple[Path, ...]:
+    """Pictures of 32 pixels a side of kinds that a quick decoder may get wrong."""
+    draw = np.random.default_rng(0)
+    rgb = Image.fromarray(draw.integers(0, 256, (8, 8, 3), dtype=np.uint8)).resize((32, 32), Image.Resampling.BICUBIC)
+    grey, clear = rgb.convert("L"), rgb.copy()
+    clear.putalpha(grey)
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    saved = {
+        "rgb.jpg": (rgb, {}), "fine.jpg": (rgb, {"subsampling": 0, "quality": 95}), "steps.jpg": (rgb, {"progressive": True}),
+        "grey.jpg": (grey, {}), "print.jpg": (rgb.convert("CMYK"), {}), "turned.jpg": (rgb, {"exif": turned.tobytes()}),
+        "rgb.png": (rgb, {}), "grey.png": (grey, {}), "clear.png": (clear, {}), "few.png": (rgb.quantize(16), {}),
+        "one.png": (grey.convert("1"), {}), "hole.png": (rgb, {"transparency": rgb.getpixel((3, 3))}),
+        "turned.png": (rgb, {"exif": turned.tobytes()}), "rgb.bmp": (rgb, {}), "rgb.webp": (rgb, {"lossless": True}),
+    }  # fmt: skip
+    for name, (picture, how) in saved.items():
+        picture.save(root / name, **how)
+    return tuple(root / name for name in saved)
+
+
+def test_the_fast_reader_gives_the_same_bits_where_nothing_is_resized(tmp_path: Path) -> None:
+    paths = odd_pictures(tmp_path)
+    slow, fast = (Pictures(Loose(paths), 3, (32, 32), reader=reader) for reader in ("pil", "fast"))
+    for row, path in enumerate(paths):
+        assert torch.equal(slow[row], fast[row]), path.name
+    grey = tuple(path for path in paths if path.name.startswith(("grey", "one")))
+    slow, fast = (Pictures(Loose(grey), 1, (32, 32), reader=reader) for reader in ("pil", "fast"))
+    assert all(torch.equal(slow[row], fast[row]) for row in range(len(grey)))
+
+
+def test_the_fast_reader_resizes_to_nearly_the_same(tmp_path: Path) -> None:
+    smooth = np.random.default_rng(0).integers(0, 256, (9, 12, 3), dtype=np.uint8)
+    for name, sides in (("wide.jpg", (301, 200)), ("high.png", (121, 333)), ("small.jpg", (20, 25))):
+        Image.fromarray(smooth).resize(sides, Image.Resampling.BICUBIC).save(tmp_path / name)
+    paths = tuple(sorted(tmp_path.iterdir()))
+    slow, fast = (Pictures(Loose(paths), 3, (64, 64), reader=reader) for reader in ("pil", "fast"))
+    for row, path in enumerate(paths):
+        apart = (slow[row].float() - fast[row].float()).abs()
+        assert apart.mean() < 2 and slow[row].shape == fast[row].shape, path.name
+
+
+def test_what_the_fast_reader_cannot_read_is_refused_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "cut.jpg").write_bytes(odd_pictures(tmp_path)[0].read_bytes()[:200])
+    (tmp_path / "cut.png").write_bytes(odd_pictures(tmp_path)[6].read_bytes()[:200])
+    for name in ("cut.jpg", "cut.png"):
+        for reader in ("pil", "fast"):
+            with pytest.raises(DataError, match=f"cannot read .*{name}"):
+                Pictures(Loose((tmp_path / name,)), 3, (32, 32), reader=reader)[0]
+
+
+def test_a_reader_is_part_of_what_data_are(tmp_path: Path) -> None:
+    root = str(make_pictures(tmp_path / "photos"))
+    plain, fast = (image_folder(root, memory=0, reader=reader) for reader in ("pil", "fast"))  # type: ignore[arg-type]
+    assert plain.digest != fast.digest
+
+
+def test_of_very_many_pictures_some_are_looked_at_and_the_others_may_not_surprise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listing, "LOOKED_AT", 5)
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            for number in range(4):
+                Image.new("L", (16, 16), number * 20).save(tmp_path / part / name / f"{number}.png")
+    opened, really = list[object](), Image.open
+    monkeypatch.setattr(Image, "open", lambda file: opened.append(file) or really(file))
+    data = image_folder(str(tmp_path), memory=0, mean=[0.5], std=[0.5])
+    assert len(opened) == 5 + 1 and data.input.channels == 1
+    assert "size, colours and depth are those of 5 of 16 pictures, and none was compared with another" in data.note
+    Image.new("RGB", (16, 16), "red").save(tmp_path / "test" / "a" / "1.png")
+    data = image_folder(str(tmp_path), memory=0, mean=[0.5], std=[0.5])
+    with pytest.raises(DataError, match=r"test/a/1\.png is in colour, and all pictures that were looked at are grey"):
+        data.test.source.read(range(8))

@@ -116,7 +116,7 @@ def _prune(outputs: Path, entries: Iterable[Entry], days: float | None) -> None:
         if entry.card["ingredients"].get("weights") not in {*weights, None}:
             return f"its teacher is no longer in {outputs / 'teachers'}"
         source = entry.card["about"].get("folder", "/")
-        return None if Path(source).is_dir() else f"there is no {source} any more"
+        return None if Path(source).exists() else f"there is no {source} any more"
 
     freed = [_remove(folder, "unfinished") for folder in store.unfinished(outputs / "cache")]
     for entry in entries:

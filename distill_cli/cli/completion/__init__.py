@@ -15,6 +15,7 @@ from distill_cli.cli.completion.index import Index
 from distill_cli.cli.completion.settings import Settings
 from distill_cli.cli.pages import command_names, is_configured, page_of, topics
 from distill_cli.cli.words import flags_of
+from distill_cli.config.schema import COMMANDS
 
 Flag = tuple[str, Mapping[str, Any]]  # its longest name, and what argparse is told of it
 END = "\0"  # stands at the cursor, so that the word there is seen even when it is empty
@@ -69,6 +70,8 @@ def candidates(line: str) -> list[str]:
         return _finished(["-h", "--help", *flags], word)
     if not is_configured(command):
         return _of_plain_command(command, index, typed, word)
+    if (actions := COMMANDS[command].actions) and not typed:
+        return _finished(actions, word)
     settings = Settings(index, command, options.get("--config-name", command), typed)
     return _values(settings, name, value) if equals else settings.keys(word)
 
