@@ -40,6 +40,8 @@ def export(student: Predictor, settings: Export) -> Path:
         ConfigError: it cannot be exported so. CheckpointError: what was made answers differently. DataError: int8 has no data.
     """
     assert student.path is not None
+    if isinstance(student.network.net, OnnxNet):
+        raise ConfigError(f"ckpt: {student.path} is exported already", "give the run it was made of")
     if student.network.head is not None and settings.format != "huggingface":
         raise ConfigError(
             f"format={settings.format}: is for students that answer once a sample, and a language model answers at every token",
@@ -48,6 +50,8 @@ def export(student: Predictor, settings: Export) -> Path:
     home = run_of(student) or student.path.parent
     kind = settings.precision if settings.format == "onnx" else settings.format
     folder = files.place(settings.output, "output") if settings.output else home / "export" / kind
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"output: {folder} is a file, and an export is a folder")
     folder.mkdir(parents=True, exist_ok=True)
     if settings.format == "onnx":
         made = _onnx(student, settings, folder)

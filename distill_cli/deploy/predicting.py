@@ -48,7 +48,10 @@ class Asked:
         readable = [entry for entry in window if not entry.fault]
         said, faults = dict[int, Facts](), dict[int, str]()
         if readable:
-            split = replace(inputs.split([entry.content for entry in readable]), workers=self.workers)
+            split = inputs.split([entry.content for entry in readable])
+            split = replace(
+                split, spec=self.model.spec, workers=self.workers
+            )  # an exported file takes samples as they are
             said = dict(self.replies.of(self.model, split.to(self.device), self.batch_size))
             faults = split.source.faults()
         row = -1

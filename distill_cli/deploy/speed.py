@@ -32,7 +32,7 @@ def of_exports(student: Predictor, home: Path, trust: Sequence[str] = ()) -> dic
     found = {name: told for name, told in found.items() if told["format"] == "onnx" and told["source_sha256"] == digest}
     if not found:
         return None
-    accuracy = next(iter(found.values()))["accuracy"]
+    accuracy = next((told["accuracy"] for told in found.values() if told["accuracy"] is not None), None)
     models = {**_before(student, trust), **{name: Predictor.read(home / name) for name in found}}
     measured = cost.measure(models, torch.device("cpu"), SECONDS)
     for row in measured["rows"]:

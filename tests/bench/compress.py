@@ -54,22 +54,24 @@ def bits(args: argparse.Namespace) -> None:
 
     calibration.LARGEST = 64 if args.bits == 8 else 2 ** (args.bits - 1) - 1  # type: ignore[misc]
     common = [*QUIET, "dataset=fashion_mnist", f"dataset.root={args.data}", f"dataset.limit={args.train}", "dataset.download=false",
-              "teacher=smallcnn", "teacher.fit.epochs=4", "student=tinycnn", "schedule=quantize", "schedule.imitate.epochs=4",
-              "schedule.refine.epochs=2", f"schedule.quantize.epochs={args.epochs}", f"schedule.quantize.lr={args.lr}",
-              "optimizer.lr=3e-3"]  # fmt: skip
-    rounded = "+schedule.rounded={epochs: 1, T: 3, alpha: 0.7, quantize: int8}"
-    ways = {
-        "distilled": [],
-        "labels": ["schedule.quantize.alpha=0"],
-        "longer": ["schedule.quantize.quantize=null", rounded],
-    }
+              "teacher=smallcnn", "teacher.fit.epochs=4", "student=tinycnn", "optimizer.lr=3e-3"]  # fmt: skip
+    first = {"imitate": {"epochs": 4}, "refine": {"epochs": 2, "T": ["${T}", 1.0], "alpha": ["${alpha}", 0.0]}}
+    stage = {"epochs": args.epochs, "lr": float(args.lr)}
+    schedules = {"distilled": {**first, "last": {**stage, "quantize": "int8"}},
+                 "labels": {**first, "last": {**stage, "quantize": "int8", "alpha": 0}},
+                 "longer": {**first, "longer": stage, "last": {"epochs": 1, "quantize": "int8"}}}  # fmt: skip
+    conf = args.out / "conf" / "schedule"
+    conf.mkdir(parents=True, exist_ok=True)
+    for way, schedule in schedules.items():
+        (conf / f"{way}.yaml").write_text(json.dumps(schedule))
     table = []
     for seed in SEEDS:
         tests = {}
-        for way, words in ways.items():
+        for way in schedules:
             run = args.out / f"bits{args.bits}-{way}-{seed}"
             shutil.rmtree(run, ignore_errors=True)
-            distill("train", *common, *words, f"seed={seed}", f"run_dir={run}", f"output_dir={args.out}")
+            how = [f"schedule={way}", f"seed={seed}", f"run_dir={run}", f"output_dir={args.out}"]
+            distill("train", "--config-dir", str(conf.parent), *common, *how)
             tests[way] = summary(run)["test"]
         row = {"fp32": tests["distilled"]["student_fp32"], "plain": tests["distilled"]["student_int8"],
                "distilled": tests["distilled"]["student"], "labels": tests["labels"]["student"],

@@ -90,6 +90,27 @@ def test_eval_and_predict_take_it_as_the_run_itself(home: Path, model: Path) -> 
     for row, exported in zip(rows["run"], rows["onnx"], strict=True):
         assert row["predicted"] == exported["predicted"]
         assert all(abs(float(row[f"student_{n}"]) - float(exported[f"student_{n}"])) < 1e-5 for n in range(10))
+    Image.fromarray(np.arange(60 * 40, dtype=np.uint8).reshape(60, 40)).save("photo.png")
+    told = {}
+    for name, path in (("run", home / "run"), ("onnx", model)):
+        assert distill("predict", f"ckpt={path}", "input=photo.png", f"output={name}.csv") == 0
+        (told[name],) = csv.DictReader(io.StringIO(Path(f"{name}.csv").read_text()))
+    assert all(abs(float(told["run"][f"p_{n}"]) - float(told["onnx"][f"p_{n}"])) < 1e-5 for n in range(10))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["ckpt={model}"], "is exported already"),
+        (["ckpt={run}", "output=taken"], "taken is a file, and an export is a folder"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(
+    words: list[str], told: str, home: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("taken").touch()
+    assert distill("export", *(word.format(model=model, run=home / "run") for word in words)) == 2
+    assert told in capsys.readouterr().err
 
 
 def test_int8_is_a_fraction_of_the_bytes_and_agrees(home: Path, model: Path) -> None:
