@@ -17,6 +17,12 @@ def slug(text: str, limit: int = 150) -> str:
     return f"{clean[: limit - 9] or 'x'}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def folder_name(text: str) -> str:
+    """Return the text itself where every file system takes it as the name of a folder that is seen, else its slug."""
+    odd = re.search(r'^[.\s]|[\x00-\x1f<>:"/\\|?*]|[.\s]$', text) or not 0 < len(text.encode()) <= 200
+    return slug(text) or "unnamed" if odd else text
+
+
 def overrides_slug(overrides: Sequence[str], keys: Sequence[str] | None = None) -> str:
     """Return the folder name of a sweep's run, T=1, alpha=0.5 -> T-1_alpha-0.5, from its overrides of `keys` or all."""
     chosen = overrides if keys is None else sorted(among(overrides, keys))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -52,12 +53,28 @@ def export(student: Predictor, settings: Export) -> Path:
     folder = files.place(settings.output, "output") if settings.output else home / "export" / kind
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"output: {folder} is a file, and an export is a folder")
+    with _made(folder):
+        written = (_onnx if settings.format == "onnx" else _other)(student, settings, folder)
+    measured = (
+        settings.format == "onnx" and not settings.output and speed.of_exports(student, folder.parent, settings.trust)
+    )
+    if measured:
+        speed.show(measured)
+    return written
+
+
+@contextlib.contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """A folder to write to, which is gone again where nothing came to lie in it."""
     folder.mkdir(parents=True, exist_ok=True)
-    if settings.format == "onnx":
-        made = _onnx(student, settings, folder)
-        if not settings.output and (measured := speed.of_exports(student, folder.parent, settings.trust)):
-            speed.show(measured)
-        return made
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # it holds something
+            folder.rmdir()
+
+
+def _other(student: Predictor, settings: Export, folder: Path) -> Path:
     split, where = _split(student, settings)
     name, facts = formats.WRITERS[settings.format](student, split, folder)
     told = {**facts, **_origin(student), "verified_on": where, "file": name, "sha256": files.sha256(folder / name)}

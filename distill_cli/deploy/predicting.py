@@ -13,8 +13,9 @@ from typing import NamedTuple
 
 import torch
 
+from distill_cli.base import files
 from distill_cli.base.files import Sink
-from distill_cli.base.names import slug
+from distill_cli.base.names import folder_name
 from distill_cli.deploy.inputs import Entry, Named
 from distill_cli.models import Classifier
 from distill_cli.tasks.watchers import Facts, Replies
@@ -103,12 +104,18 @@ class Table:
 
 def copied(path: Path, home: Path, name: str) -> Path:
     """Copy a file into the folder of its class, and return where it lies: nothing is overwritten, and no file lies there twice."""
-    folder = home / slug(name)
+    folder = home / folder_name(name)
     folder.mkdir(parents=True, exist_ok=True)
     target, number = folder / path.name, 1
     while target.exists() and not filecmp.cmp(path, target, shallow=False):
         number += 1
         target = folder / f"{path.stem}-{number}{path.suffix}"
     if not target.exists():
-        shutil.copy2(path, target)
+        try:
+            shutil.copy2(path, target)
+        except BaseException as error:
+            target.unlink(missing_ok=True)  # of half a picture nobody is told that it is one
+            if isinstance(error, OSError):
+                raise files.explained(error, target, path.stat().st_size) from error
+            raise
     return target

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -16,7 +17,9 @@ from helpers import QUICK, distill
 from PIL import Image, ImageOps
 
 from distill_cli import models
+from distill_cli.base.errors import StorageError
 from distill_cli.data import PictureSpec
+from distill_cli.deploy.predicting import copied
 from distill_cli.deploy.predictor import Predictor
 from distill_cli.models import Classifier
 from distill_cli.models.deployable import Deployable
@@ -120,6 +123,27 @@ def test_pictures_are_copied_into_folders_of_their_classes(place: Path) -> None:
             assert any(copy.read_bytes() == content for copy in Path("sorted", row["predicted"]).iterdir())
     predicted(place, test, sure, "sort_into=sorted")
     assert sorted(path for path in Path("sorted").rglob("*") if path.is_file()) == copies
+
+
+def test_a_class_has_a_folder_of_its_name_unless_that_leads_elsewhere() -> None:
+    Path("one.jpg").write_bytes(b"1")
+    for name in ("dünkel 1", "../out", "", ".hidden", "a/b", "x" * 300):
+        copy = copied(Path("one.jpg"), Path("sorted"), name)
+        assert copy.parent.parent == Path("sorted") and copy.is_file()
+    assert Path("sorted", "dünkel 1", "one.jpg").is_file() and not Path("out").exists()
+    assert len({path.parent.name for path in Path("sorted").rglob("*.jpg")}) == 6
+
+
+def test_no_half_of_a_picture_is_left_where_the_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:3])
+        raise OSError(errno.ENOSPC, "No space left on device", str(source))
+
+    monkeypatch.setattr("shutil.copy2", full)
+    Path("one.jpg").write_bytes(b"123456")
+    with pytest.raises(StorageError, match=r"sorted/a/one\.jpg needs at least 6 B"):
+        copied(Path("one.jpg"), Path("sorted"), "a")
+    assert not list(Path("sorted/a").iterdir())
 
 
 def test_paths_through_a_pipe_are_answered_and_shown(
