@@ -5,6 +5,7 @@ a token is in train, and the texts in which they part most; measures nothing tha
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -87,33 +88,51 @@ class LanguageDetails:
         )
 
     def _sample(self, split: Split, row: int, mean: float, columns: Tensor, place: Tensor) -> dict[str, Any]:
-        """A sample as the page shows it: what is known of a token stands at the place before it."""
+        """A sample as the page shows it: each token that was asked for with what is known of it, and those before them without."""
         raw = split.source.read([row])
         assert not isinstance(raw, Tensor)
-        ids = raw[IDS][raw[SEGMENTS] > 0].tolist()
-        after = {int(at) + 1: values for at, values in zip(place, columns[:, 1:].tolist(), strict=True)}
-        middle = max(after, key=lambda at: after[at][0])
-        first = max(0, min(middle - WINDOW // 2, len(ids) - WINDOW))
-        words, tokens = self.data.input.tokenizer, list[list[Any]]()  # type: ignore[attr-defined]
-        texts = pieces(words, ids)
+        before = {int(at): values for at, values in zip(place, columns[:, 1:].tolist(), strict=True)}
+        shown = _in_order(raw[IDS][0].tolist(), raw[SEGMENTS][0].tolist(), split.targets[row].tolist(), before)
+        middle = max((at for at, (_, values) in enumerate(shown) if values), key=lambda at: shown[at][1][0])
+        first = max(0, min(middle - WINDOW // 2, len(shown) - WINDOW))
+        words = self.data.input.tokenizer  # type: ignore[attr-defined]
 
         def named(token: int) -> str:
             return pieces(words, [token])[0] or self.data.classes[token]
 
-        for at in range(first, min(first + WINDOW, len(ids))):
-            values = after.get(at)
-            said = values and [
-                values[0],
-                *([named(int(one)), math.exp(log)] for log, one in (values[1:3], values[3:5])),
-            ]
-            tokens.append([texts[at], said])
+        def known(values: list[float]) -> list[Any]:
+            return [values[0], *([named(int(one)), math.exp(log)] for log, one in (values[1:3], values[3:5]))]
+
+        texts = pieces(words, [token for token, _ in shown])
         return {
             "index": row,
             "kl": mean,
             "rows": len(place),
-            "cut": [first > 0, first + WINDOW < len(ids)],
-            "tokens": tokens,
+            "cut": [first > 0, first + WINDOW < len(shown)],
+            "tokens": [
+                [texts[at], shown[at][1] and known(shown[at][1])]
+                for at in range(first, min(first + WINDOW, len(shown)))
+            ],
         }
+
+
+def _in_order(
+    ids: list[int], segments: list[int], targets: list[int], before: Mapping[int, list[float]]
+) -> list[tuple[int, Any]]:
+    """The tokens of a block, each with what is known of it where it was asked for: what ends a document is no token of the block,
+    and what follows the last one neither.
+
+    Args:
+        before: what is known of the target of each place.
+    """
+    shown, own = list[tuple[int, Any]](), sum(segment > 0 for segment in segments)
+    for at in range(own + 1):
+        follows = 0 < at < own and segments[at] == segments[at - 1] and ids[at] == targets[at - 1]
+        if at - 1 in before and not follows:
+            shown.append((targets[at - 1], before[at - 1]))
+        if at < own:
+            shown.append((ids[at], before.get(at - 1) if follows else None))
+    return shown
 
 
 def _grouped(kl: Tensor, by: Tensor, groups: list[tuple[int, int]]) -> list[list[float]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from scipy.special import log_softmax
 
 from distill_cli.data import IGNORED, Data, Split
 from distill_cli.data.blocks import LanguageSpec
+from distill_cli.data.language import language
 from distill_cli.data.source import Held
 from distill_cli.data.vocabulary import Bytes, pieces
 from distill_cli.report import tokens
@@ -64,6 +67,26 @@ def test_kl_is_told_by_place_by_frequency_and_at_the_token_that_it_is_about() ->
         assert known[1][1] == pytest.approx(np.exp(log_t[0, place].max()))
     (prompted,) = (sample["tokens"] for sample in found["samples"] if sample["index"] == 2)
     assert [known is None for _, known in prompted] == [True] * 4 + [False] * 4
+
+
+def test_what_ends_a_document_is_no_token_of_the_next_in_its_block(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("\n\n".join(["ab", "cde", "fghi"] * 3))
+    data = language(str(tmp_path / "texts.txt"), separator="\\n\\n", length=6, val_fraction=0.2)
+    details, split = Language(data).details(), data.train
+    for row in range(len(split)):
+        targets = split.targets[row][split.targets[row] != IGNORED]
+        logits = torch.zeros(len(targets), V)
+        sure = 9.0 * torch.nn.functional.one_hot(targets.long(), V)  # KL is largest where the end is asked for
+        sure[targets == Bytes.end] *= 2
+        details.update(Rows(logits, targets, torch.full_like(targets, row)), Dense(sure))
+    for sample in details.compute(split)["samples"]:
+        shown, whole = sample["tokens"], "".join(text for text, _ in sample["tokens"])
+        assert {*whole.replace("<end>", " ").split()} <= {"ab", "cde", "fghi", "fg", "fgh"}, whole
+        assert [known is None for text, known in shown if text in "acf"] == [True] * sum(
+            text in "acf" for text, _ in shown
+        )
+        for text, known in shown:
+            assert known is None or ((known[0] > 5.5) == (text == "<end>") and known[1][0] == text)
 
 
 def test_a_letter_of_two_tokens_is_coloured_as_one_and_the_deepest_is_the_largest() -> None:
