@@ -44,9 +44,10 @@ class CausalLM(HuggingFace):
             raise ConfigError(f"{model.config.model_type}: has no head over tokens")
         super().__init__(model.base_model, tokenizer)
         self.__dict__["whole"] = model  # no module of ours: what it shares with the others would be saved twice
-        self.words, head = words, model.get_output_embeddings()
-        if len(head.weight) < words:
+        head = model.get_output_embeddings()
+        if len(head.weight) < words and tokenizer is None:  # with one the data's spec tells which tokens differ
             raise ConfigError(f"the model has {len(head.weight):,} tokens, the data {words:,}")
+        self.words = min(words, len(head.weight))
         if head.weight is not model.get_input_embeddings().weight:
             self.head = head
         self.apart: Literal["positions", "mask", "nothing"] = "positions"

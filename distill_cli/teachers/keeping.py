@@ -137,7 +137,6 @@ def keeper(name: str, model: Classifier, classes: int, words: int, dtype: torch.
     Args:
         classes: of the data. words: classes kept of each row by topk and sampled. dtype: in which the model answers.
     """
-    words = min(words, classes)
     if name == "hidden":
         device = next(model.parameters()).device
         with torch.no_grad(), runtime.exact(), runtime.autocast(device, dtype):

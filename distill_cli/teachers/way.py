@@ -131,9 +131,8 @@ def _kept(job: Job, stages: Sequence[str], layers: tuple[str, ...]) -> Way:
         rows = views * len(job.teachers) * of_rows(held, job.data)
         if features + (0 if name == "logits" else rows) > limit:
             continue
-        words = min(teacher.words, len(job.data.classes))
-        told = {"hidden": "its hidden states", "topk": f"its {words} likeliest words of each {job.task.unit[:-1]}",
-                "sampled": f"{words} samples of each of its answers"}.get(name, "its logits")  # fmt: skip
+        told = {"hidden": "its hidden states", "topk": f"its {teacher.words} likeliest words of each {job.task.unit[:-1]}",
+                "sampled": f"{teacher.words} samples of each of its answers"}.get(name, "its logits")  # fmt: skip
         of = f" of {views} view{'s' if views > 1 else ''}" if job.data.train.draws else ""
         note = f"{told}{' and features' if layers else ''}{of} are cached, {size(rows + features)}"
         return Way("cached", layers, note, views, name, layers)
@@ -148,6 +147,9 @@ def _refused(keep: str, job: Job, readers: Sequence[tuple[str, Objective]], seve
         return f"{said}: the teacher's network has no head that could be run apart", "teacher.keep=logits"
     if keep not in GIVE["logits"] and several:
         return f"{said}: what several teachers say together needs the logits of all classes", "teacher.keep=logits"
+    words, classes = job.settings.teacher.words, len(job.data.classes)
+    if keep in ("topk", "sampled") and words > classes:
+        return f"teacher.words={words}: the data have {classes:,} to choose from", f"teacher.words={classes // 4}"
     for name, objective in readers:
         if keep not in GIVE[objective.reads]:
             return f"objective.{name}: needs the whole vocabulary, and {said} leaves most of it out", all_of_them

@@ -127,6 +127,8 @@ def test_no_more_is_read_than_leaves_room_to_go_on(home: Path, capsys: pytest.Ca
     )
     assert distill("predict", f"ckpt={home / 'run'}", f"input={TEXT}", "max_tokens=65") == 2
     assert "max_tokens=65: the student has 64 positions" in capsys.readouterr().err
+    assert distill("predict", f"ckpt={home / 'run'}", f"input={TEXT}", "sort_into=sorted") == 2
+    assert "this student names no classes" in capsys.readouterr().err
 
 
 def test_all_but_a_texts_first_token_and_its_prompt_is_asked_for() -> None:

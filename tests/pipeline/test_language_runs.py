@@ -81,6 +81,7 @@ def test_likely_words_teach_nearly_what_all_words_do_and_are_judged_as_such(
             ["objective=jsd", "teacher.keep=sampled"],
             "objective.jsd: needs the whole vocabulary, and teacher.keep=sampled",
         ),
+        (["teacher.words=300", "teacher.keep=topk"], "teacher.words=300: the data have 257 to choose from"),
         (["T=0.5", "teacher.keep=topk"], "the rest's mass is known from T = 1 on, and the schedule goes to T = 0.5"),
         (["T=2", "teacher.keep=sampled"], "the samples are drawn at T = 1, and the schedule has T = 2"),
         (["optimize=val.kl", "teacher.keep=topk"], "optimize=val.kl needs all words in every epoch"),

@@ -31,7 +31,7 @@ from distill_cli.deploy.predictor import Predictor
 from distill_cli.tasks.watchers import Replies
 
 SHOWN = 20  # inputs, up to which each is shown
-OURS = ("top", "threshold", "sort_into", "max_tokens", "temperature", "seed")  # keys that not every task goes by
+OURS = ("top", "threshold", "max_tokens", "temperature", "seed")  # keys that not every task goes by
 
 
 def run(settings: Predict) -> None:
@@ -54,6 +54,8 @@ def run(settings: Predict) -> None:
     for key in (override.partition("=")[0] for override in settings.typed):
         if key in OURS and key not in replies.keys:
             ui.warn(f"{key} has no effect on what is told of {predictor.reads.unit}")
+    if settings.sort_into and "sort_into" not in replies.keys:
+        raise ConfigError("sort_into: copies each file into the folder of its class, and this student names no classes")
     given = inputs.named(settings.input, predictor.reads, dataset)
     size = settings.batch_size or min(predictor.spec.at_once, predictor.network.taken.at_once)
     predictor.network.to(device)
