@@ -85,7 +85,7 @@ class Student(Open):
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    epochs: int | None = key(None, "null: 6 without a checkpoint, none with one; of a head alone 30", ge=0)
+    epochs: int | None = key(None, "null: 6; of a checkpoint or a whole language model none; of a head alone 30", ge=0)
     freeze: str | None = key(None, "encoder: the head alone is fitted, the last linear layer, on features that are kept",
                              choices=("encoder",))  # fmt: skip
     lora: Lora = key({}, "adapters that are fitted in its place, and are merged into its weights at the end", node=Lora)

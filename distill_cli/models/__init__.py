@@ -25,6 +25,7 @@ OURS = (DistillError, MemoryError, torch.OutOfMemoryError)  # what is not the fa
 OF_TEACHER = "of_teacher"  # a network's attribute: what of its teacher a student is made of, in words; see `build`
 BEFOREHAND = "beforehand"  # a builder's attribute: what it needs of its node before any data are read, or an error
 BROUGHT = "brought"  # likewise: what its builder took its weights from, in words
+READY = "ready"  # likewise: these are whole, and answer what is asked: a teacher need not be fitted
 
 
 def check(model: schema.Teacher | schema.Student, where: str) -> None:

@@ -14,7 +14,7 @@ from torch import nn
 from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.data.tokens import Tokenizer
-from distill_cli.models import BROUGHT, OF_TEACHER, REBUILD, Classifier
+from distill_cli.models import BROUGHT, OF_TEACHER, READY, REBUILD, Classifier
 from distill_cli.models.hub import config_of, folder_of, library, means, quiet, safe
 from distill_cli.models.language import CausalLM
 from distill_cli.models.stack import keep_layers, narrow, numbers_of
@@ -100,7 +100,10 @@ def huggingface(
             ui.say(
                 f"{name}: its head sees the mean of a text's states, as its folder says; pooling=own: as its class has it"
             )
-        return _wrapped(model, Tokenizer.read(source), head, num_classes, mean, name if init == "name" else None)
+        net = _wrapped(model, Tokenizer.read(source), head, num_classes, mean, name if init == "name" else None)
+        if head == "tokens" and init == "name" and numbers is None:
+            net.__dict__[READY] = True
+        return net
 
 
 huggingface.beforehand = source_of  # type: ignore[attr-defined]

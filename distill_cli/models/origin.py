@@ -12,7 +12,7 @@ from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import Inert, read_tensors
 from distill_cli.config import schema
 from distill_cli.data import Data
-from distill_cli.models import EDITS, deployable, hub
+from distill_cli.models import EDITS, READY, Classifier, deployable, hub
 from distill_cli.models.naming import listed, order_of, typed
 
 FIT_EPOCHS = 6  # of a teacher that starts without a checkpoint, unless teacher.fit.epochs says otherwise
@@ -21,13 +21,16 @@ BY_NAME, BY_PLACE = ("class_to_idx", "label2id"), ("idx_to_class", "id2label", "
 DEPTH = 3  # of mappings in mappings in which a file's names are looked for
 
 
-def fit_epochs(teacher: schema.Teacher) -> int:
-    """How many epochs the teacher is fitted for: as said, else a few without a checkpoint, none with one, more of a head alone."""
+def fit_epochs(teacher: schema.Teacher, model: Classifier | None = None) -> int:
+    """How many epochs the teacher is fitted for: as said, else more of a head alone, a few of adapters and of new weights, and none
+    of a checkpoint's or of those that a model was brought with, all of them, for what is asked here.
+    """
     if teacher.fit.epochs is not None:
         return teacher.fit.epochs
     if teacher.fit.freeze:
         return HEAD_EPOCHS
-    return 0 if teacher.checkpoint else FIT_EPOCHS
+    ready = model is not None and hasattr(model.net, READY) and not teacher.fit.lora.rank
+    return 0 if teacher.checkpoint or ready else FIT_EPOCHS
 
 
 def weights_file(named: str, key: str) -> tuple[Path, dict[str, Any] | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from distill_cli.config import arrangement
+from distill_cli.config.schema import FIRST
 from distill_cli.models.origin import fit_epochs
 from distill_cli.training.job import Job
 
@@ -39,7 +40,7 @@ def idle_settings(job: Job) -> list[str]:
     if settings.teacher.joint:
         along = [key for key in typed if key in ("teacher.fit.epochs", "teacher.fit.batch_size")]
         found += [f"{key} has no effect: the teacher is trained along, on the student's batches" for key in along]
-    elif not fit_epochs(settings.teacher) and not settings.chain:
+    elif not fit_epochs(settings.teacher, job.teachers[FIRST]) and not settings.chain:
         fitting = [key for key in typed if key.startswith("teacher.fit.") and key != "teacher.fit.epochs"]
         found += [f"{key} has no effect: the teacher is not fitted" for key in fitting]
     return found

@@ -126,7 +126,7 @@ def _origin(teacher: schema.Teacher, model: Classifier) -> str:
     )
     rank = teacher.fit.lora.rank
     part = "its head alone is fitted" if teacher.fit.freeze else f"adapters of rank {rank} are fitted" if rank else ""
-    frozen = part if fit_epochs(teacher) else ""
+    frozen = part if fit_epochs(teacher, model) else ""
     return ", ".join(filter(None, (f"from {weights}", frozen, model.front.note, matched)))
 
 

@@ -54,7 +54,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     """
     data = data.under(model.spec)
     task, device = tasks.of(data), next(model.parameters()).device
-    recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher), teacher.node.get("weights")
+    recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher, model), teacher.node.get("weights")
     taken = _taken(teacher.checkpoint, model, epochs > 0, key) if teacher.checkpoint else None
     pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}

@@ -75,7 +75,6 @@ class Bench:
             "dataset.packing=stream",
             "teacher=huggingface",
             f"teacher.name={self.args.teacher}",
-            "teacher.fit.epochs=0",
             "student=llama",
             *SIZES[student],
             "student.kv_heads=null",

@@ -15,6 +15,7 @@ from torch import Tensor
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.load import load
 from distill_cli.data.blocks import LanguageSpec
+from distill_cli.data.texts import TextSpec
 from distill_cli.data.tokens import FILE, Tokenizer
 from distill_cli.data.vocabulary import Bytes
 from distill_cli.deploy import cost
@@ -165,6 +166,21 @@ def folder(tmp_path: Path) -> Path:
     net.whole.save_pretrained(tmp_path / "llama")
     (tmp_path / "llama" / FILE).write_text(TOKENIZER.json)
     return tmp_path / "llama"
+
+
+def test_a_language_model_that_is_brought_whole_teaches_as_it_is(folder: Path) -> None:
+    settings = load(
+        "train", ["dataset=pydoc", "teacher=huggingface", f"teacher.name={folder}", "student=bytes_tiny"]
+    ).teacher
+    fitted = load(
+        "train", ["dataset=pydoc", "teacher=huggingface", "teacher.name=x", "teacher.fit.lora.rank=2"]
+    ).teacher
+    whole, cut, fresh = (
+        Classifier(huggingface(V, 0, str(folder), layers, init, head="tokens"), TextSpec(TOKENIZER, 16))
+        for layers, init in ((None, "name"), (2, "name"), (None, "fresh"))
+    )
+    assert [origin.fit_epochs(settings, model) for model in (whole, cut, fresh)] == [0, 6, 6]
+    assert origin.fit_epochs(fitted, whole) == 6
 
 
 @pytest.mark.parametrize(("layers", "kept"), [(None, [0, 1, 2, 3]), (2, [1, 3]), ([0, 3], [0, 3])])
