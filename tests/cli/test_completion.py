@@ -33,7 +33,8 @@ from distill_cli.cli.words import arguments
 from distill_cli.config import compose, fields, places, schema
 from distill_cli.config.load import load
 
-OF_STUDENT = ("student.checkpoint=", "student.from_teacher.", "student.freeze=")  # keys that every student has
+# keys that every student has
+OF_STUDENT = ("student.checkpoint=", "student.from_teacher.", "student.freeze=", "student.lora.")
 
 
 @pytest.fixture(scope="module")
