@@ -7,18 +7,22 @@ import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
 
-from distill_cli.base import ui
+from distill_cli.base import ui, world
 from distill_cli.base.errors import DistillError, Terminated, exit_code_of, translated
 
+KINDS = (KeyboardInterrupt, Terminated)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+ONCE = 3.0  # seconds in which signals to a process of several count as one: its launcher passes on what it has heard itself
+
 _asked: list[type[KeyboardInterrupt]] = []
-_deferring = [False]
+_deferring, _since = [False], [0.0]
 
 
 def guarded(work: Callable[[], int]) -> int:
@@ -31,7 +35,8 @@ def guarded(work: Callable[[], int]) -> int:
         with translated():
             return work()
     except DistillError as error:
-        ui.fail(str(error))
+        if error.message:  # else it is told already
+            ui.fail(str(error))
         return error.exit_code
     except KeyboardInterrupt as stopped:
         ui.fail("terminated" if isinstance(stopped, Terminated) else "interrupted")
@@ -54,6 +59,9 @@ def _listen() -> None:
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
+    if _asked and world.called().size > 1 and time.monotonic() - _since[0] < ONCE:
+        return
+    _since[0] = time.monotonic()
     _asked.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
     if not _deferring[0] or len(_asked) > 1:
         raise _asked[-1]
@@ -71,14 +79,26 @@ def deferred() -> Iterator[None]:
         _deferring[0] = before
 
 
-def check() -> None:
-    """Stop here when asked to.
+def asked() -> int:
+    """By which signal this process was asked to stop, as a number that `heed` takes; 0: by none."""
+    return KINDS.index(_asked[0]) + 1 if _asked else 0
+
+
+def heed(number: float) -> None:
+    """Stop here when this process, or another one of its run, was asked to.
 
     Raises:
         KeyboardInterrupt, Terminated: a signal came.
     """
-    if _asked:
-        raise _asked[0]
+    if number:
+        if not _asked:
+            _asked.append(KINDS[int(number) - 1])
+        raise KINDS[int(number) - 1]
+
+
+def check() -> None:
+    """`heed` what any process of the run was asked."""
+    heed(*world.most(asked()))
 
 
 def orderly() -> bool:

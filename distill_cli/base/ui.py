@@ -27,6 +27,12 @@ log.propagate = False
 log.addHandler(logging.NullHandler())
 
 PLAIN_WIDTH = 120  # where stdout is not a terminal
+_mute = [False]
+
+
+def mute(muted: bool) -> None:
+    """Print and show nothing from now on, or do again: of several processes that do the same, one speaks."""
+    _mute[0] = muted
 
 
 def show(content: RenderableType) -> None:
@@ -34,7 +40,7 @@ def show(content: RenderableType) -> None:
     plain = isinstance(content, str)
     width = None if sys.stdout.isatty() else PLAIN_WIDTH
     try:
-        Console(highlight=False, soft_wrap=plain, width=width).print(content, markup=not plain)
+        Console(highlight=False, soft_wrap=plain, width=width, quiet=_mute[0]).print(content, markup=not plain)
     except (BrokenPipeError, SystemExit):  # whoever read stdout is gone: rich asks to exit, the run goes on
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     text = io.StringIO()
@@ -46,13 +52,14 @@ def show(content: RenderableType) -> None:
 def say(text: str) -> None:
     """Print a message on stderr, and log it."""
     with contextlib.suppress(OSError):  # a terminal that is gone is no reason to stop
-        tqdm.write(text, file=sys.stderr)
+        if not _mute[0]:
+            tqdm.write(text, file=sys.stderr)
     log.info("%s", text)
 
 
 def stderr() -> Console:
     """Return the console for what a person watches."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    return Console(stderr=True, highlight=False, soft_wrap=True, quiet=_mute[0])
 
 
 def warn(text: str) -> None:
@@ -70,13 +77,14 @@ def fail(text: str) -> None:
 
 def bar(total: int | None, label: str, done: int = 0, unit: str = " img") -> tqdm[Any]:
     """Return a progress bar on stderr, silent when that is not a terminal; `total` and `done` count units; None: unknown."""
-    look: dict[str, Any] = {"unit": unit, "unit_scale": True, "leave": False, "dynamic_ncols": True, "disable": None}
+    look: dict[str, Any] = {"unit": unit, "unit_scale": True, "leave": False, "dynamic_ncols": True}
+    look["disable"] = _mute[0] or None
     return tqdm(total=total, initial=done, desc=label, **look)
 
 
 def progress(items: Iterable[Item], label: str) -> Iterable[Item]:
     """Return the items under a progress bar, silent when stderr is not a terminal."""
-    return tqdm(items, desc=label, leave=False, disable=None)
+    return tqdm(items, desc=label, leave=False, disable=_mute[0] or None)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: bool = True) -> Table:

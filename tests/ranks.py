@@ -1,0 +1,89 @@
+"""Processes that find each other as those of torchrun do: forks of the test's, which need not import torch first."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill_cli.base import joining, stopping
+from distill_cli.cli import main
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a process ended: its exit code, minus the signal's number where one killed it, and what it printed."""
+
+    code: int
+    said: str
+
+
+@dataclass
+class Ranks:
+    """Processes under way."""
+
+    pids: list[int]
+    outputs: list[Path]
+
+    def wait(self) -> list[Ended]:
+        codes = [os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in self.pids]
+        return [Ended(code, path.read_text()) for code, path in zip(codes, self.outputs, strict=True)]
+
+
+@contextmanager
+def started(number: int, work: Callable[[], Any]) -> Iterator[Ranks]:
+    """Do `work` in so many processes; what each finds in its environment is what torchrun leaves there."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    kept = torch.distributed.TCPStore(
+        "127.0.0.1", port, is_master=True, wait_for_workers=False
+    )  # as by torchrun's agent
+    place = Path(tempfile.mkdtemp(prefix="ranks", dir="."))
+    ranks = Ranks([], [place / str(rank) for rank in range(number)])
+    for rank, output in enumerate(ranks.outputs):
+        pid = os.fork()
+        if not pid:
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": str(number),
+                "MASTER_PORT": str(port),
+            }
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            code = 1
+            try:
+                sys.stdout = sys.stderr = output.open("w", buffering=1)
+                code = work()
+            finally:
+                sys.stdout.flush()
+                os._exit(code)
+        ranks.pids.append(pid)
+    yield ranks
+    del kept
+
+
+def together(number: int, work: Callable[[], Any]) -> list[Ended]:
+    """Do `work`, joined, in so many processes."""
+
+    def joined() -> int:
+        with joining.joined():
+            print(work())
+        return 0
+
+    with started(number, lambda: stopping.guarded(joined)) as ranks:
+        return ranks.wait()
+
+
+def distill_ranks(number: int, *words: str) -> list[Ended]:
+    """Type `distill ...` in so many processes."""
+    with started(number, lambda: main(list(words))) as ranks:
+        return ranks.wait()
