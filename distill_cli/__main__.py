@@ -4,4 +4,5 @@ import sys
 
 from distill_cli.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # not where a process of a run over several imports it again
+    sys.exit(main())

@@ -94,6 +94,21 @@ def test_no_file_holds_both_sides_of_a_merge() -> None:
     assert not [path for path in texts if re.search(r"^(<{7}|>{7}) ", path.read_text(), re.MULTILINE)]
 
 
+def test_processes_of_a_run_are_told_apart_in_one_place() -> None:
+    for path in (ROOT / "distill_cli").rglob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        place = path.relative_to(ROOT / "distill_cli").as_posix()
+        assert "torch.distributed" not in text or place in (
+            "base/world.py",
+            "base/joining.py",
+            "base/launching.py",
+            "models/synced.py",
+        )
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.If | ast.IfExp | ast.While) and place not in ("base/world.py", "base/joining.py"):
+                assert "rank()" not in ast.unparse(node.test) and ".rank" not in ast.unparse(node.test), place
+
+
 def test_no_line_of_the_shipped_yaml_is_too_wide_to_read() -> None:
     wide = [path for path in (ROOT / "conf").rglob("*.yaml") if max(map(len, path.read_text().splitlines())) > 132]
     assert not wide

@@ -8,7 +8,7 @@ DistillError
   StorageError      6   no space, read-only, or another failure to write
   BusyError         7   the run folder is in use
   OutOfMemory       8   the device or the machine ran out of memory
-  WorkerError       9   a data-loading worker died, hung, failed or could not be started
+  WorkerError       9   a data-loading worker, or a process of a run over several, died, hung, failed or could not be started
 KeyboardInterrupt 130
   Terminated      143   SIGTERM, or a terminal that closed, asked us to stop
 """

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from distill_cli.base import files
+from distill_cli.base import files, world
 from distill_cli.base.errors import BusyError
 
 if TYPE_CHECKING:
@@ -109,24 +109,38 @@ def once(
     finished. One that is there but not `usable` is replaced. Whoever asks meanwhile calls `waiting` and waits. With
     `resumable`, `make` goes on with what an earlier call, stopped or killed, left in its folder.
     """
-    if usable(folder):
-        return False
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(lock_of(folder), waiting):
-        if usable(folder):
-            return False
-        aside = folder.parent / f".{folder.name}.making"
+    aside = folder.parent / f".{folder.name}.making"
+
+    def clear() -> None:
         if not resumable:
-            shutil.rmtree(aside, ignore_errors=True)  # a killed process left it: the lock is ours
+            shutil.rmtree(aside, ignore_errors=True)
+
+    def begin() -> None:
+        clear()  # a killed process left it: the lock is ours
         aside.mkdir(exist_ok=True)
         files.sweep(aside)
-        try:
-            make(aside)
-            shutil.rmtree(folder, ignore_errors=True)
-            aside.rename(folder)
-        except BaseException:
-            if not resumable:
-                shutil.rmtree(aside, ignore_errors=True)
-            raise
+
+    def end() -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        aside.rename(folder)
         files.sync_folder(folder.parent)
+
+    @contextmanager
+    def making() -> Iterator[None]:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(lock_of(folder), waiting):
+            try:
+                yield
+            except BaseException:
+                clear()
+                raise
+
+    if world.decided(lambda: usable(folder)):
+        return False
+    with world.held(making()):
+        if world.decided(lambda: usable(folder)):
+            return False
+        world.decided(begin)
+        make(aside)
+        world.decided(end)
     return True

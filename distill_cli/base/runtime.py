@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from distill_cli.base import world
 from distill_cli.base.errors import ConfigError
 
 
@@ -27,7 +28,9 @@ def device(name: str) -> torch.device:
     if torch.backends.mps.is_available():
         present.append("mps")
     if name == "auto":
-        return torch.device(next((kind for kind in ("cuda", "mps") if kind in present), "cpu"))
+        name = next((kind for kind in ("cuda", "mps") if kind in present), "cpu")
+    if name == "cuda" in present and world.called().size > 1:  # each process of a run its own
+        name = f"cuda:{world.local() % torch.cuda.device_count()}"
     if name not in present:
         raise ConfigError(f"device: this machine has no {name!r}", f"choices: auto, {', '.join(present)}")
     return torch.device(name)

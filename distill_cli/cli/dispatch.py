@@ -6,11 +6,13 @@ import argparse
 import importlib
 from typing import Any
 
-from distill_cli.base import files
+from distill_cli.base import files, world
 from distill_cli.base.errors import CheckpointError, ConfigError, did_you_mean
 from distill_cli.cli.pages import command_names, is_configured, page_of
 from distill_cli.cli.words import arguments
 from distill_cli.config.schema import COMMANDS
+
+SPREAD = ("train", "teacher", "resume")  # what several processes do together
 
 
 def dispatch(words: list[str]) -> int:
@@ -19,6 +21,14 @@ def dispatch(words: list[str]) -> int:
     if command not in command_names():
         guess = did_you_mean(command, command_names(), "distill ")
         raise ConfigError(f"there is no command {command!r}", f"{guess}commands: {', '.join(command_names())}")
+    if world.called().size > 1:
+        if command not in SPREAD:
+            raise ConfigError(f"distill {command} runs in one process", f"torchrun is for {', '.join(SPREAD)}")
+        if {"-m", "--multirun"} & set(rest):
+            raise ConfigError(
+                "-m: a sweep is started once and starts its runs itself; torchrun has started it several times",
+                "distill train -m devices=N ... runs each of them on N devices",
+            )
     if not is_configured(command):
         return command_run(command)(rest) or 0
     return configured(command, arguments(command, rest))

@@ -16,7 +16,7 @@ def key(default: Any = dataclasses.MISSING, help: str = "", **rules: Any) -> Any
 
     Bounds: gt, ge, lt, le, choices; filled: text that is not empty; path: and that can be a path.
     form: what a value may look like where that is not its type: ramp (a number or [from, to]), names (one or a list), every
-    (steps or a time), size (auto or pixels), weight (auto or a number), weights (balanced or a list).
+    (steps or a time), devices (auto or a number), size (auto or pixels), weight (auto or a number), weights (balanced or a list).
     node: the record of an open mapping; nodes: of each entry of a mapping by name.
     free: a resumed run may change it: it decides where and how a run works, not what comes out of it.
     passed: the class that is built takes it too; other keys of an open node are ours alone.

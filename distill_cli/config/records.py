@@ -172,6 +172,16 @@ def _size(value: Any, rules: Mapping[str, Any]) -> int | str:
     return value
 
 
+def _devices(value: Any, rules: Mapping[str, Any]) -> int | str:
+    if value == "auto":
+        return "auto"
+    if not fits(value, int):
+        raise ValueError(f"should be auto or a number of processes, got {shown(value)}")
+    if wrong := complaint(value, rules):
+        raise ValueError(wrong)
+    return int(value)
+
+
 def _weight(value: Any, rules: Mapping[str, Any]) -> float | str:
     if value == "auto":
         return "auto"
@@ -201,6 +211,7 @@ FORMS = {
     "ramp": _ramp,
     "names": _names,
     "every": every,
+    "devices": _devices,
     "size": _size,
     "weight": _weight,
     "weights": _weights,

@@ -236,12 +236,15 @@ class Train(Settings):
     batch_size: int = key(64, "samples one optimizer step sees", ge=1)
     label_smoothing: float = key(0.0, "of the label term", ge=0, lt=1)
     rows_at_once: int | None = key(None, "rows in one pass of the loss, forward and backward; null: all", ge=1)
+    sync_bn: bool = key(True, "of a run over several devices: batch norm is over the samples of all of them")
     precision: str = key("auto", "auto: bf16 on GPUs that have it, else fp32", choices=("auto", "fp32", "bf16", "fp16"))
     compile: bool = key(False, "torch.compile for the student, and for a teacher that runs live")
     save_every: tuple[int | None, float | None] = key(
         "5m", "also inside epochs: after so many steps (100) or so long (60s, 5m, 1h); null: at their ends only", form="every",
         free=True)  # fmt: skip
     baseline: bool = key(False, "also train the same student on labels only, with the same budget")
+    devices: int | str = key(1, "processes that compute a step together, each with its part of the batch; auto: one for each GPU",
+                             form="devices", ge=1, le=4096, free=True)  # fmt: skip
     report: bool = key(True, "write report.html at the end, and measure the cost of running each model", free=True)
     debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
                       "cross-entropy's", free=True)  # fmt: skip

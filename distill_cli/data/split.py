@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -137,8 +137,11 @@ class Split:
             skip: so many batches of the epoch are left out, without being read.
         """
         order = torch.arange(len(self)) if order is None else order
-        sizes = batch_sizes(len(order), batch_size)
-        for index, raw in self._raw(order[sum(sizes[:skip]) :], sizes[skip:]):
+        return self.read(order.split(batch_sizes(len(order), batch_size))[skip:], view)
+
+    def read(self, rows: Sequence[Tensor], view: int | None = None) -> Iterator[Batch]:
+        """A batch on the split's device of each of these `rows`, (n,) int64. view: as for `batches`."""
+        for index, raw in self._raw(rows):
             if self.changes is not None and view is not None:
                 raw = self.changes(raw, index, view)
             yield Batch(self.spec.inputs(raw), self.targets[index].long(), index, view or 0)
@@ -151,14 +154,14 @@ class Split:
         """
         return self.spec.shown(self.source.read([row]))
 
-    def _raw(self, order: Tensor, sizes: list[int]) -> Iterator[tuple[Tensor, Inputs]]:
+    def _raw(self, rows: Sequence[Tensor]) -> Iterator[tuple[Tensor, Inputs]]:
         """For each batch its index and its raw samples, on the split's device."""
         device, held = self.targets.device, self.source.held
-        indices = order.to(device).split(sizes)
+        indices = torch.cat([torch.empty(0, dtype=torch.int64), *rows]).to(device).split([len(index) for index in rows])
         if held is not None:
             for index in indices:
                 yield index, of_inputs.take(held, index)
             return
-        wanted = [index.tolist() for index in order.split(sizes)]
+        wanted = [index.tolist() for index in rows]
         for index, raw in zip(indices, Loader(self.source, wanted, self.workers, device.type == "cuda"), strict=True):
             yield index, of_inputs.to(raw, device, non_blocking=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from distill_cli import __version__, models
-from distill_cli.base import files
+from distill_cli.base import files, world
 from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.schema import Dataset, Open
 from distill_cli.data import Data, Spec, read_spec
@@ -78,7 +78,10 @@ class Deployable:
         return copied
 
     def write(self, folder: Path) -> str:
-        """Write the weights, the card and what that names; returns the SHA-256 of the weights' file."""
+        """Have the first rank write the weights, the card and what that names; returns the SHA-256 of the weights' file."""
+        return world.decided(lambda: self._write(folder))
+
+    def _write(self, folder: Path) -> str:
         name = f"{self.card['role']}.safetensors"
         digest = weights.save_weights(folder / name, self.network.net)
         self.spec.write(folder)

@@ -1,4 +1,6 @@
-"""A model's answers on a whole split, batch by batch: the one pass that measuring, the cache and evaluation share."""
+"""A model's answers on a whole split, batch by batch: the one pass that measuring, the cache and evaluation share; the batches
+can be dealt out to the ranks.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +8,21 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from distill_cli.base import runtime, stopping
+from distill_cli.base import runtime, stopping, world
 from distill_cli.base.errors import NonFiniteError
-from distill_cli.data import Batch, Split
+from distill_cli.data import Batch, Split, batch_sizes
 from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Output, Tap
+
+
+def at_once(model: Classifier, split: Split) -> int:
+    """How many samples of a split a model answers at a time where nobody says."""
+    return min(split.spec.at_once, model.taken.at_once)
+
+
+def num_batches(model: Classifier, split: Split, batch_size: int | None = None) -> int:
+    """In how many batches `outputs` goes through a split, with all ranks together."""
+    return len(batch_sizes(len(split), batch_size or at_once(model, split)))
 
 
 def outputs(
@@ -20,6 +32,7 @@ def outputs(
     view: int | None = None,
     dtype: torch.dtype = torch.float32,
     layers: Sequence[str] = (),
+    deal: bool = False,
 ) -> Iterator[tuple[Batch, Output]]:
     """Each batch of a split, in an order of its own, with what the model answers in eval mode; answers and features are
     fp32, and the model's mode is put back.
@@ -27,15 +40,18 @@ def outputs(
     Args:
         batch_size: None: as many as the data's spec and the model's say. view: see `Split.batches`. dtype: in which the
             model computes.
-        layers: paths of the modules whose features are wanted.
+        layers: paths of the modules whose features are wanted. deal: whether a rank answers its own batches alone, see
+            `world.dealt` and `num_batches`.
 
     Raises:
         NonFiniteError: some logit or feature is not a finite number. KeyboardInterrupt: we were asked to stop.
     """
     # A network that draws random numbers draws the same ones whenever it is measured.
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
-        size = batch_size or min(split.spec.at_once, model.taken.at_once)
-        for batch in split.batches(size, split.source.arranged(torch.arange(len(split)), size), view):
+        size = batch_size or at_once(model, split)
+        order = split.source.arranged(torch.arange(len(split)), size)
+        every = order.split(batch_sizes(len(order), size))
+        for batch in split.read(world.dealt(every) if deal else every, view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             # Tensors made in inference mode take no part in a backward pass; their copies do.

@@ -6,7 +6,7 @@ import copy
 from dataclasses import replace
 from pathlib import Path
 
-from distill_cli.base import files, locks, ui
+from distill_cli.base import files, locks, ui, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint
 from distill_cli.config.building import code_digest
@@ -65,7 +65,8 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
         job_of = (model, alike, job.recipe, job.data, job.task, pace)
         rows = alone.fit(*job_of, "baseline", checkpoints, smoothing, at_once, lora)
         Deployable(card, model).write(place)
-        files.write_json(place / "baseline.json", {"ingredients": ingredients, "rows": rows})
+        facts = {"ingredients": ingredients, "rows": rows}
+        world.decided(lambda: files.write_json(place / "baseline.json", facts))
         checkpoints.remove()
 
     def waiting() -> None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import copy
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from distill_cli import models
-from distill_cli.base import files, ui
+from distill_cli.base import files, ui, world
 from distill_cli.base.errors import CheckpointError, translated
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
-from distill_cli.models import adapters, deployable
+from distill_cli.models import Classifier, adapters, deployable
 from distill_cli.models.deployable import Deployable
 from distill_cli.pipeline import judging, outcome, prints, remarks, words
 from distill_cli.report import write
@@ -26,7 +27,7 @@ from distill_cli.teachers.prepare import Prepared, prepare
 from distill_cli.teachers.way import Way, way_of
 from distill_cli.trackers.following import Following
 from distill_cli.training import job as jobs
-from distill_cli.training import loop, saving
+from distill_cli.training import loop, saving, spreading
 from distill_cli.training.job import Job
 from distill_cli.training.state import State, begin
 
@@ -42,11 +43,12 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
     """
     if (summary := run.summary()) is not None:
         ui.say(f"{run.folder} holds this run, finished")
-        close(summary, run.folder, settings.report)
+        world.decided(functools.partial(close, summary, run.folder, settings.report))
         return summary
-    job = jobs.read(settings)
+    job = world.in_turn(lambda: jobs.read(settings))
+    spreading.check(job)
     way = way_of(job)
-    ui.show(words.header(job, way.note))
+    ui.show(words.header(job, way.note, spreading.told(job)))
     ui.show(f"run        {run.folder}\n")
     for line in remarks.idle_settings(job):
         ui.warn(line)
@@ -59,26 +61,26 @@ def distill(settings: Train, run: Run) -> dict[str, Any]:
     homes = {name: teacher.folder for name, teacher in prepared.items()} or homes_along(job, run.folder)
     card = deployable.card_of("student", settings.student, job.student, job.data, settings.dataset)
     card |= {} if way.joint else taught_by(job, homes, run.folder)
-    with Following({name: one.node for name, one in settings.logger.items()}, run.folder):
+    trackers = {name: one.node for name, one in settings.logger.items()} if run.ours else {}
+    with Following(trackers, run.folder):
         with clock("cache"):
             teacher = answer.start(job, way, {name: one.weights for name, one in prepared.items()})
         with teacher:
             state = train(job, teacher, run, card, clock)
             summary, details = judging.judge(job, state, teacher, untrained, clock)
-        if way.joint:
-            keep_teachers(job, homes)
-            card |= taught_by(job, homes, run.folder)
-        Deployable(card, job.student).write(run.folder)
-        if exact := judging.before_rounding(state, untrained):
-            aside = run.folder / "fp32"
-            aside.mkdir(exist_ok=True)
-            Deployable(card | taught_by(job, homes, aside), exact["student_fp32"]).write(aside)
-        files.write_json(run.folder / judging.DETAILS, details)
         about = {"run": str(run.folder), "seed": settings.seed, "overrides": run.known["overrides"]}
         summary = {**about, **summary, "seconds": clock.seconds}
-        (run.folder / write.PAGE).unlink(missing_ok=True)  # of a shorter run
-        files.write_json(run.folder / SUMMARY, summary)
-        close(summary, run.folder, settings.report)
+
+        def finish() -> None:
+            if way.joint:
+                keep_teachers(job, homes)
+            write_results(job, state, untrained, card, homes, run.folder)
+            files.write_json(run.folder / judging.DETAILS, details)
+            (run.folder / write.PAGE).unlink(missing_ok=True)  # of a shorter run
+            files.write_json(run.folder / SUMMARY, summary)
+            close(summary, run.folder, settings.report)
+
+        world.decided(finish)
     return summary
 
 
@@ -103,6 +105,17 @@ def keep_teachers(job: Job, homes: Mapping[str, Path]) -> None:
         model = job.teachers[name]
         card = deployable.card_of("teacher", chosen, model, job.data, job.settings.dataset)
         Deployable(card, model).write(homes[name])
+
+
+def write_results(
+    job: Job, state: State, untrained: Classifier, card: Mapping[str, Any], homes: Mapping[str, Path], folder: Path
+) -> None:
+    """Write the student and, where a stage has made it one of 8 bits, what it was before."""
+    Deployable({**card, **taught_by(job, homes, folder)}, job.student).write(folder)
+    if exact := judging.before_rounding(state, untrained):
+        aside = folder / "fp32"
+        aside.mkdir(exist_ok=True)
+        Deployable({**card, **taught_by(job, homes, aside)}, exact["student_fp32"]).write(aside)
 
 
 def taught_by(job: Job, homes: Mapping[str, Path], folder: Path) -> dict[str, Any]:

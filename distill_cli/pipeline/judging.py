@@ -6,6 +6,7 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
+from distill_cli.base import world
 from distill_cli.config.schema import FIRST
 from distill_cli.deploy import cost
 from distill_cli.deploy.predictor import Predictor
@@ -60,7 +61,8 @@ def judge(
         # What rounds while it learns says nothing of what 8 bits cost.
         exact = "student_fp32" if "student_fp32" in models else "student"
         pair = {"teacher": job.teachers[FIRST], "student": models.get(exact, job.student)}
-        found["cost"] = cost.measure({who: Predictor({}, model) for who, model in pair.items()}, job.device)
+        asked = {who: Predictor({}, model) for who, model in pair.items()}
+        found["cost"] = world.decided(lambda: cost.measure(asked, job.device))
         for row, who in zip(found["cost"]["rows"], ("teacher", exact), strict=True):
             row["accuracy"] = scores["test"][who].get("accuracy")
     return {**scores, **_facts(job, state, untrained)}, found

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from distill_cli import __version__
+from distill_cli.base import world
 from distill_cli.config.building import code_digest
 from distill_cli.config.schema import FIRST
 from distill_cli.teachers.prepare import Prepared
@@ -32,6 +33,7 @@ def of_machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "threads": torch.get_num_threads(),
+        "ranks": world.size(),
         "distill": __version__,
         "torch": torch.__version__,
         "torchvision": version("torchvision"),

@@ -49,11 +49,11 @@ class Clock:
             self.seconds[part] = self.seconds.get(part, 0.0) + seconds
 
 
-def header(job: Job, teaching: str) -> Table:
+def header(job: Job, teaching: str, spread: str = "") -> Table:
     """The composed recipe: who teaches whom, on what data, by which loss in each stage.
 
     Args:
-        teaching: how the teacher answers.
+        teaching: how the teacher answers. spread: over which processes the run is, if over several.
     """
     data, config = job.data, job.settings
     sizes = job.sizes
@@ -76,6 +76,7 @@ def header(job: Job, teaching: str) -> Table:
     precision = {"float32": "fp32", "bfloat16": "bf16", "float16": "fp16"}[str(job.dtype).removeprefix("torch.")]
     rows.append(("optimizer", f"{kind}, lr {job.recipe.lr:g} {curve}, batch {config.batch_size}, seed {config.seed}, "
                               f"{job.device} {precision}" + _extras(job)))  # fmt: skip
+    rows += [("ranks", spread)] * bool(spread)
     rows += job.remarks.items()
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)

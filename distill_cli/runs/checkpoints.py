@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from distill_cli.base import files, ui
+from distill_cli.base import files, ui, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import read_tensors
 
@@ -42,12 +42,12 @@ class Checkpoints:
         self._saved_at = time.monotonic()
 
     def due(self, step: int) -> bool:
-        """Return whether to save after `step` steps, inside an epoch."""
+        """Return whether to save after `step` steps, inside an epoch, as far as this process's clock says."""
         by_time = self.seconds is not None and time.monotonic() - self._saved_at >= self.seconds
         return by_time or (self.steps is not None and step % self.steps == 0)
 
     def save(self, snapshot: Mapping[str, Any], best: bool = False) -> None:
-        """Write the snapshot as the newest checkpoint, and with `best` its weights as the best ones.
+        """Have the first rank write the snapshot as the newest checkpoint, and with `best` its weights as the best ones.
 
         Args:
             snapshot: under "best" it may name the best epoch so far; with `best` that is its own.
@@ -55,6 +55,10 @@ class Checkpoints:
         Raises:
             StorageError: there is no room; the earlier checkpoints are intact.
         """
+        world.decided(lambda: self._save(snapshot, best))
+        self._saved_at = time.monotonic()
+
+    def _save(self, snapshot: Mapping[str, Any], best: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         facts = _place(snapshot)
         if best:
@@ -68,7 +72,6 @@ class Checkpoints:
         files.write_json(self.folder / MANIFEST, {"files": self._listed})
         for name in unused:
             (self.folder / name).unlink(missing_ok=True)
-        self._saved_at = time.monotonic()
 
     def _write(self, name: str, content: Mapping[str, Any], facts: Facts, keep: str | None) -> None:
         """Write one file and list it; `keep` takes the one before, unless that is damaged."""
@@ -80,11 +83,15 @@ class Checkpoints:
         self._listed[name] = {**written, **facts}
 
     def latest(self) -> Snapshot | None:
-        """Return the newest intact checkpoint, with the best weights so far under "best_weights"; None when none was written.
+        """Return the newest intact checkpoint, as the first rank finds it, with the best weights so far under "best_weights"; None
+        when none was written.
 
         Raises:
             CheckpointError: there are some, but all of them are damaged.
         """
+        return world.decided(self._latest)
+
+    def _latest(self) -> Snapshot | None:
         files.sweep(self.folder)
         listed, self._listed = _listed(self.folder), {}
         faults: list[str] = []
@@ -129,7 +136,7 @@ class Checkpoints:
 
     def remove(self) -> None:
         """Remove them all: what was trained is finished and kept elsewhere."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        world.decided(lambda: shutil.rmtree(self.folder, ignore_errors=True))
 
 
 def _place(snapshot: Mapping[str, Any]) -> Facts:

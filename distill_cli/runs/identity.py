@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from distill_cli.base import files
+from distill_cli.base import files, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.config import schema
 
@@ -57,6 +57,18 @@ def require_same(kept: Mapping[str, Any], now: Mapping[str, Any], what: str, hin
     """
     if wrong := changes(kept, now):
         raise CheckpointError(f"{what}:\n" + "\n".join(wrong), hint)
+
+
+def require_alike(now: Mapping[str, Any]) -> None:
+    """Hold what a run is on one of several processes against what it is on the first.
+
+    Raises:
+        CheckpointError: as `require_same`.
+    """
+    first, *others = world.gathered(dict(now))
+    for number, other in enumerate(others, start=1):
+        hint = "every machine needs the same code, data and settings"
+        require_same(first, other, f"process {number} of the run works on something else than the first", hint)
 
 
 def changes(kept: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from distill_cli import __version__
-from distill_cli.base import files, locks, stopping, ui
+from distill_cli.base import files, locks, stopping, ui, world
 from distill_cli.base.errors import CheckpointError, StorageError, exit_code_of
 from distill_cli.base.names import fingerprint
 from distill_cli.config.schema import Train
@@ -44,8 +44,14 @@ class Run:
         self._longer: dict[str, Any] = {}  # what it is to be, where it is to train longer than it was told
         self.since = time.time()
         self._log: Any = None
+        self._lock: Any = None
 
     def __enter__(self) -> Run:
+        self.folder, self.known, self._longer = world.decided(self._taken)
+        return self
+
+    def _taken(self) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+        """Lock the folder, which is this one or another, and find out what its run is."""
         self.folder, self._lock = locks.own(
             self.folder, LOCK, self.named, lambda place: (place / identity.FILE).exists()
         )
@@ -54,7 +60,12 @@ class Run:
         except BaseException:
             self._lock.release()
             raise
-        return self
+        return self.folder, self.known, self._longer
+
+    @property
+    def ours(self) -> bool:
+        """Whether this process holds the folder: of several ranks one does."""
+        return self._lock is not None
 
     def _meet(self) -> None:
         """Read what the folder's run is and hold the configuration against it; a new one is begun."""
@@ -138,10 +149,14 @@ class Run:
         Raises:
             CheckpointError: something has changed since.
         """
+        identity.require_alike({"config": identity.config_of(self.settings), **prints})
+        self.known = world.decided(lambda: self._agreed(prints, machine))
+
+    def _agreed(self, prints: Mapping[str, Any], machine: Mapping[str, Any]) -> dict[str, Any]:
         if self.started and self.known["prints"]:
             hint = f"put it back as it was; {self._new_line([])}"
             identity.require_same(self.known["prints"], prints, f"{self.folder} was started on something else", hint)
-            for key, old, new in identity.differences(self.known["machine"], machine):
+            for key, old, new in identity.differences({"ranks": 1, **self.known["machine"]}, machine):
                 ui.warn(f"the run was started with {key} {old}, it goes on with {new}: its last bits may differ")
             if self._longer:  # a kill in between leaves a run that is not finished, with checkpoints of its own
                 (self.folder / SUMMARY).unlink(missing_ok=True)
@@ -151,13 +166,13 @@ class Run:
             self.known |= {"prints": dict(prints), "machine": dict(machine)}
             files.write_json(self.folder / identity.FILE, self.known)
         self.begin()
+        return self.known
 
     def summary(self) -> dict[str, Any] | None:
-        """The final numbers of a finished run; None while it is not finished.
+        """The final numbers of a finished run; None while it is not finished. CheckpointError: they are damaged for good."""
+        return world.decided(self._summary)
 
-        Raises:
-            CheckpointError: they are damaged, and there is no checkpoint to make them again from.
-        """
+    def _summary(self) -> dict[str, Any] | None:
         if self._longer or not (self.folder / SUMMARY).exists():
             return None
         try:
@@ -175,6 +190,8 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self.ours:
+            return
         try:
             # Not begun again: what the folder says stays as it was, unless it says that a run which was killed is running,
             # or that one which has all its results has not finished.
@@ -226,4 +243,5 @@ class Run:
     def rows(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Make metrics.jsonl hold these rows, one for each epoch."""
         shown = ({key: value for key, value in row.items() if key != "best"} for row in rows)
-        files.write(self.folder / "metrics.jsonl", "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in shown))
+        text = "".join(f"{json.dumps(row, allow_nan=False)}\n" for row in shown)
+        world.decided(lambda: files.write(self.folder / "metrics.jsonl", text))

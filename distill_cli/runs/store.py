@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from distill_cli.base import files, locks, ui
+from distill_cli.base import files, locks, ui, world
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.base.names import fingerprint, size
 
@@ -123,14 +123,18 @@ def arrays(
     folder = root / fingerprint(named)
 
     def make(place: Path) -> None:
+        world.decided(lambda: announce(place))
+        facts = world.led(lambda blocks: _write(place, wanted, blocks), compute())
+        card = {"ingredients": named, "about": dict(about), "arrays": facts}
+        world.decided(lambda: files.write_json(place / CARD, card))
+
+    def announce(place: Path) -> None:
         if folder.is_dir():
             ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
         if wanted is None:
             ui.say(f"cache: {words.doing}")
         else:
             _make_sure_of_room(place, folder, wanted, words)
-        facts = _write(place, wanted, compute())
-        files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
 
     waiting = f"cache: another run is {words.doing}; waiting for it"
     while True:

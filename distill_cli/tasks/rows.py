@@ -6,13 +6,14 @@ rows is the task's affair; what is computed of them is not in here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from distill_cli.base import world
 from distill_cli.tasks.parting import Parted, parted
 
 Head = Callable[[Tensor], Tensor]
@@ -104,6 +105,15 @@ class Rows:
         answers, targets, index = self.answers[chunk], self.targets[chunk], self.index[chunk]
         return Rows(answers, targets, index, self.features, self.present, self.head)
 
+    def numbers(self) -> tuple[Tensor | None, ...]:
+        """What the rows are made of beside their head, on the CPU."""
+        return self.answers.cpu(), self.targets.cpu(), self.index.cpu()
+
+    def other(self, numbers: Sequence[Tensor]) -> Rows:
+        """Rows of the same head, of which these are the numbers. Features are left out."""
+        answers, targets, index = (values.to(self.index.device) for values in numbers)
+        return Rows(answers, targets, index, head=self.head)
+
 
 class Signal(Protocol):
     """A teacher's answers on the same M rows, as far as they are kept; `features` as those of `Rows`."""
@@ -152,6 +162,14 @@ class Signal(Protocol):
         """The signal on some of the rows."""
         ...
 
+    def numbers(self) -> tuple[Tensor | None, ...]:
+        """As `Rows.numbers`."""
+        ...
+
+    def other(self, numbers: Sequence[Tensor]) -> Signal:
+        """As `Rows.other`."""
+        ...
+
 
 class Dense:
     """A signal whose logits (M, C) are at hand, or what a head makes them of."""
@@ -182,3 +200,29 @@ class Dense:
 
     def part(self, chunk: slice) -> Dense:
         return Dense(self._answers[chunk], self.features, self._head)
+
+    def numbers(self) -> tuple[Tensor | None, ...]:
+        return (self._answers.cpu(),)
+
+    def other(self, numbers: Sequence[Tensor]) -> Dense:
+        return Dense(numbers[0].to(self._answers.device), head=self._head)
+
+
+Answered = tuple[Rows, Signal | None]
+
+
+def of_all_ranks(answers: Iterable[Answered], number: int) -> Iterator[Answered]:
+    """Rows with their signal, of all ranks, in the order of the `number` batches that were dealt; see `world.in_order`."""
+    if world.size() == 1:
+        yield from answers
+        return
+    own: list[Answered] = []
+
+    def numbers() -> Iterator[Any]:
+        for rows, signal in answers:
+            own[:] = [(rows, signal)]
+            yield rows.numbers(), None if signal is None else signal.numbers()
+
+    for of_rows, of_signal in world.in_order(numbers(), number):
+        rows, signal = own[0]  # with the same head
+        yield rows.other(of_rows), None if signal is None else signal.other(of_signal)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import NoReturn
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
@@ -46,6 +46,13 @@ class Few:
             f"of the teacher's answers {self.ids.shape[1]} classes a row are kept, and all are asked for",
             "teacher.keep=hidden, or teacher.cache=off",
         )
+
+    def numbers(self) -> tuple[Tensor | None, ...]:
+        return self.ids.cpu(), self.logs.cpu(), None if self.rest is None else self.rest.cpu()
+
+    def other(self, numbers: Sequence[Tensor]) -> Few:
+        ids, logs, *rest = (values.to(self.ids.device) for values in numbers if values is not None)
+        return Few(ids, logs, rest[0] if rest else None, self.others)
 
     def decided(self) -> Tensor:
         return self.ids.gather(-1, self.logs.argmax(-1, keepdim=True))[:, 0]

@@ -6,7 +6,7 @@ The data name their task (`Data.task`), so nothing outside this room and data/ k
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -19,7 +19,7 @@ from distill_cli.data import Batch, Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import Output
 from distill_cli.tasks.answers import OfRows
-from distill_cli.tasks.rows import Rows, Signal
+from distill_cli.tasks.rows import Rows, Signal, of_all_ranks
 from distill_cli.tasks.watchers import Answers, Details, Meter, Replies, Watcher
 
 SHORT = {"accuracy": "acc"}  # what metrics are called in an epoch's line
@@ -220,9 +220,12 @@ def watch(
     Raises:
         NonFiniteError, KeyboardInterrupt: as `inference.outputs`.
     """
-    for batch, output in inference.outputs(model, split, batch_size):
-        rows = task.rows(output, batch)
-        signal = ask(batch) if ask else None
+
+    def answered() -> Iterator[tuple[Rows, Signal | None]]:
+        for batch, output in inference.outputs(model, split, batch_size, deal=True):
+            yield task.rows(output, batch), ask(batch) if ask else None
+
+    for rows, signal in of_all_ranks(answered(), inference.num_batches(model, split, batch_size)):
         for watcher in watchers:
             watcher.update(rows, signal)
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-from distill_cli.base import runtime
+from distill_cli.base import runtime, world
 from distill_cli.config import schema
 from distill_cli.config.schema import FIRST
 from distill_cli.data import Batch
 from distill_cli.models import Classifier, evaluating
 from distill_cli.models.features import Tap
+from distill_cli.models.synced import synced
 from distill_cli.objectives.logits import ce, kd
 from distill_cli.tasks.rows import Dense, Rows
 from distill_cli.tasks.task import Ask
@@ -32,7 +34,7 @@ class Joint:
 
     def __init__(self, job: Job, layers: Sequence[str]) -> None:
         self.task, self.steps, self.weights = job.task, 0, weights_of(job.settings)
-        self.row_weights = job.data.row_weights
+        self.row_weights, self.sync_bn, self.open = job.data.row_weights, job.settings.sync_bn, ExitStack()
         self.learners = [
             _Learner(name, model, job.chosen[name], job.device, layers if name == FIRST else ())
             for name, model in job.teachers.items()
@@ -41,13 +43,14 @@ class Joint:
     def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Dense:
         outputs = [learner.tap(learner.model, batch.inputs) for learner in self.learners]
         theirs = [self.task.rows(output, batch) for output in outputs]
+        share = len(rows) / float(world.total(torch.tensor(float(len(rows)))))
         said = [each.logits().detach().float() for each in theirs]
         for place, (learner, each) in enumerate(zip(self.learners, theirs, strict=True)):
             terms = {"ce": ce(each.logits().float(), None, each.targets, row_weights=self.row_weights)}
             if learner.mutual:
                 others = [rows.logits(), *said[:place], *said[place + 1 :]]
                 terms["kd"] = kd(each.logits(), mixture(others, torch.ones(len(others)), T), temperature=T)
-            learner.step(terms, self.steps)
+            learner.step(terms, self.steps, share)
         self.steps += 1
         features = {path: maps.detach() for path, maps in outputs[0].features.items()}
         return Dense(mixture(said, self.weights, T), features)
@@ -72,9 +75,11 @@ class Joint:
         self.steps = snapshot["steps"]
 
     def __enter__(self) -> Self:
+        self.open.enter_context(synced(*(learner.model for learner in self.learners if self.sync_bn)))
         return self
 
     def __exit__(self, *exception: object) -> None:
+        self.open.close()
         for learner in self.learners:
             learner.tap.close()
 
@@ -89,9 +94,9 @@ class _Learner:
         self.optimizer = fit_recipe(settings.fit).build(self.model.named_parameters(), "teacher.fit")
         self.tap, self.guard = Tap(self.model.net, layers), Guard(self.optimizer, device)
 
-    def step(self, terms: Mapping[str, Tensor], step: int) -> None:
+    def step(self, terms: Mapping[str, Tensor], step: int, share: float) -> None:
         told = {f"{self.name}'s {name}": term.detach() for name, term in terms.items()}
-        self.guard.backward(torch.stack(list(terms.values())).sum(), told)
+        self.guard.backward(share * torch.stack(list(terms.values())).sum(), told)
         self.guard.step(Moment(step, f"the {self.name}", self.optimizer.param_groups[0]["lr"]))
 
     def snapshot(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from distill_cli import __version__, models
-from distill_cli.base import files, locks, runtime, ui
+from distill_cli.base import files, locks, runtime, ui, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.names import fingerprint, slug
 from distill_cli.config import schema
@@ -46,8 +46,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     """Load a teacher from output_dir/teachers/, after making it there if no run has needed it before.
 
     Args:
-        model: built from `teacher`; it gets the weights. run: the settings of the run that needs it. key: of the
-            teacher, for messages.
+        model: built from `teacher`; it gets the weights. run: the settings of the run. key: of the teacher, for messages.
 
     Raises:
         CheckpointError: teacher.checkpoint cannot be used.
@@ -56,7 +55,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     task, device = tasks.of(data), next(model.parameters()).device
     recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher, model), teacher.node.get("weights")
     taken = _taken(teacher.checkpoint, model, epochs > 0, key) if teacher.checkpoint else None
-    pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device))
+    pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device), sync_bn=run.sync_bn)
     fitting = {"epochs": epochs, **recipe.node, "batch_size": pace.batch_size, "seed": pace.seed}
     ingredients = {
         "model": network_of(teacher, model),
@@ -85,7 +84,8 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         facts |= {"fitted_epochs": epochs, "params": models.num_parameters(model)}
         card = deployable.card_of("teacher", teacher, model, data, run.dataset)
         facts |= _judged(Asked(model, teacher, data, run, Deployable(card, model).write(place)), task)
-        files.write_json(place / "teacher.json", {**facts, "seconds": time.perf_counter() - started})
+        facts |= {"seconds": time.perf_counter() - started}
+        world.decided(lambda: files.write_json(place / "teacher.json", facts))
         checkpoints.remove()
 
     def waiting() -> None:

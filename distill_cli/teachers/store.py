@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from distill_cli import models
-from distill_cli.base import runtime, ui
+from distill_cli.base import runtime, ui, world
 from distill_cli.config.building import code_digest
 from distill_cli.config.schema import Teacher, Train
 from distill_cli.config.sources import files_of
@@ -124,11 +124,16 @@ class Asked:
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Ask about every batch: the samples' index (n,), and rows and features by array."""
         task = tasks.of(self.data)
-        for batch, output in inference.outputs(self.model, split, view=view, dtype=dtype, layers=layers):
-            bar.update(len(batch))
-            features = {LAYER + path: values for path, values in output.features.items()}
-            parts = {**held.pack(task.rows(output, batch)), **features}
-            yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}
+
+        def own() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+            for batch, output in inference.outputs(self.model, split, None, view, dtype, layers, deal=True):
+                features = {LAYER + path: values for path, values in output.features.items()}
+                parts = {**held.pack(task.rows(output, batch)), **features}
+                yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}
+
+        for index, parts in world.in_order(own(), inference.num_batches(self.model, split)):
+            bar.update(len(index))
+            yield index, parts
 
     def _kept(
         self,

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
+from distill_cli.base import world
 from distill_cli.base.errors import ConfigError
 from distill_cli.objectives import Objective, Terms, gradient_norms
 
@@ -64,7 +65,8 @@ class Balance:
         self.norms = {}
         try:
             norms = gradient_norms(((name, self._scaler.scale(term)) for name, term in terms), self._parameters)
-            self.norms = {name: norm if math.isfinite(norm) else 0.0 for name, norm in norms.items()}
+            # The first part of a batch tells enough, so the first rank does.
+            self.norms = world.gathered({name: norm if math.isfinite(norm) else 0.0 for name, norm in norms.items()})[0]
         except torch.OutOfMemoryError:
             if self.finds:
                 raise

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from distill_cli.base import world
 from distill_cli.base.errors import NonFiniteError
 
 LAG = 50  # steps between two looks at what a GPU found; elsewhere every step is looked at
@@ -71,18 +72,32 @@ class Guard:
         scaled = self.scaler.scale(loss)
         scaled.backward(torch.where(torch.isfinite(loss.detach()) & self._fine, self._one, self._nan).to(scaled.dtype))
 
+    def _reduce(self, found: Tensor) -> Tensor:
+        """Sum the gradients and the values `found` (n,) over all ranks; who has no gradient where another has one gets it."""
+        if world.size() == 1:
+            return found
+        has = found.new_tensor([parameter.grad is not None for parameter in self.trained])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+        flat = world.total(torch.cat([found, has, *(gradient.flatten() for gradient in gradients)]))
+        found, has, *parts = flat.split([len(found), len(has), *(parameter.numel() for parameter in self.trained)])
+        used = [True] * len(parts) if all(p.grad is not None for p in self.trained) else has.bool().tolist()
+        for parameter, gradient, part, one in zip(self.trained, gradients, parts, used, strict=True):
+            parameter.grad = gradient.copy_(part.view_as(gradient)) if one else None
+        return found
+
     def step(self, moment: Moment, clip: float | None = None) -> None:
-        """Take the optimizer's step at `moment` on the gradients so far, their norm cut to `clip`.
+        """Take the optimizer's step at `moment` on the gradients so far, of all ranks, their norm cut to `clip`.
 
         Raises:
             NonFiniteError: this step's loss or gradient is not finite, or that of one of `lag` steps before.
         """
+        names, found = tuple(self._terms), torch.stack([value.float() for value in self._terms.values()])
+        found = self._reduce(found)
         self.scaler.unscale_(self.optimizer)
         if clip is not None:
             norm = nn.utils.clip_grad_norm_(self.trained, clip)
         else:
             norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        names, found = tuple(self._terms), torch.stack([value.float() for value in self._terms.values()])
         self._terms = {}
         if names != self._names:  # another stage, with other terms
             self.check()

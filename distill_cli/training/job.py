@@ -66,7 +66,7 @@ class Job:
         """How the loop runs the student."""
         chosen = self.settings
         best = tasks.judged_by(chosen.optimize, self.task)
-        return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, best)
+        return Pace(chosen.seed, chosen.batch_size, self.dtype, chosen.compile, chosen.debug, chosen.sync_bn, best)
 
     @property
     def per_epoch(self) -> int:

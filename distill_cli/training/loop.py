@@ -9,8 +9,9 @@ from typing import Protocol
 
 import torch
 
-from distill_cli.base import runtime, ui
+from distill_cli.base import runtime, ui, world
 from distill_cli.data import Batch, Data, batch_sizes
+from distill_cli.models.synced import synced
 from distill_cli.objectives import Loss, influence
 from distill_cli.tasks import task as tasks
 from distill_cli.tasks.rows import Rows, Signal
@@ -27,6 +28,7 @@ class Pace:
 
     Attributes:
         dtype: in which the model computes. debug: whether each epoch's row tells how much each term moves the student.
+        sync_bn: whether batch norm is over the samples of all ranks.
         best: the metrics that choose the best epoch, see `State.keep_if_best`; empty: the task's own.
     """
 
@@ -35,6 +37,7 @@ class Pace:
     dtype: torch.dtype = torch.float32
     compile: bool = False
     debug: bool = False
+    sync_bn: bool = True
     best: tuple[str, ...] = ()
 
     def sizes(self, data: Data) -> list[int]:
@@ -109,14 +112,20 @@ def fit(
         with (
             ui.bar(samples, f"{label}{epoch.title}", done * pace.batch_size) as bar,
             state.student.listening(layers, pace.compile, pace.debug or state.balance.finds),
+            synced(*[state.model] * pace.sync_bn),
         ):
-            for given in data.train.batches(pace.batch_size, order, view, skip=done):
+            every = order.split(sizes[: epoch.steps])[done:]
+            mine = [world.mine(index, 2 * recipe.accumulate) for index in every]
+            for given, index in zip(data.train.read(mine, view), every, strict=True):
                 at = moment(epoch, state.step)
                 for group in state.optimizer.param_groups:
                     group["lr"] = at.lr
                 batch, loss_of = policy(state, given, losses[stage.name])
-                runtime.reseed("step", pace.seed, state.step)
-                in_batch = task.num_rows(batch.targets)
+                runtime.reseed("step", pace.seed, state.step, *world.part())
+                # A batch too small to be parted is computed by all ranks.
+                apart = len(given) < len(index)
+                in_batch = task.num_rows(data.train.targets[index] if apart else batch.targets)
+                copies = 1 if apart else world.size()
                 weighed = pace.debug and state.step == epoch.first + epoch.steps - 1
                 due = state.balance.due(loss_of.objectives, state.step) if "ce" in loss_of.terms else []
                 look = functools.partial(state.balance.look, due) if weighed or due else None
@@ -132,14 +141,17 @@ def fit(
                         averages.influence = influence(terms, weights, state.balance.norms)
                     look = None  # the first part of a batch tells enough
                     terms = {name: term.detach() for name, term in terms.items()}
-                    state.guard.backward(loss, terms)
-                    averages.add({"total": loss.detach() / share, **terms}, len(rows))
+                    state.guard.backward(loss / copies, terms)
+                    averages.add({"total": loss.detach() / share, **terms}, len(rows) / copies)
                 state.guard.step(at, recipe.clip)
+                if not pace.sync_bn:
+                    world.alike(state.model.buffers())
                 state.step += 1
-                averages.show(bar, len(batch), at.T, at.alpha)
+                averages.show(bar, len(index), at.T, at.alpha)
                 yield None
         state.guard.check()
-        seconds, at = averages.seconds, moment(epoch, state.step - 1)
+        averages, at = averages.of_all(), moment(epoch, state.step - 1)
+        seconds = averages.seconds
         row: Row = {"stage": stage.name, "epoch": epoch.number, "step": state.step}
         row |= {"T": at.T, "alpha": at.alpha, "lr": at.lr, "loss": averages.means()}
         row["val"] = tasks.measure(task, state.model, data.val, teacher.on("val") if teacher else None)
@@ -147,7 +159,7 @@ def fit(
             row["weights"] = found
         if pace.debug:
             row["debug"] = averages.influence
-        row |= task.speed(samples, averages.rows, seconds) | {"seconds": seconds}
+        row |= task.speed(samples, round(averages.rows), seconds) | {"seconds": seconds}
         row |= {"best": state.keep_if_best(row, best), "chosen_by": tasks.chosen_by(best)}
         state.epoch = epoch.number
         state.rows.append(row)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import Any
 
-from distill_cli.base import stopping, ui
+from distill_cli.base import stopping, ui, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.runs.checkpoints import Checkpoints, Snapshot
 from distill_cli.training.state import Row, State
@@ -58,9 +58,10 @@ def kept(
                 if row is not None:
                     save(row["best"])
                     yield row
-                elif checkpoints.due(state.step):
+                due, asked = world.most(row is None and checkpoints.due(state.step), stopping.asked())
+                if due:
                     save()
-                stopping.check()
+                stopping.heed(asked)
         except KeyboardInterrupt:
             if stopping.orderly():
                 if saved != state.step:

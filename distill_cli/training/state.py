@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from distill_cli.base import ui
+from distill_cli.base import ui, world
 from distill_cli.config.schema import Lora
 from distill_cli.data import Data
 from distill_cli.models import Classifier, adapters, calibration, edits, quantized
@@ -32,14 +32,14 @@ class Averages:
 
     def __init__(self) -> None:
         self.sums: dict[str, Tensor] = {}
-        self.counts: dict[str, int] = {}  # of the rows that each term was computed on
-        self.rows = 0
+        self.counts: dict[str, float] = {}  # of the rows that each term was computed on
+        self.rows: float = 0
         self.influence: dict[str, dict[str, float]] = {}
         self.before, self.started = 0.0, time.perf_counter()
         self.shown_at = self.started
 
-    def add(self, terms: Mapping[str, Tensor], rows: int) -> None:
-        """Add means over so many rows."""
+    def add(self, terms: Mapping[str, Tensor], rows: float) -> None:
+        """Add means over so many rows, or parts of them where others count them too."""
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value * rows if name in self.sums else value * rows
             self.counts[name] = self.counts.get(name, 0) + rows
@@ -63,18 +63,30 @@ class Averages:
 
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values."""
-        counted = {"sums": self.sums, "counts": self.counts, "count": self.rows}
+        sums = {name: value.cpu() for name, value in self.sums.items()}
+        counted = {"sums": sums, "counts": self.counts, "count": self.rows}
         return {**counted, "seconds": self.seconds, "influence": self.influence}
 
     @classmethod
-    def restored(cls, snapshot: Mapping[str, Any], device: torch.device) -> Averages:
-        """The averages of a snapshot."""
+    def restored(cls, snapshots: Sequence[Mapping[str, Any]], device: torch.device) -> Averages:
+        """The averages over what the snapshots of all ranks hold; the time is the first one's."""
         averages = cls()
-        averages.sums = {name: value.to(device) for name, value in snapshot["sums"].items()}
-        averages.rows, averages.before = snapshot["count"], snapshot["seconds"]
-        averages.counts = dict(snapshot.get("counts") or dict.fromkeys(averages.sums, averages.rows))
-        averages.influence = snapshot["influence"]
+        averages.before, averages.influence = snapshots[0]["seconds"], snapshots[0]["influence"]
+        for one in snapshots:
+            averages.rows += one["count"]
+            counts = one.get("counts") or dict.fromkeys(one["sums"], one["count"])
+            for name, value in one["sums"].items():
+                value = value.to(device)
+                averages.sums[name] = averages.sums[name] + value if name in averages.sums else value
+                averages.counts[name] = averages.counts.get(name, 0) + counts[name]
         return averages
+
+    def of_all(self) -> Averages:
+        """The averages over all ranks."""
+        if world.size() == 1:
+            return self
+        device = next(iter(self.sums.values())).device
+        return Averages.restored(world.gathered(self.snapshot()), device)
 
 
 @dataclass
@@ -136,11 +148,13 @@ class State:
             self._keep({"epoch": 0, "stage": "start", "score": []})
         self.model.net.load_state_dict(self.best_weights)
         self.exact = {"weights": self.best_weights, "best": self.best}
-        ui.say(f"{stage.name}: int8 from here on: {calibration.quantize(self.model, data.train)}")
+        with world.alone():
+            found = calibration.quantize(self.model, data.train)
+        ui.say(f"{stage.name}: int8 from here on: {found}")
         self.best, self.best_weights = None, {}
-        found = self.balance.snapshot()
+        ratios = self.balance.snapshot()
         self._drive()
-        self.balance.restore(found)
+        self.balance.restore(ratios)
 
     def snapshot(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it loads without running code.
@@ -149,6 +163,7 @@ class State:
             NonFiniteError: a step since the last look was not finite.
         """
         self.guard.check()
+        meter, *meters = world.gathered(self.averages.snapshot())
         return {
             "student": adapters.merged(self.model.net),
             "adapters": adapters.learnt(self.model.net),
@@ -162,7 +177,8 @@ class State:
             "best": self.best,
             "best_weights": self.best_weights,
             "rows": self.rows,
-            "meter": self.averages.snapshot(),
+            "meter": meter,
+            "meters": meters,
             "exact": self.exact,
         }
 
@@ -183,7 +199,10 @@ class State:
         if self.best and "score" not in self.best:  # of a version that knew one criterion
             self.best = {**self.best, "score": [self.best["accuracy"], -self.best["nll"]]}
         self.rows = list(snapshot["rows"])
-        self.averages = Averages.restored(snapshot["meter"], self.device)
+        meters = [snapshot["meter"], *snapshot.get("meters", ())]
+        if len(meters) != world.size():  # saved by another number of ranks: the first one has what all had
+            meters = [Averages.restored(meters, self.device).snapshot(), *[Averages().snapshot()] * world.size()]
+        self.averages = Averages.restored([meters[world.rank()]], self.device)
 
     def keep_if_best(self, row: Row, metrics: Sequence[str]) -> bool:
         """Keep the weights when this epoch is the best on validation, by the first of these metrics in which it differs

@@ -12,9 +12,10 @@ It is kept under outputs/teachers/ and found there by every run that needs the s
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from distill_cli.base import ui
+from distill_cli.base import launching, ui, world
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
@@ -23,20 +24,25 @@ from distill_cli.training import job as jobs
 
 
 def run(settings: Train) -> dict[str, Any]:
+    """`prepared` on as many devices as settings say; of several it returns None."""
+    return launching.spread(settings.devices, functools.partial(prepared, settings))
+
+
+def prepared(settings: Train) -> dict[str, Any]:
     """Prepare the configured teachers; returns what teacher.json says of the first.
 
     Raises:
         ConfigError: the teacher is to be trained along with a student.
     """
-    job = jobs.read(settings)
+    job = world.in_turn(lambda: jobs.read(settings))
     if settings.teacher.joint:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
     facts = {}
     for name, teacher in job.chosen.items():
-        prepared = prepare(job.teachers[name], teacher, job.data, settings, arrangement.key_of(name))
-        facts[name] = prepared.facts
-        columns = [column for column, value in prepared.facts["val"].items() if isinstance(value, float)]
-        rows = [[split, *(f"{prepared.facts[split][column]:.4f}" for column in columns)] for split in ("val", "test")]
+        made = prepare(job.teachers[name], teacher, job.data, settings, arrangement.key_of(name))
+        facts[name] = made.facts
+        columns = [column for column, value in made.facts["val"].items() if isinstance(value, float)]
+        rows = [[split, *(f"{made.facts[split][column]:.4f}" for column in columns)] for split in ("val", "test")]
         ui.show(ui.table(f"{teacher.name} on {settings.dataset.name}", ["", *columns], rows))
-        ui.show(f"teacher: {prepared.folder}")
+        ui.show(f"teacher: {made.folder}")
     return facts[FIRST]

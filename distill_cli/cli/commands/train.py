@@ -15,6 +15,9 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
 
 from __future__ import annotations
 
+import functools
+
+from distill_cli.base import launching
 from distill_cli.base.errors import DistillError, translated
 from distill_cli.config.schema import Train
 from distill_cli.runs.run import Run
@@ -22,6 +25,15 @@ from distill_cli.sweep import jobs
 
 
 def run(settings: Train) -> float | None:
+    """Run one job, on as many devices as it says; returns what a search is told of it, of several devices None.
+
+    Raises:
+        DistillError: the run failed; its status.json tells why.
+    """
+    return launching.spread(settings.devices, functools.partial(_run, settings))
+
+
+def _run(settings: Train) -> float | None:
     """Run one job, or go on with it where its folder holds it already; returns what a search is told of it.
 
     torch is imported only after the folder was taken: a user who cannot have it is told at once.
