@@ -98,6 +98,8 @@ def fit(
         T, alpha = stage.T.at(progress), stage.alpha.at(progress)
         return Moment(step, stage.name, lr, epoch.number, T, alpha, schedule.progress(step, steps))
 
+    # Weights that were drawn or computed on other processors may differ in their last bits.
+    world.alike(values.detach() for values in (*state.student.parameters(), *state.student.buffers()))
     for epoch in schedule.epochs(stages, len(sizes)):
         if epoch.number <= state.epoch:
             continue
