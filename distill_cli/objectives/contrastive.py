@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from distill_cli.base import exchange, world
+from distill_cli.base import world
 from distill_cli.data import Data
 from distill_cli.models import Classifier
 from distill_cli.models.features import Shape
@@ -138,6 +138,7 @@ class CRD(OnFeatures):
             drawn = torch.arange(total, device=device)
         else:  # from torch's global stream, which is seeded by the step
             drawn = torch.randint(total, (self.num_negatives,)).to(device)
+        world.alike([drawn])
         mask = self.labels[drawn] != student.targets[:, None]
         scores = [s @ self.teacher_bank[drawn].T / self.tau, t @ self.student_bank[drawn].T / self.tau]
         log_z = self._log_z(scores)
@@ -146,12 +147,10 @@ class CRD(OnFeatures):
         terms = [_told_apart(p, n, mask, log_count + z) for p, n, z in zip(positives, scores, log_z, strict=True)]
         if self.training:
             with torch.no_grad():
-                index = exchange.rows(student.index)  # of all ranks, whose memories are the same
-                for bank, rows in ((self.student_bank, exchange.rows(s)), (self.teacher_bank, exchange.rows(t))):
-                    mixed = self.momentum * bank[index] + (1 - self.momentum) * rows
-                    bank[index] = F.normalize(mixed, dim=1)
+                for bank, rows in ((self.student_bank, s), (self.teacher_bank, t)):
+                    mixed = self.momentum * bank[student.index] + (1 - self.momentum) * rows
+                    bank[student.index] = F.normalize(mixed, dim=1)
                 self.log_z.copy_(log_z)
-                world.alike([self.log_z])
         return terms[0] + terms[1]
 
     @torch.no_grad()

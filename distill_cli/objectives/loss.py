@@ -15,12 +15,13 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from distill_cli.base import world
 from distill_cli.base.errors import ConfigError
 from distill_cli.config import building, schema
 from distill_cli.objectives.base import Objective
 from distill_cli.objectives.chunks import by_chunks
 from distill_cli.objectives.logits import CE
-from distill_cli.tasks.rows import Dense, Rows, Signal
+from distill_cli.tasks.rows import Dense, Rows, Signal, with_all_ranks
 
 Terms = Iterable[tuple[str, Tensor]]  # scalars by name with their graph, `ce` first, computed as they are asked for
 NOBODY = Dense(torch.empty(0, 0))  # the signal of a teacher that no objective asks
@@ -110,6 +111,7 @@ class Loss:
         share: float = 1.0,
         progress: float = 1.0,
         look: Callable[[Terms], None] | None = None,
+        apart: bool = False,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss of some rows and its unweighted terms.
 
@@ -118,6 +120,7 @@ class Loss:
             share: which part of the optimizer step's rows these are; means are weighted by it, sums are not.
             progress: as in `weights`.
             look: is shown each term with its graph before the weights are read, which it may set.
+            apart: whether other ranks have other rows of the step: terms that compare samples are then of those of all ranks.
 
         Returns:
             The scalar to call backward on, and each term by name (`ce` first), scalars as of the whole step.
@@ -126,20 +129,26 @@ class Loss:
         signal = NOBODY if signal is None else signal
         size = self.rows_at_once or rows.at_once
         cut = {name: term for name, term in self.terms.items() if term.by_row and size < len(rows)}
-        values = {name: term(rows, signal, T) for name, term in self.terms.items() if name not in cut}
+        compare = [name for name, term in self.terms.items() if apart and term.compares]
+        all_rows, all_signal = with_all_ranks(rows, signal) if compare else (rows, signal)
+        seen = {name: (all_rows, all_signal) if name in compare else (rows, signal) for name in self.terms}
+        values = {name: term(*seen[name], T) for name, term in self.terms.items() if name not in cut}
 
         def whole(name: str, value: Tensor) -> Tensor:
             return value / share if self.terms[name].summed else value
 
-        def apart() -> Iterator[tuple[str, Tensor]]:
+        def one_by_one() -> Iterator[tuple[str, Tensor]]:
             for name, term in self.terms.items():  # what is cut has no graph in the end: it is computed once more
                 again = by_chunks({name: term}, {name: 1.0}, rows, signal, T, size)[0] if name in cut else values[name]
                 yield name, whole(name, again)
 
         if look is not None:
-            look(apart())
+            look(one_by_one())
         weights = self.weights(alpha, progress)
         factors = {name: weights[name] * (1.0 if term.summed else share) for name, term in self.terms.items()}
+        factors |= {
+            name: factors[name] * len(all_rows) / len(rows) / world.size() for name in compare
+        }  # each adds a part
         total = torch.zeros((), device=rows.targets.device)
         if cut:
             total, of_chunks = by_chunks(cut, factors, rows, signal, T, size)

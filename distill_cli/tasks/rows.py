@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from distill_cli.base import world
+from distill_cli.base import exchange, world
 from distill_cli.tasks.parting import Parted, parted
 
 Head = Callable[[Tensor], Tensor]
@@ -105,14 +105,14 @@ class Rows:
         answers, targets, index = self.answers[chunk], self.targets[chunk], self.index[chunk]
         return Rows(answers, targets, index, self.features, self.present, self.head)
 
-    def numbers(self) -> tuple[Tensor | None, ...]:
-        """What the rows are made of beside their head, on the CPU."""
-        return self.answers.cpu(), self.targets.cpu(), self.index.cpu()
+    def numbers(self) -> tuple[Tensor, ...]:
+        """What the rows are made of beside their head."""
+        return self.answers, self.targets, self.index
 
-    def other(self, numbers: Sequence[Tensor]) -> Rows:
-        """Rows of the same head, of which these are the numbers. Features are left out."""
+    def other(self, numbers: Sequence[Tensor], features: Mapping[str, Tensor] | None = None) -> Rows:
+        """Rows of the same head, of which these are the numbers."""
         answers, targets, index = (values.to(self.index.device) for values in numbers)
-        return Rows(answers, targets, index, head=self.head)
+        return Rows(answers, targets, index, features, head=self.head)
 
 
 class Signal(Protocol):
@@ -162,11 +162,11 @@ class Signal(Protocol):
         """The signal on some of the rows."""
         ...
 
-    def numbers(self) -> tuple[Tensor | None, ...]:
+    def numbers(self) -> tuple[Tensor, ...]:
         """As `Rows.numbers`."""
         ...
 
-    def other(self, numbers: Sequence[Tensor]) -> Signal:
+    def other(self, numbers: Sequence[Tensor], features: Mapping[str, Tensor] | None = None) -> Signal:
         """As `Rows.other`."""
         ...
 
@@ -201,11 +201,11 @@ class Dense:
     def part(self, chunk: slice) -> Dense:
         return Dense(self._answers[chunk], self.features, self._head)
 
-    def numbers(self) -> tuple[Tensor | None, ...]:
-        return (self._answers.cpu(),)
+    def numbers(self) -> tuple[Tensor, ...]:
+        return (self._answers,)
 
-    def other(self, numbers: Sequence[Tensor]) -> Dense:
-        return Dense(numbers[0].to(self._answers.device), head=self._head)
+    def other(self, numbers: Sequence[Tensor], features: Mapping[str, Tensor] | None = None) -> Dense:
+        return Dense(numbers[0].to(self._answers.device), features, self._head)
 
 
 Answered = tuple[Rows, Signal | None]
@@ -218,11 +218,21 @@ def of_all_ranks(answers: Iterable[Answered], number: int) -> Iterator[Answered]
         return
     own: list[Answered] = []
 
-    def numbers() -> Iterator[Any]:
+    def numbers() -> Iterator[list[list[Tensor]]]:
         for rows, signal in answers:
             own[:] = [(rows, signal)]
-            yield rows.numbers(), None if signal is None else signal.numbers()
+            yield [[values.cpu() for values in one.numbers()] for one in (rows, signal) if one is not None]
 
-    for of_rows, of_signal in world.in_order(numbers(), number):
+    for of_rows, *of_signal in world.in_order(numbers(), number):
         rows, signal = own[0]  # with the same head
-        yield rows.other(of_rows), None if signal is None else signal.other(of_signal)
+        yield rows.other(of_rows), None if signal is None else signal.other(of_signal[0])
+
+
+def with_all_ranks(rows: Rows, signal: Signal) -> tuple[Rows, Signal]:
+    """The rows of all ranks and their signal, one rank's after the other's; gradients find their way back, see `exchange.rows`."""
+
+    def every(features: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {path: exchange.rows(values) for path, values in sorted(features.items())}
+
+    ours, theirs = ([exchange.rows(values) for values in one.numbers()] for one in (rows, signal))
+    return rows.other(ours, every(rows.features)), signal.other(theirs, every(signal.features))

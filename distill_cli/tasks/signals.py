@@ -47,12 +47,12 @@ class Few:
             "teacher.keep=hidden, or teacher.cache=off",
         )
 
-    def numbers(self) -> tuple[Tensor | None, ...]:
-        return self.ids.cpu(), self.logs.cpu(), None if self.rest is None else self.rest.cpu()
+    def numbers(self) -> tuple[Tensor, ...]:
+        return (self.ids, self.logs) if self.rest is None else (self.ids, self.logs, self.rest)
 
-    def other(self, numbers: Sequence[Tensor]) -> Few:
-        ids, logs, *rest = (values.to(self.ids.device) for values in numbers if values is not None)
-        return Few(ids, logs, rest[0] if rest else None, self.others)
+    def other(self, numbers: Sequence[Tensor], features: Mapping[str, Tensor] | None = None) -> Few:
+        ids, logs, *rest = (values.to(self.ids.device) for values in numbers)
+        return Few(ids, logs, rest[0] if rest else None, self.others, features)
 
     def decided(self) -> Tensor:
         return self.ids.gather(-1, self.logs.argmax(-1, keepdim=True))[:, 0]

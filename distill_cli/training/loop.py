@@ -137,7 +137,7 @@ def fit(
                     rows = task.rows(output, part)
                     signal = teacher(part, at.T, rows.detached(), theirs) if teacher and loss_of.asks_teacher else None
                     share = len(rows) / in_batch
-                    loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, look)
+                    loss, terms = loss_of(rows, signal, at.T, at.alpha, share, at.progress, look, apart)
                     if weighed and look:
                         weights = loss_of.weights(at.alpha, at.progress)
                         averages.influence = influence(terms, weights, state.balance.norms)
