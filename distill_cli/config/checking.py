@@ -84,7 +84,7 @@ def _made_of_problems(settings: Train) -> Iterator[str]:
     """What is wrong with a student that is made of its teacher, and with links that would be."""
     if settings.student.made_of:
         keys_of_class = [
-            key for key in settings.typed if re.match(r"[+~]*student(=|\.(?!from_teacher|freeze|checkpoint))", key)
+            key for key in settings.typed if re.match(r"[+~]*student(=|\.(?!from_teacher|freeze|lora|checkpoint))", key)
         ]
         yield from (
             f"{key}: student.from_teacher makes the student of its teacher, so it has no other network; leave one of the two out"

@@ -59,7 +59,7 @@ def header(job: Job, teaching: str, spread: str = "") -> Table:
     sizes = job.sizes
     smaller, shown = sizes["teacher"] / sizes["student"], job.student.front.note and f", {job.student.front.note}"
     learn = sum(p.numel() for p in job.student.parameters() if p.requires_grad)
-    learning = f", of which {learn:,} learn" if learn < sizes["student"] else ""
+    learning = f", of which {learn:,} learn" if learn < sizes["student"] and not config.student.lora.rank else ""
     rows = [
         ("teacher", f"{_taught_by(job)}; {teaching}"),
         ("student", f"{_named(config.student, job.student)}  {sizes['student']:,} parameters{learning}, "

@@ -109,8 +109,9 @@ def test_texts_learn_by_adapters_and_a_head_of_their_own_and_a_teacher_is_fitted
 
 def test_killed_and_gone_on_with_adapters_end_with_the_same_bits(tmp_path: Path) -> None:
     make_documents(tmp_path / "texts")
-    words = [*LANGUAGE, "student.lora.rank=4", "student.lora.dropout=0.1", "optimizer.accumulate=2", "save_every=2"]
-    goes_on_as_undisturbed(*words, saves=3)
+    lora = ["student.lora.rank=4", "student.lora.dropout=0.1", "student.from_teacher.layers=1"]
+    words = [*(word for word in LANGUAGE if not word.startswith("student")), "teacher.layers=2"]
+    goes_on_as_undisturbed(*words, *lora, "optimizer.accumulate=2", "save_every=2", saves=3)
 
 
 def test_a_killed_fit_by_adapters_goes_on_to_the_same_teacher(tmp_path: Path) -> None:
