@@ -50,6 +50,7 @@ class CausalLM(HuggingFace):
         self.words = min(words, len(head.weight))
         if head.weight is not model.get_input_embeddings().weight:
             self.head = head
+        self.model.__dict__["warn_if_padding_and_no_attention_mask"] = _no_warning
         self.apart: Literal["positions", "mask", "nothing"] = "positions"
         if not head.weight.is_meta:
             self._prove()
@@ -121,6 +122,10 @@ class CausalLM(HuggingFace):
                 except Exception:  # it takes no such mask, which it tells in many ways
                     continue
             self.apart = "nothing"
+
+
+def _no_warning(*_: object) -> None:
+    """In place of the library's own, of padding without a mask: padding is behind all else here, where no token sees it."""
 
 
 class Cached:
