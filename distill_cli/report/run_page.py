@@ -5,7 +5,6 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterator, Mapping, Set
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -54,7 +53,7 @@ def run_page(record: Record) -> str:
         learned=training.learned(record, rows),
         taught=training.taught(record, rows),
         evaluation=evaluation,
-        cost=_cost(record.folder, evaluation),
+        cost=_cost(record, evaluation),
         answers=_answers(evaluation, record.summary["test"]) if evaluation and evaluation.get("confusion") else None,
         told=tokens.answers(evaluation) if evaluation and "places" in evaluation else None,
         about=about,
@@ -86,13 +85,17 @@ def _schedule(config: Mapping[str, Any]) -> str:
     )
 
 
-def _cost(folder: Path, evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
+def _cost(record: Record, evaluation: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """Return what was measured last of the models' size and speed; None: report=false, or an older run, has none."""
-    cost = files.read_json(folder / SPEED) if (folder / SPEED).exists() else (evaluation or {}).get("cost")
+    exports = record.folder / SPEED
+    cost = files.read_json(exports) if exports.exists() else (evaluation or {}).get("cost")
     if not cost or "latency_ms" not in cost.get("rows", [{}])[0]:
         return None
+    by = {row["name"].partition(",")[0]: row for row in cost["rows"]}
+    if "teacher" in by:  # an export judges the student alone
+        by["teacher"]["accuracy"] = record.summary["test"]["teacher"].get("accuracy")
     judged = [name for name in ("accuracy", "agreement") if any(row.get(name) is not None for row in cost["rows"])]
-    return {**cost, "judged": judged, "by": {row["name"].partition(",")[0]: row for row in cost["rows"]}}
+    return {**cost, "judged": judged, "by": by}
 
 
 def _answers(evaluation: Mapping[str, Any], test: Mapping[str, Any]) -> dict[str, Any]:
