@@ -102,6 +102,7 @@ def exported(home: Path, precision: str) -> Path:
     return Path(f"moved-{precision}")
 
 
+@pytest.mark.slow
 def test_it_leaves_with_its_tokenizer(home: Path) -> None:
     fp32 = exported(home, "fp32")
     assert (fp32 / FILE).read_text() == (home / "run" / FILE).read_text()
