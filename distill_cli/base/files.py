@@ -37,6 +37,11 @@ class Sink:
             raise
         return len(data)
 
+    def take(self, data: bytes) -> None:
+        """Count and hash bytes that the file has already."""
+        self.size += len(data)
+        self.digest.update(data)
+
     @property
     def written(self) -> dict[str, str | int]:
         """The sha256 and the bytes of what was written."""

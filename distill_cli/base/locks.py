@@ -101,18 +101,18 @@ def once(
     make: Callable[[Path], None],
     waiting: Callable[[], None] | None = None,
     usable: Callable[[Path], bool] = Path.is_dir,
-    resumable: bool = False,
+    resumable: Callable[[Path], bool] = lambda aside: False,
 ) -> bool:
     """Have `folder` made by `make` once, whoever asks; return whether this call made it.
 
     `make` fills a folder beside it, which takes the final name when `make` has returned: a folder under its final name is
-    finished. One that is there but not `usable` is replaced. Whoever asks meanwhile calls `waiting` and waits. With
-    `resumable`, `make` goes on with what an earlier call, stopped or killed, left in its folder.
+    finished. One that is there but not `usable` is replaced. Whoever asks meanwhile calls `waiting` and waits. Where what an
+    earlier call, stopped or killed, left in its folder is `resumable`, `make` goes on with that.
     """
     aside = folder.parent / f".{folder.name}.making"
 
     def clear() -> None:
-        if not resumable:
+        if not resumable(aside):
             shutil.rmtree(aside, ignore_errors=True)
 
     def begin() -> None:

@@ -67,6 +67,17 @@ class Watched:
                     raise self.damaged(block)
                 self._checked[block] = 1
 
+    def check_rows(self, rows: np.ndarray | None, begin: int, each: int) -> None:
+        """Compare the blocks of rows (n,) of `each` bytes, which begin at `begin`; None: of all."""
+        if rows is None:
+            self.check(0, self.size)
+            return
+        first, last = (begin + rows * each) // BLOCK, (begin + (rows + 1) * each - 1) // BLOCK
+        for further in range(int((last - first).max(initial=-1)) + 1):
+            blocks = np.minimum(first + further, last)
+            for block in np.unique(blocks[self._checked[blocks] == 0]).tolist():
+                self.check(block * BLOCK, block * BLOCK + 1)
+
     def read(self, start: int, stop: int) -> np.ndarray:
         """Some bytes, (stop - start,) uint8."""
         self.check(start, stop)

@@ -63,6 +63,10 @@ def configured(command: str, args: argparse.Namespace) -> int:
             key = rules.checkpoint
             raise ConfigError(f"{key}: which checkpoint?", f"distill {command} {key}=outputs/train/<date>/<run>")
         run = command_run(command)
+        if args.dry_run and args.multirun:
+            raise ConfigError("--dry-run: tells of one run, and -m asks for many", "leave one of the two out")
+        if args.dry_run:
+            from distill_cli.cli.commands.train import dry_run as run
         if rules.sweeps and args.multirun:
             from distill_cli.sweep import sweep
 

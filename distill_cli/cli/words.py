@@ -18,6 +18,7 @@ FLAGS: dict[str, dict[str, Any]] = {
     "-cd --config-dir": {},
     "--from": {"dest": "source"},
     "--debug": {"action": "store_true"},
+    "--dry-run": {"action": "store_true"},
     "-c --cfg": {"choices": ("job", "hydra", "all")},
     "-p --package": {},
     "--resolve": {"action": "store_true"},
@@ -52,7 +53,7 @@ def arguments(command: str, words: Sequence[str]) -> argparse.Namespace:
 
     parser = Parser(prog=f"distill {command}", add_help=False, allow_abbrev=False)
     parser.add_argument("overrides", nargs="*")
-    parser.set_defaults(source=None, debug=False, config_name=command)
+    parser.set_defaults(source=None, debug=False, dry_run=False, config_name=command)
     for names, rules in flags_of(command).items():
         parser.add_argument(*names.split(), **rules)
     args = parser.parse_intermixed_args(words)

@@ -108,6 +108,8 @@ class Teacher(Open):
                      choices=("auto", "off", "on"), shared=True)  # fmt: skip
     cache_limit: float = key(4.0, "GiB that its features or hidden states may take there; beyond them it runs live",
                              ge=0, free=True, shared=True)  # fmt: skip
+    cache_dtype: str = key("auto", "of the logits or hidden states there; auto: fp16 where a view of them takes more than 4 GiB",
+                           choices=("auto", "fp32", "fp16"), shared=True)  # fmt: skip
     keep: str = key("auto", "of its answers: all logits, the hidden states before its head, the topk likeliest words with the "
                     "mass of the rest, or words sampled; auto: what takes little and is exact",
                     choices=("auto", "logits", "hidden", "topk", "sampled"), shared=True)  # fmt: skip
@@ -354,7 +356,7 @@ class Command:
 
 
 COMMANDS = {
-    "train": Command(Train, flags=("--from", "--debug"), sweeps=True),
+    "train": Command(Train, flags=("--from", "--debug", "--dry-run"), sweeps=True),
     "teacher": Command(Train),
     "inspect": Command(Train),
     "eval": Command(Eval, checkpoint="ckpt"),

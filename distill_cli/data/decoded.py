@@ -13,6 +13,7 @@ from distill_cli.base import files, ui
 from distill_cli.base.errors import StorageError
 from distill_cli.data import fast, picture_files
 from distill_cli.data.encoded import Encoded
+from distill_cli.data.loading import BLOCK
 from distill_cli.data.picture_files import Range
 from distill_cli.data.source import sha256
 from distill_cli.runs import store
@@ -38,16 +39,16 @@ class Decoded:
     reader: str = "pil"
 
     def array(
-        self, part: str, encoded: Encoded, wanted: store.Array, read: Callable[[], Iterable[np.ndarray]]
+        self, part: str, encoded: Encoded, wanted: store.Array, read: Callable[[int], Iterable[np.ndarray]]
     ) -> np.ndarray:
-        """What `read` gives of some pictures, block by block, as one array of the `wanted` shape.
+        """What `read` gives of some pictures after so many blocks, block by block, as one array of the `wanted` shape.
 
         Where it cannot be kept it is read without, and a line says why.
         """
 
-        def blocks() -> Iterator[dict[str, np.ndarray]]:
-            with ui.bar(len(encoded), f"reading {part}") as bar:
-                for block in read():
+        def blocks(there: int = 0) -> Iterator[dict[str, np.ndarray]]:
+            with ui.bar(len(encoded), f"reading {part}", min(there * BLOCK, len(encoded))) as bar:
+                for block in read(there):
                     yield {ARRAY: block}
                     bar.update(len(block))
 
@@ -67,7 +68,7 @@ class Decoded:
             about["precision"] = np.dtype(wanted.dtype).name
             words = store.Words(f"reading {self.folder.name}, {part}", "the pictures", "leave them where they are")
             try:
-                return store.arrays(self.root, ingredients, about, {ARRAY: wanted}, blocks, words)[ARRAY]
+                return store.arrays(self.root, ingredients, about, {ARRAY: wanted}, blocks, words, blocks)[ARRAY]
             except (StorageError, OSError) as error:
                 ui.say(f"cache: {str(error).splitlines()[0]}; {self.folder.name}, {part}, is read without being kept")
         return np.concatenate([block[ARRAY] for block in blocks()])

@@ -119,9 +119,9 @@ class Pictures(Source):
         return sha256([" ".join(map(str, how)).encode(), *self.encoded.marks()])
 
 
-def pixels_of(source: Source, workers: int) -> Iterator[np.ndarray]:
-    """All that a source reads, block by block."""
-    for block in Loader(source, blocks(np.arange(len(source))), workers):
+def pixels_of(source: Source, workers: int, there: int = 0) -> Iterator[np.ndarray]:
+    """All that a source reads, block by block, after so many blocks."""
+    for block in Loader(source, blocks(np.arange(len(source)))[there:], workers):
         assert isinstance(block, Tensor)
         yield block.numpy()
 

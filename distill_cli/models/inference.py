@@ -33,6 +33,7 @@ def outputs(
     dtype: torch.dtype = torch.float32,
     layers: Sequence[str] = (),
     deal: bool = False,
+    skip: int = 0,
 ) -> Iterator[tuple[Batch, Output]]:
     """Each batch of a split, in an order of its own, with what the model answers in eval mode; answers and features are
     fp32, and the model's mode is put back.
@@ -41,7 +42,7 @@ def outputs(
         batch_size: None: as many as the data's spec and the model's say. view: see `Split.batches`. dtype: in which the
             model computes.
         layers: paths of the modules whose features are wanted. deal: whether a rank answers its own batches alone, see
-            `world.dealt` and `num_batches`.
+            `world.dealt` and `num_batches`. skip: so many batches are left out, without being read.
 
     Raises:
         NonFiniteError: some logit or feature is not a finite number. KeyboardInterrupt: we were asked to stop.
@@ -50,7 +51,7 @@ def outputs(
     with evaluating(model), runtime.seeded("answers"), Tap(model.net, layers) as tap:
         size = batch_size or at_once(model, split)
         order = split.source.arranged(torch.arange(len(split)), size)
-        every = order.split(batch_sizes(len(order), size))
+        every = order.split(batch_sizes(len(order), size))[skip:]
         for batch in split.read(world.dealt(every) if deal else every, view):
             with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)

@@ -72,7 +72,7 @@ def prepare(job: Job, untrained: Classifier) -> Classifier:
     def waiting() -> None:
         ui.say("baseline: another run is training this one; waiting for it")
 
-    if not locks.once(folder, make, waiting, resumable=True):
+    if not locks.once(folder, make, waiting, resumable=Path.exists):
         ui.say(f"baseline: reusing {folder}")
     try:
         deployable.load_into(model.net, folder)

@@ -7,13 +7,12 @@ is not intact is made again. What the numbers mean is the callers' business.
 
 from __future__ import annotations
 
-import math
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,23 +21,13 @@ import numpy as np
 from distill_cli.base import files, locks, ui, world
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.base.names import fingerprint, size
+from distill_cli.base.sums import DIGEST, Watched
+from distill_cli.runs.writing import PROGRESS, Array, Writing, digest_of, file_of
 
 FORMAT = 2
 CARD = "cache.json"
 MARGIN = 2**16  # bytes beside the arrays themselves
 FACTS = {"shape", "dtype", "bytes", "sha256"}  # what the card says of each array
-
-
-@dataclass(frozen=True)
-class Array:
-    """An array of an entry: its shape, rows first, and its numbers' type as in the head of a .npy file."""
-
-    shape: tuple[int, ...]
-    dtype: str = "<f4"
-
-    @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -57,19 +46,26 @@ class Entry:
     folder: Path
     card: Mapping[str, Any]
 
-    def damage(self) -> str | None:
-        """Return what is wrong with it, every byte read; None when it is intact."""
+    def damage(self, later: bool = False) -> str | None:
+        """Return what is wrong with it, every byte read; None when it is intact.
+
+        Args:
+            later: arrays with a digest of every block are not read: their blocks are compared when they are touched.
+        """
         if not self.card:
             return f"{CARD} is missing or damaged"
         if fingerprint(self.card["ingredients"]) != self.folder.name:
             return f"{CARD} does not belong to this folder"
         for name, facts in self.card["arrays"].items():
-            array = _file(self.folder, name)
+            array = file_of(self.folder, name)
             if not array.is_file():
                 return f"{array.name} is missing"
             if array.stat().st_size != facts["bytes"]:
                 return f"{array.name} has {array.stat().st_size:,} bytes instead of {facts['bytes']:,}"
-            if files.sha256(array) != facts["sha256"]:
+            sums = self.folder / f"{name}.sums"
+            if later and "sums" in facts and sums.is_file():
+                array, facts = sums, {"sha256": facts["sums"]}
+            if digest_of(array) != facts["sha256"]:
                 return f"{array.name} is not what was written (its SHA-256 differs)"
         return None
 
@@ -80,6 +76,24 @@ class Entry:
             return self.folder.stat().st_mtime
         except FileNotFoundError:
             return 0.0
+
+
+class Arrays(dict[str, np.ndarray]):
+    """The arrays of an entry by name. Of those in `watched` no row may be used before `check` was called for it."""
+
+    def __init__(self, arrays: Mapping[str, np.ndarray], watched: Mapping[str, Watched]) -> None:
+        super().__init__(arrays)
+        self.watched = watched
+
+    def check(self, name: str, rows: np.ndarray | None) -> None:
+        """Compare the blocks that rows (n,) of an array lie in with what was written, unless that was done; None: all.
+
+        Raises:
+            CheckpointError: one is damaged; whoever asks for the entry next makes it again.
+        """
+        if name in self.watched:
+            array, watched = self[name], self.watched[name]
+            watched.check_rows(rows, watched.size - array.nbytes, array.nbytes // len(array))
 
 
 def entry(folder: Path) -> Entry:
@@ -102,53 +116,89 @@ def arrays(
     wanted: Mapping[str, Array] | None,
     compute: Callable[[], Iterable[Mapping[str, np.ndarray]]],
     words: Words,
-) -> dict[str, np.ndarray]:
+    go_on: Callable[[int], Iterable[Mapping[str, np.ndarray]]] | None = None,
+    later: bool = False,
+) -> Arrays:
     """Return the arrays that depend on `ingredients` alone, from `root` or computed and kept there.
 
-    They are mapped from their files: what is not read takes no memory.
+    They are mapped from their files: what is not read takes no memory. An entry that was interrupted goes on after the blocks
+    that are on the disk, where `go_on` can.
 
     Args:
         root: None: they are kept nowhere, and are in memory.
         about: facts for people, not part of the fingerprint. wanted: the arrays; a name becomes a file's. None: as many rows as
             `compute` gives.
-        compute: yields the rows of all arrays in order, block by block.
+        compute: yields the rows of all arrays in order, block by block. go_on: yields those after so many blocks.
+        later: large arrays are compared with what was written when they are touched, see `Arrays.check`.
 
     Raises:
         StorageError: there is no room for them.
     """
     if root is None:
         every = list(compute())
-        return {name: np.concatenate([block[name] for block in every]) for name in every[0]}
+        return Arrays({name: np.concatenate([block[name] for block in every]) for name in every[0]}, {})
     named = {"format": FORMAT, **ingredients}
     folder = root / fingerprint(named)
 
     def make(place: Path) -> None:
-        world.decided(lambda: announce(place))
-        facts = world.led(lambda blocks: _write(place, wanted, blocks), compute())
-        card = {"ingredients": named, "about": dict(about), "arrays": facts}
-        world.decided(lambda: files.write_json(place / CARD, card))
+        writing = Writing(place, wanted, go_on is not None)
 
-    def announce(place: Path) -> None:
-        if folder.is_dir():
-            ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
-        if wanted is None:
-            ui.say(f"cache: {words.doing}")
-        else:
-            _make_sure_of_room(place, folder, wanted, words)
+        def begin() -> int:
+            if folder.is_dir():
+                ui.warn(f"cache {folder}: {entry(folder).damage()}; making it again")
+            if wanted is None:
+                ui.say(f"cache: {words.doing}")
+            else:
+                _make_sure_of_room(place, folder, wanted, words)
+            return writing.begin()
+
+        def end() -> None:
+            files.write_json(place / CARD, {"ingredients": named, "about": dict(about), "arrays": facts})
+            (place / PROGRESS).unlink(missing_ok=True)
+
+        done = world.decided(begin)
+        facts = world.led(writing.write, go_on(done) if go_on and done else compute())
+        world.decided(end)
 
     waiting = f"cache: another run is {words.doing}; waiting for it"
     while True:
-        locks.once(folder, make, lambda: ui.say(waiting), usable=lambda place: entry(place).damage() is None)
-        try:
-            names = wanted or files.read_json(folder / CARD)["arrays"]
-            mapped = {name: np.load(_file(folder, name), mmap_mode="c", allow_pickle=False) for name in names}
-        except (FileNotFoundError, CheckpointError):  # pruned in between
-            continue
-        for name, array in (wanted or {}).items():
-            assert mapped[name].shape == array.shape and mapped[name].dtype == np.dtype(array.dtype), (name, array)
-        with suppress(OSError):  # when it was last used is remembered where the disk allows it
-            os.utime(folder)
-        return mapped
+        intact = partial(_intact, later=later)
+        locks.once(folder, make, lambda: ui.say(waiting), usable=intact, resumable=_begun)
+        with suppress(FileNotFoundError, CheckpointError):  # pruned in between
+            return _mapped(folder, wanted, later)
+
+
+def _mapped(folder: Path, wanted: Mapping[str, Array] | None, later: bool) -> Arrays:
+    facts = files.read_json(folder / CARD)["arrays"]
+    mapped = {name: np.load(file_of(folder, name), mmap_mode="c", allow_pickle=False) for name in wanted or facts}
+    watched = {name: _watched(folder, name, facts[name]) for name in mapped if later and "sums" in facts[name]}
+    for name, array in (wanted or {}).items():
+        assert mapped[name].shape == array.shape and mapped[name].dtype == np.dtype(array.dtype), (name, array)
+    with suppress(OSError):  # when it was last used is remembered where the disk allows it
+        os.utime(folder)
+    return Arrays(mapped, watched)
+
+
+def _begun(aside: Path) -> bool:
+    return (aside / PROGRESS).exists()
+
+
+def _intact(folder: Path, later: bool) -> bool:
+    return entry(folder).damage(later) is None
+
+
+def _watched(folder: Path, name: str, facts: Mapping[str, Any]) -> Watched:
+    """The file of an array, whose blocks are compared as they are touched."""
+    sums = np.frombuffer((folder / f"{name}.sums").read_bytes(), np.uint8).reshape(-1, DIGEST)
+
+    def damaged(block: int) -> CheckpointError:
+        (folder / CARD).unlink(missing_ok=True)  # so that the entry is made again
+        what = f"{name}.npy is not what was written (the SHA-256 of block {block + 1:,} of {len(sums):,} differs)"
+        return CheckpointError(
+            f"cache {folder}: {what}", "the same line, or distill resume RUN, makes it again and goes on"
+        )
+
+    return Watched(file_of(folder, name), 0, facts["bytes"], sums, damaged)
 
 
 def entries(root: Path) -> list[Entry]:
@@ -168,64 +218,15 @@ def _give_up() -> None:
     raise BusyError("in use")
 
 
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.npy"
-
-
 def _make_sure_of_room(place: Path, folder: Path, wanted: Mapping[str, Array], words: Words) -> None:
     """Say how large an entry will be; a StorageError where there is no room for it."""
     need, free = sum(array.bytes for array in wanted.values()), shutil.disk_usage(place).free
+    free += sum(path.stat().st_size for path in place.iterdir())  # of an earlier try
     if need + MARGIN > free:
-        first = _file(folder, next(iter(wanted)))
+        first = file_of(folder, next(iter(wanted)))
         raise StorageError(
             f"no space for {words.what}: {first} needs {size(need + MARGIN)}, {size(free)} are free",
             f"free some space, choose another output_dir, or {words.way_out}",
         )
     rows = next(iter(wanted.values())).shape[0]
     ui.say(f"cache: {words.doing}: {rows:,} samples, {size(need)}")
-
-
-def _write(
-    place: Path, wanted: Mapping[str, Array] | None, blocks: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, dict[str, Any]]:
-    """Write the arrays as .npy files, block by block; return what the card says of each."""
-    shapes, rows, sinks, path = dict(wanted or {}), Counter[str](), dict[str, files.Sink](), place
-    try:
-        with ExitStack() as stack:
-
-            def opened(name: str) -> files.Sink:
-                sink = files.Sink(stack.enter_context(_file(place, name).open("xb")))
-                _write_head(sink, shapes[name])
-                return sink
-
-            for name in shapes:
-                path = _file(place, name)
-                sinks[name] = opened(name)
-            for block in blocks:
-                for name, values in block.items():
-                    path = _file(place, name)
-                    if name not in sinks:
-                        shapes[name] = Array((0, *values.shape[1:]), values.dtype.str)
-                        sinks[name] = opened(name)
-                    sinks[name].write(np.ascontiguousarray(values, dtype=shapes[name].dtype).tobytes())
-                    rows[name] += len(values)
-            for name, sink in sinks.items():
-                path = _file(place, name)
-                if wanted is None:  # how many rows there are is known only now; NumPy leaves room in a head for that
-                    shapes[name] = Array((rows[name], *shapes[name].shape[1:]), shapes[name].dtype)
-                    sink.file.seek(0)
-                    _write_head(sink.file, shapes[name])
-                sink.file.flush()
-                os.fsync(sink.file.fileno())
-    except OSError as error:
-        raise files.explained(error, path, sum(array.bytes for array in shapes.values())) from error
-    assert all(rows[name] == array.shape[0] for name, array in shapes.items()), (rows, shapes)
-    written = {name: sink.written for name, sink in sinks.items()}
-    if wanted is None:
-        written = {name: {**facts, "sha256": files.sha256(_file(place, name))} for name, facts in written.items()}
-    return {name: {"shape": list(a.shape), "dtype": a.dtype, **written[name]} for name, a in shapes.items()}
-
-
-def _write_head(file: Any, array: Array) -> None:
-    head = {"descr": array.dtype, "fortran_order": False, "shape": array.shape}
-    np.lib.format.write_array_header_1_0(file, head)

@@ -10,12 +10,15 @@ import torch
 from torch import Tensor
 
 from distill_cli.base import runtime
+from distill_cli.base.errors import ConfigError
 from distill_cli.base.names import fingerprint
 from distill_cli.models import Classifier, probe
 from distill_cli.runs.store import Array
 from distill_cli.tasks.rows import Dense, Head, Rows, Signal
 from distill_cli.tasks.signals import LOWEST, Few, drawn, likeliest
 
+HALF, LOWEST_HALF = "<f2", -65504.0
+LARGE = 2**32  # bytes of the logits or hidden states of one view, above which they are kept in fp16 where nobody says
 FEW = 1024  # classes, of which all logits are kept where nobody says what is
 # What gives an objective what it reads of a teacher's answers: all logits, probabilities of few classes, or means over classes.
 GIVE = {
@@ -40,35 +43,51 @@ class Keeper(Protocol):
 
 @dataclass(frozen=True)
 class Logits:
-    """The logits of all classes, in fp32."""
+    """The logits of all classes, in fp32; or how far each is below the largest in fp16, which is finest where the probability is,
+    and the largest in fp32.
+    """
 
     classes: int
+    half: bool = False
 
     def arrays(self, rows: int) -> dict[str, Array]:
+        if self.half:
+            return {"logits": Array((rows, self.classes), HALF), "largest": Array((rows, 1))}
         return {"logits": Array((rows, self.classes))}
 
     def pack(self, rows: Rows) -> dict[str, Tensor]:
-        return {"logits": rows.logits()}
+        logits = rows.logits()
+        if not self.half:
+            return {"logits": logits}
+        largest = logits.max(-1, keepdim=True).values
+        return {"logits": (logits - largest).clamp(min=LOWEST_HALF).half(), "largest": largest}
 
     def unpack(self, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Signal:
-        return Dense(arrays["logits"], features)
+        logits = arrays["logits"]
+        return Dense(logits.float() + arrays["largest"] if self.half else logits, features)
 
 
 @dataclass(frozen=True)
 class Hidden:
-    """What the teacher's head makes logits of, in fp32; the head is run again for each answer."""
+    """What the teacher's head makes logits of, in fp32 or fp16; the head is run again for each answer."""
 
     width: int
     head: Head
+    half: bool = False
 
     def arrays(self, rows: int) -> dict[str, Array]:
-        return {"hidden": Array((rows, self.width))}
+        return {"hidden": Array((rows, self.width), HALF if self.half else "<f4")}
 
     def pack(self, rows: Rows) -> dict[str, Tensor]:
-        return {"hidden": rows.answers}
+        states = rows.answers.half() if self.half else rows.answers
+        if not states.isfinite().all():
+            raise ConfigError(
+                "teacher.cache_dtype=fp16: hidden states go beyond what it can hold", "teacher.cache_dtype=fp32"
+            )
+        return {"hidden": states}
 
     def unpack(self, arrays: Mapping[str, Tensor], features: Mapping[str, Tensor]) -> Signal:
-        return Dense(arrays["hidden"], features, self.head)
+        return Dense(arrays["hidden"].float(), features, self.head)
 
 
 @dataclass(frozen=True)
@@ -131,20 +150,26 @@ def classes_of(model: Classifier) -> int:
         return (probe(model, "teacher") if head is None else head(probe(model, "teacher"))).shape[-1]
 
 
-def keeper(name: str, model: Classifier, classes: int, words: int, dtype: torch.dtype) -> Keeper:
+def halved(cache_dtype: str, rows: int) -> bool:
+    """Whether logits or hidden states of so many bytes in fp32 are kept in fp16, as `teacher.cache_dtype` says."""
+    return cache_dtype == "fp16" or (cache_dtype == "auto" and rows > LARGE)
+
+
+def keeper(name: str, model: Classifier, classes: int, words: int, dtype: torch.dtype, half: bool = False) -> Keeper:
     """The keeper that `teacher.keep` calls so.
 
     Args:
         classes: of the data. words: classes kept of each row by topk and sampled. dtype: in which the model answers.
+        half: whether logits and hidden states are kept in fp16.
     """
     if name == "hidden":
         device = next(model.parameters()).device
         with torch.no_grad(), runtime.exact(), runtime.autocast(device, dtype):
             head = model.head
         assert head is not None
-        return Hidden(probe(model, "teacher").shape[-1], lambda states: head(states.to(device)))
+        return Hidden(probe(model, "teacher").shape[-1], lambda states: head(states.to(device)), half)
     if name == "logits":
-        return Logits(classes)
+        return Logits(classes, half)
     return TopK(classes, words) if name == "topk" else Sampled(classes, words)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,12 +20,15 @@ class Answers:
     Attributes:
         keeper: tells what the rows hold. rows: of all rows, by array, (M, ...). features: by module path, of all samples, (N, ...).
         starts: where each sample's rows begin, (N + 1,) int64; None: each sample has one row.
+        check: compares some rows (m,) and samples (n,), or with None all, with what was written before they are used; None: all
+            were compared.
     """
 
     keeper: Keeper
     rows: Mapping[str, Tensor]
     features: Mapping[str, Tensor]
     starts: Tensor | None = None
+    check: Callable[[np.ndarray | None, np.ndarray | None], None] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -32,6 +36,10 @@ class Answers:
 
     def to(self, device: torch.device) -> Answers:
         """The same answers on `device`."""
+        if device.type == "cpu":
+            return self
+        if self.check:
+            self.check(None, None)
         rows, features = (
             {name: values.to(device) for name, values in part.items()} for part in (self.rows, self.features)
         )
@@ -44,6 +52,8 @@ class Answers:
             return {name: values[place.to(values.device)].to(index.device) for name, values in arrays.items()}
 
         rows = index if self.starts is None else rows_of(index.cpu(), self.starts)
+        if self.check:
+            self.check(rows.cpu().numpy(), index.cpu().numpy())
         return self.keeper.unpack(at(rows, self.rows), at(index, self.features))
 
     @property
@@ -52,6 +62,8 @@ class Answers:
 
     def whole(self) -> Signal:
         """The signal on all rows."""
+        if self.check:
+            self.check(None, None)
         return self.keeper.unpack(self.rows, self.features)
 
     def again(self, keeper: Keeper) -> Answers:

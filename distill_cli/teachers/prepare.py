@@ -91,7 +91,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
     def waiting() -> None:
         ui.say("teacher: another run is preparing this one; waiting for it")
 
-    made = locks.once(folder, make, waiting, resumable=True)
+    made = locks.once(folder, make, waiting, resumable=Path.exists)
     try:
         facts = files.read_json(folder / "teacher.json")
         kept = deployable.load_into(model.net, folder)["sha256"]

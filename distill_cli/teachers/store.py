@@ -7,7 +7,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -26,36 +26,13 @@ from distill_cli.data import Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import shapes
 from distill_cli.runs import store
-from distill_cli.runs.store import Array, Words
+from distill_cli.runs.store import Array, Arrays, Words
 from distill_cli.tasks import task as tasks
-from distill_cli.teachers.keeping import Keeper, keeper, whole
-from distill_cli.teachers.kept import Answers, rows_of
+from distill_cli.teachers.keeping import HALF, Keeper, halved, keeper, whole
+from distill_cli.teachers.kept import Answers
+from distill_cli.teachers.ordering import LAYER, after, in_order
 
 LIBRARIES = ("torch", "torchvision", "timm")
-LAYER = "layer."  # before a path: the array of an entry that holds a layer's features; the others hold rows
-
-
-def _in_order(
-    blocks: Iterator[tuple[Tensor, dict[str, Tensor]]], counts: Tensor | None
-) -> Iterator[dict[str, np.ndarray]]:
-    """Blocks of samples in any order as blocks in the split's own; samples wait for those before them.
-
-    Args:
-        blocks: the samples' index (n,), and arrays of their rows or features. counts: how many rows each sample has.
-    """
-    waiting, first = list[tuple[Tensor, dict[str, Tensor]]](), 0
-    for block in blocks:
-        waiting.append(block)
-        index = torch.cat([index for index, _ in waiting])
-        if int(index.max()) + 1 - first > len(index):
-            continue
-        samples = rows = index.argsort()
-        if counts is not None:
-            starts = torch.cat([torch.zeros(1, dtype=torch.int64), counts[index].cumsum(0)])
-            rows = rows_of(samples, starts)
-        together = {name: torch.cat([arrays[name] for _, arrays in waiting]) for name in block[1]}
-        yield {name: v[samples if name.startswith(LAYER) else rows].numpy() for name, v in together.items()}
-        first, waiting = first + len(index), []
 
 
 @dataclass(frozen=True)
@@ -96,42 +73,65 @@ class Asked:
         dtype = self.dtype if name == "train" else torch.float32
         task, targets = tasks.of(self.data), split.targets.cpu()
         keep = keep or whole(self.model)
-        held = keeper(keep, self.model, len(self.data.classes), self.teacher.words, dtype)
-        wanted = held.arrays(task.num_rows(targets))
-        if layers:
-            sizes = shapes(self.model)
-            wanted |= {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
+        held, wanted = self.wanted(name, layers, keep)
         title = f"teacher's answers, {name}" + (f", view {view}" if split.draws else "")
 
-        def compute() -> Iterator[Mapping[str, np.ndarray]]:
-            with ui.bar(len(split), title) as bar:
-                asked = self._pass(split, view if name == "train" else None, dtype, layers, held, bar)
-                yield from _in_order(asked, task.counts(targets))
+        def compute(blocks: int = 0) -> Iterator[Mapping[str, np.ndarray]]:
+            skip, first = after(blocks, self.model, split)
+            with ui.bar(len(split), title, first) as bar:
+                asked = self._pass(split, view if name == "train" else None, dtype, layers, held, bar, skip)
+                yield from in_order(asked, task.counts(targets), first)
 
         if self.teacher.cache == "off":
             blocks = list(compute())
-            arrays = {part: np.concatenate([block[part] for block in blocks]) for part in wanted}
+            arrays = Arrays({part: np.concatenate([block[part] for block in blocks]) for part in wanted}, {})
         else:
             arrays = self._kept(name, view, dtype, wanted, keep, compute)
         tensors = {part: torch.from_numpy(values).view(wanted[part].shape) for part, values in arrays.items()}
         counts = task.counts(targets)
         starts = None if counts is None else torch.cat([torch.zeros(1, dtype=torch.int64), counts.cumsum(0)])
         features = {path: tensors.pop(LAYER + path) for path in layers}
-        return Answers(held, tensors, features, starts)
+
+        def check(rows: np.ndarray | None, samples: np.ndarray | None) -> None:
+            for part in arrays.watched:
+                arrays.check(part, samples if part.startswith(LAYER) else rows)
+
+        return Answers(held, tensors, features, starts, check if arrays.watched else None)
+
+    def wanted(self, name: str, layers: Sequence[str], keep: str) -> tuple[Keeper, dict[str, Array]]:
+        """What keeps the answers on a split, see `about`, and the arrays that it keeps them in."""
+        split: Split = getattr(self.data, name)
+        rows = tasks.of(self.data).num_rows(split.targets.cpu())
+        dtype = self.dtype if name == "train" else torch.float32
+        shape = keep, self.model, len(self.data.classes), self.teacher.words, dtype
+        held = keeper(*shape)
+        if name == "train" and halved(
+            self.teacher.cache_dtype, sum(array.bytes for array in held.arrays(rows).values())
+        ):
+            held = keeper(*shape, half=True)
+        sizes = shapes(self.model) if layers else {}
+        return held, held.arrays(rows) | {LAYER + path: Array((len(split), *sizes[path][1:])) for path in layers}
 
     def _pass(
-        self, split: Split, view: int | None, dtype: torch.dtype, layers: Sequence[str], held: Keeper, bar: Any
+        self,
+        split: Split,
+        view: int | None,
+        dtype: torch.dtype,
+        layers: Sequence[str],
+        held: Keeper,
+        bar: Any,
+        skip: int,
     ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
         """Ask about every batch: the samples' index (n,), and rows and features by array."""
         task = tasks.of(self.data)
 
         def own() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-            for batch, output in inference.outputs(self.model, split, None, view, dtype, layers, deal=True):
+            for batch, output in inference.outputs(self.model, split, None, view, dtype, layers, True, skip):
                 features = {LAYER + path: values for path, values in output.features.items()}
                 parts = {**held.pack(task.rows(output, batch)), **features}
                 yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}
 
-        for index, parts in world.in_order(own(), inference.num_batches(self.model, split)):
+        for index, parts in world.in_order(own(), inference.num_batches(self.model, split) - skip):
             bar.update(len(index))
             yield index, parts
 
@@ -142,8 +142,8 @@ class Asked:
         dtype: torch.dtype,
         wanted: Mapping[str, Array],
         keep: str,
-        compute: Any,
-    ) -> dict[str, np.ndarray]:
+        compute: Callable[..., Iterator[Mapping[str, np.ndarray]]],
+    ) -> Arrays:
         """The arrays from the cache, made now if they are not there."""
         split, dataset = getattr(self.data, name), self.run.dataset.name
         seen = {**split.draws, "view": view} if split.draws else None
@@ -163,9 +163,13 @@ class Asked:
         }
         ingredients |= {"layers": layers} if layers else {}
         ingredients |= {} if keep == "logits" else {"keep": [keep, self.teacher.words]}
+        ingredients |= {"kept in": "fp16"} if wanted.get(keep, Array(())).dtype == HALF else {}
         doing = f"asking {self.teacher.name} about {dataset}, {about['split']}"
-        words = Words(doing, "the teacher's answers", "use teacher.cache=off")
-        return store.arrays(Path(self.run.output_dir) / "cache", ingredients, about, wanted, compute, words)
+        words, root = (
+            Words(doing, "the teacher's answers", "use teacher.cache=off"),
+            Path(self.run.output_dir) / "cache",
+        )
+        return store.arrays(root, ingredients, about, wanted, compute, words, compute, later=True)
 
     def _depends(self) -> dict[str, Any]:
         """What every split's answers depend on beside the weights: the network and its code, its stem, the data, the

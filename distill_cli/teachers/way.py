@@ -12,7 +12,7 @@ from distill_cli.base.names import size
 from distill_cli.config.schema import FIRST
 from distill_cli.models.features import uneven
 from distill_cli.objectives import Objective
-from distill_cli.teachers.keeping import GIVE, keeper, whole
+from distill_cli.teachers.keeping import GIVE, halved, keeper, whole
 from distill_cli.teachers.store import of_features, of_rows
 from distill_cli.training.job import Job
 
@@ -127,14 +127,18 @@ def _kept(job: Job, stages: Sequence[str], layers: tuple[str, ...]) -> Way:
             if teacher.keep == "auto":
                 continue
             raise ConfigError(*wrong)
-        held = keeper(name, model, len(job.data.classes), teacher.words, torch.float32)
+        shape = name, model, len(job.data.classes), teacher.words, torch.float32
+        held = keeper(*shape)
+        if half := halved(teacher.cache_dtype, of_rows(held, job.data)) and name in GIVE["logits"]:
+            held = keeper(*shape, half=True)
         rows = views * len(job.teachers) * of_rows(held, job.data)
         if features + (0 if name == "logits" else rows) > limit:
             continue
         told = {"hidden": "its hidden states", "topk": f"its {teacher.words} likeliest words of each {job.task.unit[:-1]}",
                 "sampled": f"{teacher.words} samples of each of its answers"}.get(name, "its logits")  # fmt: skip
         of = f" of {views} view{'s' if views > 1 else ''}" if job.data.train.draws else ""
-        note = f"{told}{' and features' if layers else ''}{of} are cached, {size(rows + features)}"
+        in_half = " in fp16" * half
+        note = f"{told}{in_half}{' and features' if layers else ''}{of} are cached, {size(rows + features)}"
         return Way("cached", layers, note, views, name, layers)
     what = "features take" if layers else "answers take"
     return _live(layers, f"its {what} {size(features or rows)}, more than teacher.cache_limit")

@@ -1,6 +1,6 @@
 """Prepare the teacher, distill, evaluate, and write the run folder.
 
-usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
+usage: distill train [--from RUN] [--debug] [--dry-run] [key=value ...] [-m] [options]
 
   distill train                                         digits, ResNet-18 teacher, small CNN student
   distill train teacher=resnet18 student=smallcnn T=3   pick models and temperature
@@ -10,6 +10,7 @@ usage: distill train [--from RUN] [--debug] [key=value ...] [-m] [options]
   distill train --from RUN T=5                          an old run's recipe, changed
   distill train student.checkpoint=RUN                  the student starts from a run's, or from a file of weights
   distill train experiment=seed_example dataset=digits  a whole recipe
+  distill train dataset=mnist --dry-run                 the header, and what the teacher's cache would take: nothing is trained
   distill train objective=[kd,rkd] --debug              what each term of the loss weighs, epoch by epoch
 """
 
@@ -48,3 +49,11 @@ def _run(settings: Train) -> float | None:
             return jobs.score_of(chain.distill(settings, folder), settings.optimize)
     except SystemExit as error:
         raise DistillError(f"the code of this run ended Python: sys.exit({error.code})") from error
+
+
+def dry_run(settings: Train) -> None:
+    """Show what a run would do and keep, without a folder of its own."""
+    with translated():
+        from distill_cli.pipeline import forecast
+
+        forecast.tell(settings)
