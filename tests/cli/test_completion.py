@@ -312,7 +312,7 @@ def test_a_half_written_file_of_what_is_chosen_anyway_leaves_all_other_keys(
 ASKED = {
     "distill train teacher=resnet20 teacher.d": ["teacher.depth="],
     "distill train experiment=mine teacher.o": ["teacher.own="],
-    "distill resume x dev": ["device="],
+    "distill resume x dev": ["device=", "devices="],
 }
 
 

@@ -60,6 +60,8 @@ def test_merged_answers_as_adapted_and_nothing_else_has_moved(family: str, how: 
         optimizer.step()
     adapted = model(inputs)
     assert (adapted - plain).abs().max() > 1e-2
+    for name, one in model.net.named_parameters():
+        assert name in learnt or torch.equal(one, before[name.replace(".base_layer", "")]), "frozen to the bit"
     state = adapters.merged(model.net)
     assert [(name, one.shape) for name, one in state.items()] == [(name, one.shape) for name, one in before.items()]
     adapters.take_out(model.net)
