@@ -33,7 +33,8 @@ def decoded(encoded: Encoded, row: int, channels: int, size: tuple[int, int]) ->
         picture = _decoder()(torch.from_numpy(content.copy()), AS_STORED, True)  # put upright
     except RuntimeError:  # damaged, or of a kind that libjpeg and libpng do not know
         return None
-    if len(picture) not in (1, channels):  # with transparency, for print, or in colour among greys
+    found = picture.shape[0]  # which len() takes longer to say
+    if found not in (1, channels):  # with transparency, for print, or in colour among greys
         return None
     if picture.shape[1:] != (pixels, pixels):
         side = min(picture.shape[1:])
@@ -41,7 +42,7 @@ def decoded(encoded: Encoded, row: int, channels: int, size: tuple[int, int]) ->
             picture = F.resize(F.center_crop(picture, [side, side]), [pixels, pixels], antialias=True)
         else:
             picture = F.center_crop(F.resize(picture, [pixels], antialias=True), [pixels, pixels])
-    return picture.expand(channels, -1, -1)
+    return picture if found == channels else picture.expand(channels, -1, -1)
 
 
 @functools.cache
