@@ -378,7 +378,7 @@ def test_a_worker_that_dies_names_the_picture(tmp_path: Path, monkeypatch: pytes
     bomb, read = tmp_path / "test" / "b" / "3.png", Pictures.__getitem__
 
     def deadly(pictures: Pictures, index: int) -> Tensor:
-        if pictures.paths[index] == bomb:
+        if pictures.encoded.opened(index) == bomb:
             killed()
         return read(pictures, index)
 
