@@ -13,9 +13,9 @@ from typing import Any
 
 from distill_cli.base import joining, stopping, ui, world
 from distill_cli.base.errors import DistillError, Terminated, WorkerError
-from distill_cli.base.world import DIED
 
 OURS = range(2, 10)  # exit codes that all processes of a run end with together
+STOPS: dict[int, type[BaseException]] = {130: KeyboardInterrupt, 143: Terminated}
 QUIET = {"TORCH_CPP_LOG_LEVEL": "ERROR", "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": "30"}  # what a lost connection means, we say
 
 
@@ -52,7 +52,8 @@ def _launch(number: int, work: Callable[[], Any]) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)
+    for name in ("torch.distributed", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     threads = os.environ.get("DISTILL_THREADS") or str(max(1, (os.cpu_count() or 1) // number))
     os.environ.update({**QUIET, "DISTILL_THREADS": threads})
     config = LaunchConfig(
@@ -61,13 +62,16 @@ def _launch(number: int, work: Callable[[], Any]) -> None:
     try:
         elastic_launch(config, _rank)(work, os.getpid())
     except SignalException as stopped:
-        raise (KeyboardInterrupt if stopped.sigval == signal.SIGINT else Terminated) from None
+        ui.mute(True)  # they have said so
+        raise STOPS[130 if stopped.sigval == signal.SIGINT else 143] from None
     except ChildFailedError as failed:
-        code = failed.get_first_failure()[1].exitcode
-        if code == Terminated.exit_code:
-            raise Terminated from None
-        if code not in OURS:
-            ui.fail(str(WorkerError(*DIED)))
+        rank, failure = failed.get_first_failure()
+        code = failure.exitcode
+        if code in STOPS:
+            ui.mute(True)
+            raise STOPS[code] from None
+        if code < 0:
+            ui.fail(f"process {rank} of {number} was ended by {signal.Signals(-code).name}")
         raise Ended(code if code in OURS else WorkerError.exit_code) from None
 
 
