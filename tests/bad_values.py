@@ -81,6 +81,8 @@ def _bad(key: str, known_as: fields.Key) -> list[str]:
         return [*NO_NUMBER, "0", "1.5", "0s", f"{HUGE}s"]
     if rules.get("form") == "size":
         return [*NO_NUMBER, "0", "null"]
+    if rules.get("form") == "devices":
+        return [*NO_NUMBER, "1.5", *_beyond(rules), *null]
     if rules.get("form") == "weight":
         return [*NO_NUMBER, *_beyond(rules), *null]
     if rules.get("form") == "weights":
