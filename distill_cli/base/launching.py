@@ -31,7 +31,8 @@ def spread(devices: int | str, work: Callable[[], Any]) -> Any:
     """Do `work` in as many processes as `devices` says, unless a launcher has started several, of which this is one.
 
     Args:
-        devices: a number, or auto: one for each GPU. work: can be pickled. Its value is lost where there are several processes.
+        devices: a number, or auto: one for each GPU. work: can be pickled, and so can its value, of which that of the first
+            process is returned.
 
     Raises:
         DistillError: as one of the processes ended.
@@ -47,7 +48,7 @@ def spread(devices: int | str, work: Callable[[], Any]) -> Any:
     return work() if number == 1 else _launch(number, work)
 
 
-def _launch(number: int, work: Callable[[], Any]) -> None:
+def _launch(number: int, work: Callable[[], Any]) -> Any:
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
@@ -60,7 +61,7 @@ def _launch(number: int, work: Callable[[], Any]) -> None:
         1, 1, number, rdzv_backend="c10d", rdzv_endpoint="localhost:0", run_id=str(os.getpid()), max_restarts=0
     )
     try:
-        elastic_launch(config, _rank)(work, os.getpid())
+        return elastic_launch(config, _rank)(work, os.getpid())[0]
     except SignalException as stopped:
         ui.mute(True)  # they have said so
         raise STOPS[130 if stopped.sigval == signal.SIGINT else 143] from None
@@ -75,17 +76,21 @@ def _launch(number: int, work: Callable[[], Any]) -> None:
         raise Ended(code if code in OURS else WorkerError.exit_code) from None
 
 
-def _rank(work: Callable[[], Any], launcher: int) -> None:
-    """One of the processes."""
+def _rank(work: Callable[[], Any], launcher: int) -> Any:
+    """One of the processes; returns what it did, or ends with the exit code of what it could not do."""
     os.setsid()  # Ctrl-C is the launcher's to hear
     threading.Thread(target=_end_with, args=[launcher], daemon=True).start()
 
+    values = []
+
     def joined() -> int:
         with joining.joined():
-            work()
+            values.append(work())
         return 0
 
-    sys.exit(stopping.guarded(joined))
+    if code := stopping.guarded(joined):
+        sys.exit(code)
+    return values[0]
 
 
 def _end_with(launcher: int) -> None:

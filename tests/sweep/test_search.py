@@ -48,6 +48,13 @@ def test_what_cannot_be_searched_is_told() -> None:
 
 
 @pytest.mark.slow
+def test_a_search_is_told_what_several_processes_reached(tmp_path: Path) -> None:
+    assert distill(*SEARCH, "hydra.sweeper.n_trials=2", "devices=2") == 0
+    reached = [read_json(path)["val"]["student"]["accuracy"] for path in (tmp_path / "search").glob("*/summary.json")]
+    assert sorted(trial.value or 0.0 for trial in trials(tmp_path / "search")) == sorted(reached)
+
+
+@pytest.mark.slow
 def test_a_search_killed_in_a_trial_goes_on_with_that_one_to_as_many_as_were_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

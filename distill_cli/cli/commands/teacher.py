@@ -24,8 +24,9 @@ from distill_cli.training import job as jobs
 
 
 def run(settings: Train) -> dict[str, Any]:
-    """`prepared` on as many devices as settings say; of several it returns None."""
-    return launching.spread(settings.devices, functools.partial(prepared, settings))
+    """`prepared` on as many devices as settings say."""
+    facts: dict[str, Any] = launching.spread(settings.devices, functools.partial(prepared, settings))
+    return facts
 
 
 def prepared(settings: Train) -> dict[str, Any]:

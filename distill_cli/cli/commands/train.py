@@ -26,12 +26,13 @@ from distill_cli.sweep import jobs
 
 
 def run(settings: Train) -> float | None:
-    """Run one job, on as many devices as it says; returns what a search is told of it, of several devices None.
+    """Run one job, on as many devices as it says; returns what a search is told of it.
 
     Raises:
         DistillError: the run failed; its status.json tells why.
     """
-    return launching.spread(settings.devices, functools.partial(_run, settings))
+    value: float | None = launching.spread(settings.devices, functools.partial(_run, settings))
+    return value
 
 
 def _run(settings: Train) -> float | None:
