@@ -34,6 +34,7 @@ def test_the_wheel_holds_every_yaml_page_and_template_and_no_tests(wheel: Path) 
     assert {name for name in top if not name.endswith(".dist-info")} == {"distill_cli"}
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_trains_a_network_of_the_users(wheel: Path, tmp_path: Path) -> None:
     site, work = tmp_path / "site", tmp_path / "work ü"
     install = [

@@ -55,6 +55,12 @@ KINDS = {
     ],
     "half precision": ["precision=fp16", "batch_size=256", "save_every=2"],
 }
+RARE = (
+    "batch normalisation",
+    "sgd, clipped, in parts",
+    "weights that are found",
+    "half precision",
+)  # in the run of slow tests alone
 
 
 def line(*words: str) -> list[str]:
@@ -96,7 +102,7 @@ def wait_for(process: subprocess.Popen[str], said: str) -> None:
     raise AssertionError(f"ended without saying {said!r}")
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [pytest.param(kind, marks=[pytest.mark.slow] * (kind in RARE)) for kind in KINDS])
 def test_killed_and_gone_on_with_a_run_ends_as_if_nothing_had_been(kind: str, tmp_path: Path) -> None:
     words = line(*KINDS[kind])
     assert distill("train", *words, "run_dir=whole") == 0

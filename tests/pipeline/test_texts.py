@@ -99,7 +99,9 @@ def test_models_and_checkpoints_of_another_kind_of_data_are_refused_in_a_sentenc
     refused(2, takes.format("pictures", "texts"), "train", *texts, "teacher=words_large", "student=smallcnn")
     refused(2, takes.format("pictures", "texts"), "train", *texts, "teacher=resnet20", "student=words_tiny")
     refused(2, takes.format("texts", "pictures"), "train", *pictures, "student=words_tiny")
-    refused(2, takes.format("texts", "pictures"), "train", *pictures, "student=huggingface", "student.name=texts")
+    (tmp_path / "bert").mkdir()
+    (tmp_path / "bert" / "model.safetensors").touch()
+    refused(2, takes.format("texts", "pictures"), "train", *pictures, "student=huggingface", "student.name=bert")
     assert distill("train", *pictures, "run_dir=of_pictures") == 0
     made = "teacher.checkpoint: it was made for another kind of data than texts"
     refused(4, made, "train", *texts, "teacher=words_large", "student=words_tiny", "teacher.checkpoint=of_pictures")

@@ -82,6 +82,7 @@ def test_a_search_killed_in_a_trial_goes_on_with_that_one_to_as_many_as_were_ask
     assert (place / "leaderboard.csv").read_text().count("\n") == 4
 
 
+@pytest.mark.slow
 def test_a_search_for_less_minimises_and_a_failing_trial_counts_as_tried(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
