@@ -12,7 +12,8 @@ import math
 import multiprocessing
 import signal
 import traceback
-from collections.abc import Iterator, Sequence
+import weakref
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -27,6 +28,7 @@ from distill_cli.data import inputs as of_inputs
 from distill_cli.data.inputs import Inputs
 from distill_cli.data.source import Source
 
+OPEN = weakref.WeakSet[Generator[Inputs]]()  # what reads and may not have come to its end
 AHEAD = 2  # batches that a worker reads before they are asked for
 BLOCK = 256  # samples that are read at a time where no batch size says
 GRACE = 1.0  # seconds that the end of a process may take to show
@@ -60,15 +62,17 @@ class Loader:
     pin_memory: bool = False
 
     def __iter__(self) -> Iterator[Inputs]:
-        for batch in self._by_workers() if self.workers else self._here():
+        batches = self._by_workers() if self.workers else self._here()
+        OPEN.add(batches)
+        for batch in batches:
             yield of_inputs.pinned(batch) if self.pin_memory else batch
 
-    def _here(self) -> Iterator[Inputs]:
+    def _here(self) -> Generator[Inputs]:
         at = RawValue("q", IDLE)
         for rows in self.batches:
             yield _read(self.source, rows, at)
 
-    def _by_workers(self) -> Iterator[Inputs]:
+    def _by_workers(self) -> Generator[Inputs]:
         """Batch i is read by worker i modulo their number: each has its own, in order."""
         number, workers = min(self.workers, len(self.batches)), list[Worker]()
         try:
@@ -211,8 +215,9 @@ def _kill(processes: Sequence[BaseProcess]) -> None:
 
 
 @atexit.register
-def kill_daemons() -> None:
-    """At exit multiprocessing sends its daemons SIGTERM and waits for them: those of an iterator that is still open
-    would not hear it.
+def close_all() -> None:
+    """At exit multiprocessing sends its daemons SIGTERM and waits for them: those of an iterator that is still open would not hear
+    it. Later the iterator could not end them itself: what it needs for that is gone then.
     """
-    _kill([child for child in multiprocessing.active_children() if child.daemon])
+    for batches in list(OPEN):
+        batches.close()
