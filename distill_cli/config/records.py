@@ -172,24 +172,19 @@ def _size(value: Any, rules: Mapping[str, Any]) -> int | str:
     return value
 
 
-def _devices(value: Any, rules: Mapping[str, Any]) -> int | str:
-    if value == "auto":
-        return "auto"
-    if not fits(value, int):
-        raise ValueError(f"should be auto or a number of processes, got {shown(value)}")
-    if wrong := complaint(value, rules):
-        raise ValueError(wrong)
-    return int(value)
+def _auto_or(kind: type[int] | type[float], what: str) -> Callable[[Any, Mapping[str, Any]], int | float | str]:
+    """What reads auto, or a number within a key's bounds."""
 
+    def read_it(value: Any, rules: Mapping[str, Any]) -> int | float | str:
+        if value == "auto":
+            return "auto"
+        if not fits(value, kind):
+            raise ValueError(f"should be auto or {what}, got {shown(value)}")
+        if wrong := complaint(value, rules):
+            raise ValueError(wrong)
+        return kind(value)
 
-def _weight(value: Any, rules: Mapping[str, Any]) -> float | str:
-    if value == "auto":
-        return "auto"
-    if not fits(value, float):
-        raise ValueError(f"should be auto or a number, got {shown(value)}")
-    if wrong := complaint(value, rules):
-        raise ValueError(wrong)
-    return float(value)
+    return read_it
 
 
 def _weights(value: Any, rules: Mapping[str, Any]) -> str | list[float] | None:
@@ -211,9 +206,9 @@ FORMS = {
     "ramp": _ramp,
     "names": _names,
     "every": every,
-    "devices": _devices,
+    "devices": _auto_or(int, "a number of processes"),
     "size": _size,
-    "weight": _weight,
+    "weight": _auto_or(float, "a number"),
     "weights": _weights,
     "classes": _classes,
 }
