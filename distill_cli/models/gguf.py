@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import json
 from collections.abc import Iterator
@@ -46,7 +47,11 @@ def converted(lib: Any, file: Path) -> Path:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         told = f"{file.name}: a GGUF file needs the package {' and '.join(missing)}"
         raise ConfigError(told, 'pip install "distill-cli[gguf]"')
-    folder = Path(constants.HF_HOME) / "distill" / f"{slug(file.stem)}-{files.sha256(file)[:12]}"
+    folder = (
+        Path(constants.HF_HOME)
+        / "distill"
+        / f"{slug(file.stem)}-{_digest(file, file.stat().st_size, file.stat().st_mtime_ns)}"
+    )
 
     def make(place: Path) -> None:
         ui.say(f"{file.name}: converting it to safetensors, which takes about a minute; later runs reuse {folder}")
@@ -66,6 +71,12 @@ def converted(lib: Any, file: Path) -> Path:
 
     locks.once(folder, make, lambda: ui.say(f"{file.name}: another run is converting it; waiting for it"))
     return folder
+
+
+@functools.cache
+def _digest(file: Path, size: int, written: int) -> str:
+    """The beginning of a file's SHA-256, which takes seconds a gigabyte and is asked for more than once in a run."""
+    return files.sha256(file)[:12]
 
 
 def _only(tokenizer: Path, words: int) -> None:
