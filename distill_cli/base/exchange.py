@@ -1,4 +1,4 @@
-"""Sums and rows over all ranks through which gradients find their way back; what is exchanged without them: world.py."""
+"""Rows of all ranks through which gradients find their way back; what is exchanged without gradients: world.py."""
 
 from __future__ import annotations
 
@@ -11,25 +11,9 @@ from torch.autograd.function import once_differentiable
 from distill_cli.base import world
 
 
-def summed(values: Tensor) -> Tensor:
-    """The sum over all ranks, of the shape of each; a gradient is the sum of all ranks' gradients."""
-    return _Summed.apply(values) if world.size() > 1 else values
-
-
 def rows(values: Tensor) -> Tensor:
-    """The rows (N, ...) of all ranks, one rank's after the other's, however many each has; likewise."""
+    """The rows (N, ...) of all ranks, one rank's after the other's, however many each has; gradients are summed over all ranks."""
     return _Rows.apply(values) if world.size() > 1 else values
-
-
-class _Summed(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, values: Tensor) -> Tensor:
-        return world.total(values.clone())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, slope: Tensor) -> Tensor:
-        return world.total(slope.clone())
 
 
 class _Rows(torch.autograd.Function):
