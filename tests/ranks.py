@@ -39,26 +39,22 @@ class Ranks:
 
 
 @contextmanager
-def started(number: int, work: Callable[[], Any]) -> Iterator[Ranks]:
-    """Do `work` in so many processes; what each finds in its environment is what torchrun leaves there."""
+def started(number: int, work: Callable[[], Any], **environment: str) -> Iterator[Ranks]:
+    """Do `work` in so many processes; what each finds in its environment is what torchrun leaves there, and `environment`."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    kept = torch.distributed.TCPStore(
-        "127.0.0.1", port, is_master=True, wait_for_workers=False
-    )  # as by torchrun's agent
+    environment = {"TORCHELASTIC_USE_AGENT_STORE": "True", "LOCAL_WORLD_SIZE": str(number), **environment}
+    kept = None
+    if environment["TORCHELASTIC_USE_AGENT_STORE"] == "True":
+        kept = torch.distributed.TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
     place = Path(tempfile.mkdtemp(prefix="ranks", dir="."))
     ranks = Ranks([], [place / str(rank) for rank in range(number)])
     for rank, output in enumerate(ranks.outputs):
         pid = os.fork()
         if not pid:
-            os.environ |= {
-                "RANK": str(rank),
-                "LOCAL_RANK": str(rank),
-                "WORLD_SIZE": str(number),
-                "MASTER_PORT": str(port),
-            }
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(number)}
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **environment}
             code = 1
             try:
                 sys.stdout = sys.stderr = output.open("w", buffering=1)
@@ -71,15 +67,20 @@ def started(number: int, work: Callable[[], Any]) -> Iterator[Ranks]:
     del kept
 
 
-def together(number: int, work: Callable[[], Any]) -> list[Ended]:
-    """Do `work`, joined, in so many processes."""
+def joined(work: Callable[[], Any]) -> Callable[[], int]:
+    """What a process does that prints what `work` gives, joined with the others."""
 
-    def joined() -> int:
+    def inside() -> int:
         with joining.joined():
             print(work())
         return 0
 
-    with started(number, lambda: stopping.guarded(joined)) as ranks:
+    return lambda: stopping.guarded(inside)
+
+
+def together(number: int, work: Callable[[], Any]) -> list[Ended]:
+    """Do `work`, joined, in so many processes."""
+    with started(number, joined(work)) as ranks:
         return ranks.wait()
 
 

@@ -6,22 +6,20 @@ the same error. So an error is exchanged only where somebody is to go on after i
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from typing import Any
 
-from distill_cli.base import ui, world
-from distill_cli.base.errors import DistillError
-from distill_cli.base.world import DIED, FAILED, ONE, World
+from distill_cli.base import beats, last_words, ui, world
+from distill_cli.base.world import ONE, World
 
 WAIT = timedelta(days=1)  # for each other: one may wait for a teacher that another run prepares
-PATIENCE = 10.0  # seconds in which those that end together do so
-GONE, TOLD = "gone", "told"  # in the store: how many have ended, and whether somebody has said why
+PATIENCE = 10.0  # seconds in which those that end together do so; less than a lost one is given
+GONE = "gone"  # in the store: how many have ended
 _runs = [0]
 
 
@@ -36,62 +34,58 @@ def joined() -> Iterator[None]:
     if asked.size == 1:
         yield
         return
-    store, patience = _join(asked), PATIENCE
-    world.enter(World(asked.rank, asked.size, store))
-    ui.mute(asked.rank > 0)
-    try:
-        yield
-    except BaseException as error:
-        _leave_word(store, asked.rank, error)
-        patience = 0.0 if error.args == DIED else PATIENCE  # not all will come
-        raise
-    finally:
-        world.enter(ONE)
-        _part(store, asked.size, patience)
-
-
-def _join(asked: World) -> Any:
-    import torch
     import torch.distributed as dist
 
     _runs[0] += 1
-    alike = (
-        torch.cuda.is_available() and int(os.environ.get("LOCAL_WORLD_SIZE", asked.size)) <= torch.cuda.device_count()
-    )
-    store, rank, number = next(dist.rendezvous("env://", timeout=WAIT))
-    store = dist.PrefixStore(f"run {_runs[0]}", store)
-    backend = "cpu:gloo,cuda:nccl" if alike else "gloo"
-    dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=WAIT)
-    return store
+    store = dist.PrefixStore(f"run {_runs[0]}", next(dist.rendezvous("env://", timeout=WAIT))[0])
+    with beats.kept(store, asked):
+        yield from _inside(World(asked.rank, asked.size, store))
 
 
-def _leave_word(store: Any, rank: int, error: BaseException) -> None:
-    """Write down why this process fails, unless another one has; whoever is first says it."""
-    if isinstance(error, DistillError):
-        word = [type(error).__name__, error.message, error.hint]
-    elif isinstance(error, KeyboardInterrupt):
-        word = [type(error).__name__]
-    else:
-        word = ["WorkerError", f"the run stopped: its process {rank} failed: {type(error).__name__}: {error}"]
-    first = True
-    with suppress(RuntimeError):  # the store is gone with whoever kept it
-        first = store.add(TOLD, 1) == 1
-        if first:
-            store.set(FAILED, json.dumps(word))
-    ui.mute(not first)
+def _inside(here: World) -> Iterator[None]:
+    world.enter(here)
+    ui.mute(here.rank > 0)
+    patience = PATIENCE
+    try:
+        world.connect(_backend(here), WAIT)
+        yield
+    except BaseException as error:
+        last_words.leave(here.store, here.rank, error)
+        _let_go(error)
+        patience = 0.0 if getattr(error, "hint", None) == last_words.GO_ON else PATIENCE  # not all will come
+        raise
+    finally:
+        world.enter(ONE)
+        _part(here, patience)
 
 
-def _part(store: Any, number: int, patience: float) -> None:
+def _let_go(error: BaseException | None) -> None:
+    """Clear what failed of its variables: they would hold the connections that others wait at."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
+
+
+def _backend(here: World) -> str:
+    """NCCL for tensors on GPUs, where each process has one of its own."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return "cpu:gloo,cuda:nccl" if int(os.environ.get("LOCAL_WORLD_SIZE", here.size)) <= gpus else "gloo"
+
+
+def _part(here: World, patience: float) -> None:
     """Let go of the others, and leave when they do: a launcher ends all as soon as one has failed."""
     import torch.distributed as dist
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
     with suppress(RuntimeError):
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
     with suppress(RuntimeError):
-        store.add(GONE, 1)
+        here.store.add(GONE, 1)
         until = time.monotonic() + patience
-        while store.add(GONE, 0) < number and time.monotonic() < until:
+        while here.store.add(GONE, 0) < here.size and time.monotonic() < until:
             time.sleep(0.02)
-        if not store.check([TOLD]):
+        if not here.store.check([last_words.TOLD]):
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import sys
+import threading
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ log.addHandler(logging.NullHandler())
 
 PLAIN_WIDTH = 120  # where stdout is not a terminal
 _mute = [False]
+tqdm.set_lock(threading.RLock())  # its own is shared with other processes, and left behind by one that is killed
 
 
 def mute(muted: bool) -> None:

@@ -6,24 +6,21 @@ of the batch. What is below `alone` is called by all ranks, in the same order.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from distill_cli.base import errors
-from distill_cli.base.errors import DistillError, WorkerError
+from distill_cli.base import last_words
+from distill_cli.base.errors import DistillError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
 R = TypeVar("R")
-
-FAILED = "failed"  # in the store: why a process has
-DIED = "the run stopped: a process of it died", "the same line, or distill resume RUN, goes on from the last checkpoint"
 
 
 @dataclass(frozen=True)
@@ -74,17 +71,15 @@ def _together(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     try:
         return call(*arguments, **named)
     except RuntimeError as error:
-        raise _reason() from error
+        raise last_words.found(_here[0].store) from error
 
 
-def _reason() -> BaseException:
-    """Why another process is gone."""
-    with suppress(RuntimeError):
-        store = _here[0].store
-        if store.check([FAILED]):
-            name, *told = json.loads(store.get(FAILED))
-            return getattr(errors, name, KeyboardInterrupt)(*told)
-    return WorkerError(*DIED)
+def connect(backend: str, wait: timedelta) -> None:
+    """Meet the other processes of the world that was entered, which may wait for each other so long."""
+    import torch.distributed as dist
+
+    here = _here[0]
+    _together(dist.init_process_group, backend, store=here.store, rank=here.rank, world_size=here.size, timeout=wait)
 
 
 @contextmanager

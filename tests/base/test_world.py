@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -10,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from ranks import together
+from ranks import joined, started, together
 
-from distill_cli.base import exchange, world
+from distill_cli.base import beats, exchange, world
 from distill_cli.base.errors import DataError
 
 
@@ -138,3 +139,47 @@ def test_the_death_of_one_ends_all(rank: int) -> None:
     ended = together(3, failing(rank, die))
     assert [one.code for one in ended] == [-9 if number == rank else 9 for number in range(3)]
     assert "".join(one.said for one in ended).count("a process of it died") == 1
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process without a sign of life is lost after 0.8 s."""
+    monkeypatch.setattr(beats, "EVERY", 0.05)
+    monkeypatch.setattr(beats, "GRACE", 0.5)
+
+
+def freeze() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def keep_the_lock() -> None:
+    ctypes.PyDLL(None).sleep(60)
+
+
+@pytest.mark.parametrize(("rank", "hang"), [(0, freeze), (1, freeze), (1, keep_the_lock)])
+def test_one_that_hangs_is_ended_and_ends_all(rank: int, hang: Any, hurried: None) -> None:
+    ended = together(3, failing(rank, hang))
+    assert [one.code for one in ended] == [-9 if number == rank else 9 for number in range(3)]
+    said = "".join(one.said for one in ended)
+    assert said.count(f"its process {rank} is lost") == said.count("error:") == 1
+
+
+@pytest.mark.parametrize("store", ["True", "False"])  # of a launcher, or of the first process, which is the lost one
+def test_one_that_is_lost_with_its_machine_ends_all_who_wait_for_it(store: str, hurried: None) -> None:
+    away = {"TORCHELASTIC_USE_AGENT_STORE": store, "LOCAL_WORLD_SIZE": "1"}
+    with started(2, joined(failing(0, freeze)), **away) as ranks:
+        _, status = os.waitpid(ranks.pids[1], 0)
+        os.kill(ranks.pids[0], signal.SIGKILL)
+        os.waitpid(ranks.pids[0], 0)
+    assert os.waitstatus_to_exitcode(status) == 9
+    assert ranks.outputs[1].read_text().count("process") == 1
+
+
+def test_one_that_computes_for_long_is_not_lost(hurried: None) -> None:
+    def work() -> bool:
+        until, values = time.monotonic() + 1.5, torch.rand(900, 900)
+        while world.rank() and time.monotonic() < until:
+            values = torch.linalg.qr(values)[0]
+        return world.total(torch.ones(1)).item() == 2
+
+    assert answers(2, work) == [True, True]

@@ -145,16 +145,21 @@ def struck(tries: int, number: int, how: signal.Signals) -> Iterator[Struck]:
         yield [one.code for one in ended], seconds, same, "".join(one.said for one in ended)
 
 
-def kills(tries: int) -> Iterator[Row]:
-    found = list(struck(tries, 2, signal.SIGKILL))
+def lost(tries: int, how: signal.Signals) -> Iterator[Row]:
+    found = list(struck(tries, 2, how))
     good = sum(sorted(codes) == [-9, 9] and seconds < 30 and same for codes, seconds, same, _ in found)
     most = max(seconds for _, seconds, _, _ in found)
-    yield (
-        f"SIGKILL to one, {tries} times: exit 9, the same bits",
-        f"{good}, at most {most:.1f} s",
-        f"{tries}, 30 s",
-        good == tries,
-    )
+    what = f"{how.name} to one, {tries} times: exit 9, the same bits"
+    yield what, f"{good}, at most {most:.1f} s", f"{tries}, 30 s", good == tries
+
+
+def kills(tries: int) -> Iterator[Row]:
+    yield from lost(tries, signal.SIGKILL)
+
+
+def hangs(tries: int) -> Iterator[Row]:
+    """Each takes as long as a process may give no sign of life."""
+    yield from lost(max(1, tries // 4), signal.SIGSTOP)
 
 
 def terms(tries: int) -> Iterator[Row]:
@@ -207,7 +212,7 @@ def parsed(found: dict[str, Callable[..., Iterator[Row]]]) -> argparse.Namespace
 
 def all_rows() -> int:
     """Run the rows that are asked for, in a temporary directory; returns the exit code."""
-    found = {one.__name__: one for one in (parts, synced, judged, cache, kills, terms, speed)}
+    found = {one.__name__: one for one in (parts, synced, judged, cache, kills, hangs, terms, speed)}
     args, reached = parsed(found), True
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "DISTILL_THREADS": "1"}
@@ -215,7 +220,7 @@ def all_rows() -> int:
     os.chdir(place)
     print("| what | measured | at least |\n|---|---|---|", flush=True)
     for name in args.only:
-        for what, measured, asked, good in found[name](*[args.tries] * (name in ("kills", "terms"))):
+        for what, measured, asked, good in found[name](*[args.tries] * (name in ("kills", "hangs", "terms"))):
             reached = reached and good
             print(f"| {what} | {measured} | {asked}{'' if good else ' NOT REACHED'} |", flush=True)
     os.chdir(before)
