@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 
-from distill_cli.base import joining, stopping
+from distill_cli.base import joining, stopping, world
 from distill_cli.cli import main
+from distill_cli.training.guard import Guard
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,30 @@ def distill_ranks(number: int, *words: str) -> list[Ended]:
     """Type `distill ...` in so many processes."""
     with started(number, lambda: main(list(words))) as ranks:
         return ranks.wait()
+
+
+def stopped(number: int, words: list[str], at: int, act: Callable[[], Any], on: int) -> list[Ended]:
+    """Type a line in so many processes, of which one does something before it takes the step `at` of a student."""
+    step = Guard.step
+
+    def watched(self: Guard, moment: Any, clip: float | None = None) -> None:
+        if moment.stage != "fit" and moment.step == at and world.rank() == on:
+            act()
+        step(self, moment, clip)
+
+    def work() -> int:
+        Guard.step = watched  # type: ignore[method-assign]
+        return main(words)
+
+    with started(number, work) as ranks:
+        return ranks.wait()
+
+
+def codes(ended: list[Ended]) -> list[int]:
+    """Their exit codes, by rank."""
+    return [one.code for one in ended]
+
+
+def weights(run: Path) -> torch.Tensor:
+    """All weights of a run's student, (N,)."""
+    return torch.cat([values.flatten() for _, values in sorted(load_file(run / "student.safetensors").items())])

@@ -102,6 +102,7 @@ def test_processes_of_a_run_are_told_apart_in_one_place() -> None:
             "base/world.py",
             "base/joining.py",
             "base/launching.py",
+            "base/sharding.py",
             "models/synced.py",
         )
         for node in ast.walk(ast.parse(text)):

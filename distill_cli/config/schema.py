@@ -247,6 +247,8 @@ class Train(Settings):
     baseline: bool = key(False, "also train the same student on labels only, with the same budget")
     devices: int | str = key(1, "processes that compute a step together, each with its part of the batch; auto: one for each GPU",
                              form="devices", ge=1, le=4096, free=True)  # fmt: skip
+    parallel: str = key("ddp", "of a run over several devices: each has the models whole (ddp), or shards of their weights (fsdp)",
+                        choices=("ddp", "fsdp"), free=True)  # fmt: skip
     report: bool = key(True, "write report.html at the end, and measure the cost of running each model", free=True)
     debug: bool = key(False, "log on each epoch's last batch what each weighted term is, and its gradient against "
                       "cross-entropy's", free=True)  # fmt: skip

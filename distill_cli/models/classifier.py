@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from distill_cli.base import runtime
@@ -27,6 +28,8 @@ class Classifier(nn.Module):
     Attributes:
         node: what it was built from, see `build`.
         order: which of the K logits is each of the data's C classes, (C,) int64; None: they are the same.
+        spread: the device on which each rank keeps its shard of the weights while they are used, and of a model that stays where it
+            was built; see `sharded`. None: it is whole.
 
     Raises:
         ConfigError: the network cannot take such inputs.
@@ -42,6 +45,7 @@ class Classifier(nn.Module):
         self.taken = taken or self.spec
         self.front = self.spec.front(net, self.taken, role)
         self.register_buffer("order", None, persistent=False)
+        self.spread: torch.device | None = None
         self._frozen: list[nn.Module] = []
 
     def forward(self, inputs: Inputs) -> Tensor:
@@ -50,12 +54,17 @@ class Classifier(nn.Module):
         return answers if self.order is None else answers.index_select(-1, self.order)
 
     @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.spread or next(self.net.parameters()).device
+
+    @property
     def head(self) -> Callable[[Tensor], Tensor] | None:
         """What makes logits (M, C) of the answers to some rows, (M, D), so that few rows at a time can be given it: the network's
         `logits_of`, run as it would be where this is read. None: the answers are logits.
         """
         function = getattr(self.net, "logits_of", None)
-        return function and runtime.as_here(function, next(self.net.parameters()).device)
+        return function and runtime.as_here(function, self.device)
 
     def freeze(self, names: Sequence[str], key: str) -> None:
         """Let some modules learn nothing from now on: their weights and running statistics stay, their dropout is off.

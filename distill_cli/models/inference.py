@@ -5,6 +5,7 @@ can be dealt out to the ranks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -23,6 +24,12 @@ def at_once(model: Classifier, split: Split) -> int:
 def num_batches(model: Classifier, split: Split, batch_size: int | None = None) -> int:
     """In how many batches `outputs` goes through a split, with all ranks together."""
     return len(batch_sizes(len(split), batch_size or at_once(model, split)))
+
+
+def without_gradients(model: Classifier) -> AbstractContextManager[object]:
+    """As a context: inside, a model answers and keeps nothing to learn by."""
+    # Weights that are gathered in inference mode could not be learnt by after.
+    return torch.inference_mode() if model.spread is None else torch.no_grad()
 
 
 def outputs(
@@ -53,7 +60,7 @@ def outputs(
         order = split.source.arranged(torch.arange(len(split)), size)
         every = order.split(batch_sizes(len(order), size))[skip:]
         for batch in split.read(world.dealt(every) if deal else every, view):
-            with torch.inference_mode(), runtime.exact(), runtime.autocast(batch.index.device, dtype):
+            with without_gradients(model), runtime.exact(), runtime.autocast(batch.index.device, dtype):
                 output = tap(model, batch.inputs)
             # Tensors made in inference mode take no part in a backward pass; their copies do.
             answers = output.answers.float().clone()

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from distill_cli.base.errors import ConfigError
@@ -48,7 +49,8 @@ class CausalLM(HuggingFace):
         if len(head.weight) < words and tokenizer is None:  # with one the data's spec tells which tokens differ
             raise ConfigError(f"the model has {len(head.weight):,} tokens, the data {words:,}")
         self.words = min(words, len(head.weight))
-        if head.weight is not model.get_input_embeddings().weight:
+        self.tied = head.weight is model.get_input_embeddings().weight
+        if not self.tied:
             self.head = head
         self.model.__dict__["warn_if_padding_and_no_attention_mask"] = _no_warning
         self.apart: Literal["positions", "mask", "nothing"] = "positions"
@@ -73,7 +75,10 @@ class CausalLM(HuggingFace):
     def logits_of(self, states: Tensor) -> Tensor:
         """States (M, D) -> logits (M, V): the head, and what the model does to its logits."""
         config = self.whole.config
-        logits: Tensor = self.whole.get_output_embeddings()(states)[..., : self.words]
+        head = self.whole.get_output_embeddings()
+        # What is shared is found where it is a parameter of ours, which another can have been put in place of.
+        given = F.linear(states, self.whole.get_input_embeddings().weight, head.bias) if self.tied else head(states)
+        logits: Tensor = given[..., : self.words]
         if cap := getattr(config, "final_logit_softcapping", None):
             logits = (logits / cap).tanh() * cap
         if by := getattr(config, "logits_scaling", None):  # of Granite, which divides

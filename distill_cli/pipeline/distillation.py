@@ -14,7 +14,7 @@ from distill_cli.base import files, ui, world
 from distill_cli.base.errors import CheckpointError, translated
 from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
-from distill_cli.models import Classifier, adapters, deployable
+from distill_cli.models import Classifier, deployable
 from distill_cli.models.deployable import Deployable
 from distill_cli.pipeline import judging, outcome, prints, remarks, words
 from distill_cli.report import write
@@ -171,7 +171,7 @@ def train(job: Job, teacher: answer.Teacher, run: Run, card: Mapping[str, Any], 
             ui.say(words.epoch_line(row, job.epochs, job.task))
             if "debug" in row:
                 ui.say(words.debug_line(row))
-    adapters.take_out(job.student.net)
+    state.finish(job.student)
     return state
 
 

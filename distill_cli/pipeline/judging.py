@@ -45,6 +45,7 @@ def judge(
         for name in ("test", "val"):
             meters = {who: job.task.meter() for who in ("teacher", *models)}
             for who, model in models.items():
+                model.to(job.device)  # where it has not been while there were shards of it
                 watchers: Sequence[Watcher] = [meters[who]]
                 if who == "student":
                     watchers = [*watchers, OfTeacher(meters["teacher"]), *([details] if name == "test" else [])]
@@ -57,7 +58,9 @@ def judge(
                 scores["difference"] = {**difference, "samples": len(job.data.test.labelled)}
     found = details.compute(job.data.test)
     found["cost"] = None
-    if job.settings.report:  # only a page shows it
+    if (
+        job.settings.report and state.model.spread is None
+    ):  # only a page shows it; of the teacher it takes the whole one
         # What rounds while it learns says nothing of what 8 bits cost.
         exact = "student_fp32" if "student_fp32" in models else "student"
         pair = {"teacher": job.teachers[FIRST], "student": models.get(exact, job.student)}

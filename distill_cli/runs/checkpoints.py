@@ -3,19 +3,23 @@
 `manifest.json`, written last, lists size and SHA-256 of every file; a file that it does not list was not finished. Whenever
 a save is killed, the checkpoint before it is there and listed. A checkpoint names the epoch whose weights were the best when
 it was saved: `best.pt` holds them, or `best_before.pt` as long as `previous.pt` names an older epoch.
+
+Tensors of which each rank has a shard lie in a folder of their own, written first, whose files a checkpoint lists with size and
+SHA-256: see base/sharding.py. It is as good as the checkpoint's own file, and stays as long as one names it.
 """
 
 from __future__ import annotations
 
 import shutil
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill_cli.base import files, ui, world
+from distill_cli.base import files, sharding, ui, world
 from distill_cli.base.errors import CheckpointError
 from distill_cli.base.tensors import read_tensors
 
@@ -23,7 +27,8 @@ LAST, PREVIOUS = "last.pt", "previous.pt"
 BEST, BEFORE = "best.pt", "best_before.pt"
 MANIFEST = "manifest.json"
 WEIGHTS = "best_weights"
-OF_BEST = ("run", "card", "student", "step", "epoch")  # what best.pt takes of the snapshot: enough to evaluate it alone
+SHARDS = "shards"  # in a checkpoint: the files of its folder; and how the folder's name begins
+OF_BEST = ("run", "card", "student", "step", "epoch", SHARDS)  # of the snapshot: enough to evaluate it alone
 
 Snapshot = dict[str, Any]
 Facts = dict[str, Any]
@@ -47,7 +52,8 @@ class Checkpoints:
         return by_time or (self.steps is not None and step % self.steps == 0)
 
     def save(self, snapshot: Mapping[str, Any], best: bool = False) -> None:
-        """Have the first rank write the snapshot as the newest checkpoint, and with `best` its weights as the best ones.
+        """Have the first rank write the snapshot as the newest checkpoint, and with `best` its weights as the best ones; each rank
+        writes its shards, if it has any.
 
         Args:
             snapshot: under "best" it may name the best epoch so far; with `best` that is its own.
@@ -55,8 +61,27 @@ class Checkpoints:
         Raises:
             StorageError: there is no room; the earlier checkpoints are intact.
         """
+        snapshot = {key: value for key, value in snapshot.items() if key != WEIGHTS}
+        if sharding.has_shards(snapshot):
+            snapshot = self._with_shards_aside(snapshot)
         world.decided(lambda: self._save(snapshot, best))
         self._saved_at = time.monotonic()
+
+    def _with_shards_aside(self, snapshot: Mapping[str, Any]) -> Snapshot:
+        """The snapshot without its shards, which are on the disk, and with what lists their files."""
+
+        def begin() -> Path:
+            folder = self.folder / f"{SHARDS}-{snapshot['step']:06}-{uuid.uuid4().hex[:8]}"
+            folder.mkdir(parents=True)
+            return folder
+
+        folder = world.decided(begin)
+        try:
+            snapshot, listed = sharding.write(folder, snapshot)
+        except OSError as error:
+            world.decided(lambda: shutil.rmtree(folder, ignore_errors=True))
+            raise files.explained(error, folder / "", 0) from error
+        return {**snapshot, SHARDS: {folder.name: listed}}
 
     def _save(self, snapshot: Mapping[str, Any], best: bool) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -65,13 +90,17 @@ class Checkpoints:
             weights = {key: snapshot[key] for key in OF_BEST if key in snapshot}
             in_use = BEST in self._listed and self._listed[BEST]["epoch"] == self._listed.get(LAST, {}).get("best")
             self._write(BEST, weights, facts, keep=BEFORE if in_use else None)
-        self._write(LAST, {k: v for k, v in snapshot.items() if k != WEIGHTS}, facts, keep=PREVIOUS)
+        self._write(LAST, snapshot, facts, keep=PREVIOUS)
         named = {self._listed[name].get("best") for name in (LAST, PREVIOUS) if name in self._listed}
         unused = [name for name in (BEST, BEFORE) if name in self._listed and self._listed[name]["epoch"] not in named]
         self._listed = {name: facts for name, facts in self._listed.items() if name not in unused}
         files.write_json(self.folder / MANIFEST, {"files": self._listed})
         for name in unused:
             (self.folder / name).unlink(missing_ok=True)
+        named = {folder for facts in self._listed.values() for folder in facts.get(SHARDS, ())}
+        for folder in self.folder.glob(f"{SHARDS}-*"):
+            if folder.name not in named:
+                shutil.rmtree(folder, ignore_errors=True)
 
     def _write(self, name: str, content: Mapping[str, Any], facts: Facts, keep: str | None) -> None:
         """Write one file and list it; `keep` takes the one before, unless that is damaged."""
@@ -82,14 +111,18 @@ class Checkpoints:
             self._listed[aside.name] = before
         self._listed[name] = {**written, **facts}
 
-    def latest(self) -> Snapshot | None:
+    def latest(self, device: torch.device | None = None) -> Snapshot | None:
         """Return the newest intact checkpoint, as the first rank finds it, with the best weights so far under "best_weights"; None
         when none was written.
+
+        Args:
+            device: where each rank gets its shards of what was saved so; None: it gets whole tensors.
 
         Raises:
             CheckpointError: there are some, but all of them are damaged.
         """
-        return world.decided(self._latest)
+        newest = world.decided(self._latest)
+        return None if newest is None else sharding.read(self.folder, newest, device)
 
     def _latest(self) -> Snapshot | None:
         files.sweep(self.folder)
@@ -140,8 +173,9 @@ class Checkpoints:
 
 
 def _place(snapshot: Mapping[str, Any]) -> Facts:
-    """Return a snapshot's step and epoch, and the epoch that was the best until then, if any."""
-    return {**{key: snapshot[key] for key in ("step", "epoch")}, "best": (snapshot.get("best") or {}).get("epoch")}
+    """Return a snapshot's step, epoch and files of shards, and the epoch that was the best until then, if any."""
+    own = {key: snapshot[key] for key in ("step", "epoch", SHARDS) if key in snapshot}
+    return {**own, "best": (snapshot.get("best") or {}).get("epoch")}
 
 
 def read(path: Path) -> Snapshot:
@@ -152,7 +186,7 @@ def read(path: Path) -> Snapshot:
     """
     if path.is_file():
         _facts(path, _listed(path.parent))
-    return _loaded(path)
+    return dict(sharding.read(path.parent, _loaded(path)))
 
 
 def _facts(path: Path, listed: list[Facts] | None) -> Facts:
@@ -171,6 +205,11 @@ def _loaded(path: Path) -> Snapshot:
     if not isinstance(loaded, dict) or not {"student", "step", "epoch"} <= loaded.keys():
         hint = "for a teacher's weights use teacher.checkpoint=PATH"
         raise CheckpointError(f"{path} is not a checkpoint of a run", hint)
+    for folder, listed in loaded.get(SHARDS, {}).items():
+        for name, facts in listed.items():
+            shard = path.parent / folder / name
+            if not shard.is_file() or files.sha256(shard) != facts["sha256"]:
+                raise CheckpointError(f"{path} cannot be used: {shard} is missing or damaged (its SHA-256 differs)")
     return loaded
 
 

@@ -13,6 +13,7 @@ from distill_cli.base import runtime, ui
 from distill_cli.config import schema
 from distill_cli.config.schema import FIRST
 from distill_cli.data import Batch
+from distill_cli.models import inference
 from distill_cli.models.features import Tap
 from distill_cli.tasks.rows import Dense, Rows, Signal
 from distill_cli.tasks.signals import Few
@@ -95,13 +96,14 @@ class Frozen(_Still):
         if sum(view.nbytes for view in self._views) <= ON_DEVICE:
             self._views = [view.to(self.device) for view in self._views]
         live = way.kind == "live" or asked.run.on_policy > 0
+        self.model = asked.answering if live else self.model
         self.tap = self.open.enter_context(Tap(self.model.net, way.layers if live else ()))
         self.forward = torch.compile(self.model) if asked.run.compile and live else self.model
 
     def __call__(self, batch: Batch, T: float, rows: Rows, layers: Collection[str] = ()) -> Signal:
         if self._views and self._kept.issuperset(layers) and not batch.made:
             return self._views[batch.view].on(batch.index)
-        with torch.inference_mode(), runtime.exact(), runtime.autocast(self.device, self.dtype):
+        with inference.without_gradients(self.model), runtime.exact(), runtime.autocast(self.device, self.dtype):
             output = self.tap(self.forward, batch.inputs)
         # Tensors made in inference mode take no part in a backward pass; their copies do.
         said = self.task.rows(output, batch)

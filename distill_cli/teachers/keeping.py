@@ -163,7 +163,7 @@ def keeper(name: str, model: Classifier, classes: int, words: int, dtype: torch.
         half: whether logits and hidden states are kept in fp16.
     """
     if name == "hidden":
-        device = next(model.parameters()).device
+        device = model.device
         with torch.no_grad(), runtime.exact(), runtime.autocast(device, dtype):
             head = model.head
         assert head is not None

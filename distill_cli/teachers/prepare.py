@@ -52,7 +52,7 @@ def prepare(model: Classifier, teacher: schema.Teacher, data: Data, run: schema.
         CheckpointError: teacher.checkpoint cannot be used.
     """
     data = data.under(model.spec)
-    task, device = tasks.of(data), next(model.parameters()).device
+    task, device = tasks.of(data), model.device
     recipe, epochs, pretrained = fit_recipe(teacher.fit), origin.fit_epochs(teacher, model), teacher.node.get("weights")
     taken = _taken(teacher.checkpoint, model, epochs > 0, key) if teacher.checkpoint else None
     pace = Pace(teacher.fit.seed, teacher.fit.batch_size, runtime.dtype(run.precision, device), sync_bn=run.sync_bn)

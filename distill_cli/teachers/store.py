@@ -25,6 +25,7 @@ from distill_cli.config.sources import files_of
 from distill_cli.data import Data, Split
 from distill_cli.models import Classifier, inference
 from distill_cli.models.features import shapes
+from distill_cli.models.sharded import gathered, sharded
 from distill_cli.runs import store
 from distill_cli.runs.store import Array, Arrays, Words
 from distill_cli.tasks import task as tasks
@@ -51,7 +52,17 @@ class Asked:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.model.device
+
+    @functools.cached_property
+    def answering(self) -> Classifier:
+        """The network as it is run; made by all ranks."""
+        return sharded(self.model)
+
+    @property
+    def heading(self) -> Classifier:
+        """The network whose head is run on the states that are kept: where it has shards, the head is gathered for good."""
+        return gathered(self.answering) if self.model.spread else self.model
 
     @property
     def dtype(self) -> torch.dtype:
@@ -103,7 +114,8 @@ class Asked:
         split: Split = getattr(self.data, name)
         rows = tasks.of(self.data).num_rows(split.targets.cpu())
         dtype = self.dtype if name == "train" else torch.float32
-        shape = keep, self.model, len(self.data.classes), self.teacher.words, dtype
+        model = self.heading if keep == "hidden" else self.model
+        shape = keep, model, len(self.data.classes), self.teacher.words, dtype
         held = keeper(*shape)
         if name == "train" and halved(
             self.teacher.cache_dtype, sum(array.bytes for array in held.arrays(rows).values())
@@ -126,7 +138,7 @@ class Asked:
         task = tasks.of(self.data)
 
         def own() -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-            for batch, output in inference.outputs(self.model, split, None, view, dtype, layers, True, skip):
+            for batch, output in inference.outputs(self.answering, split, None, view, dtype, layers, True, skip):
                 features = {LAYER + path: values for path, values in output.features.items()}
                 parts = {**held.pack(task.rows(output, batch)), **features}
                 yield batch.index.cpu(), {part: values.cpu() for part, values in parts.items()}

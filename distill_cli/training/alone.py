@@ -9,7 +9,7 @@ from distill_cli.base import ui
 from distill_cli.base.errors import CheckpointError, translated
 from distill_cli.config.schema import Lora
 from distill_cli.data import Data
-from distill_cli.models import Classifier, adapters
+from distill_cli.models import Classifier
 from distill_cli.objectives import Loss
 from distill_cli.runs.checkpoints import Checkpoints
 from distill_cli.tasks.task import Task
@@ -79,6 +79,6 @@ def fit(
         for row in saving.kept(state, steps, checkpoints):
             ui.say(f"{label:<8} {row['epoch']:>3}/{epochs}  lr {row['lr']:.1e}  loss {row['loss']['total']:.3f}  "
                    f"{task.judged(row)}  {task.told_speed(row)}")  # fmt: skip
-    adapters.take_out(model.net)
+    state.finish(model)
     model.net.load_state_dict(state.best_weights)
     return state.rows

@@ -50,7 +50,8 @@ class Balance:
 
     def due(self, used: Mapping[str, Objective], step: int) -> list[str]:
         """Those of the objectives in use that are to be measured at a step of the run, from 0."""
-        return [name for name, one in used.items() if (one.fitted or step >= SETTLED) and not self.settled(name)]
+        some = {name: one for name, one in used.items() if name in self.objectives}
+        return [name for name, one in some.items() if (one.fitted or step >= SETTLED) and not self.settled(name)]
 
     def look(self, due: Sequence[str], terms: Terms) -> None:
         """Measure the terms of a step, and set the weights that are to be found.

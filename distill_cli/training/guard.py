@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill_cli.base import world
+from distill_cli.base import sharding, world
 from distill_cli.base.errors import NonFiniteError
 
 LAG = 50  # steps between two looks at what a GPU found; elsewhere every step is looked at
@@ -52,6 +52,7 @@ class Guard:
     ) -> None:
         self.optimizer = optimizer
         self.trained = [p for group in optimizer.param_groups for p in group["params"]]
+        self.summed = [p for p in self.trained if not sharding.is_shard(p)]  # by us; gradients of others are
         on_device = device.type == "cuda" and getattr(optimizer, "_step_supports_amp_scaling", False)
         self.lag = lag or (LAG if on_device else 1)  # an optimizer that cannot leave a step out waits for it anyway
         self.half = dtype == torch.float16
@@ -76,12 +77,12 @@ class Guard:
         """Sum the gradients and the values `found` (n,) over all ranks; who has no gradient where another has one gets it."""
         if world.size() == 1:
             return found
-        has = found.new_tensor([parameter.grad is not None for parameter in self.trained])
-        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.trained]
+        has = found.new_tensor([parameter.grad is not None for parameter in self.summed])
+        gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.summed]
         flat = world.total(torch.cat([found, has, *(gradient.flatten() for gradient in gradients)]))
-        found, has, *parts = flat.split([len(found), len(has), *(parameter.numel() for parameter in self.trained)])
-        used = [True] * len(parts) if all(p.grad is not None for p in self.trained) else has.bool().tolist()
-        for parameter, gradient, part, one in zip(self.trained, gradients, parts, used, strict=True):
+        found, has, *parts = flat.split([len(found), len(has), *(parameter.numel() for parameter in self.summed)])
+        used = [True] * len(parts) if all(p.grad is not None for p in self.summed) else has.bool().tolist()
+        for parameter, gradient, part, one in zip(self.summed, gradients, parts, used, strict=True):
             parameter.grad = gradient.copy_(part.view_as(gradient)) if one else None
         return found
 
@@ -98,7 +99,7 @@ class Guard:
             norm = nn.utils.clip_grad_norm_(self.trained, clip)
         else:
             norm = nn.utils.get_total_norm([p.grad for p in self.trained if p.grad is not None])
-        self._terms = {}
+        norm, self._terms = sharding.whole(norm), {}
         if names != self._names:  # another stage, with other terms
             self.check()
             self._names, self._seen = names, torch.zeros_like(found)

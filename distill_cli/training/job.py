@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from distill_cli import models, objectives, trackers
-from distill_cli.base import runtime
+from distill_cli.base import runtime, world
 from distill_cli.base.errors import ConfigError
 from distill_cli.base.files import sha256
 from distill_cli.base.names import fingerprint
@@ -126,8 +126,13 @@ def read(settings: Train) -> Job:
         data = data.under(student.spec)
         start, told = _started(student, settings, data)
         remarks = dict(objective.connect(student, teachers[FIRST], data) for objective in terms.values())
-    for module in (*teachers.values(), student, *terms.values()):
-        module.to(device)
+    for term in terms.values():
+        term.to(device)
+    for model in (*teachers.values(), student):
+        if settings.parallel == "fsdp" and world.called().size > 1:
+            model.spread = device
+        else:
+            model.to(device)
     remarks["lora"] = adapted(student, settings.student.lora, "student.lora", bool(start))
     remarks["on_policy"] = own_words
     remarks["labels"] = labelling.said(data)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import torch
 
-from distill_cli.base import runtime, ui, world
+from distill_cli.base import runtime, sharding, ui, world
 from distill_cli.data import Batch, Data, batch_sizes
 from distill_cli.models.synced import synced
 from distill_cli.objectives import Loss, influence
@@ -99,7 +99,8 @@ def fit(
         return Moment(step, stage.name, lr, epoch.number, T, alpha, schedule.progress(step, steps))
 
     # Weights that were drawn or computed on other processors may differ in their last bits.
-    world.alike(values.detach() for values in (*state.student.parameters(), *state.student.buffers()))
+    everything = *state.student.parameters(), *state.student.buffers()
+    world.alike(values.detach() for values in everything if not sharding.is_shard(values))
     for epoch in schedule.epochs(stages, len(sizes)):
         if epoch.number <= state.epoch:
             continue

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from distill_cli.base import sharding
 from distill_cli.config import building, places, schema
 
 
@@ -93,11 +94,12 @@ class Recipe:
         Raises:
             ConfigError: an unknown class or arguments it does not take.
         """
-        fused = dtype != torch.float16 or not self.settings.momentum
         words = [word.casefold() for word in self.settings.no_decay]
         trained = [(name.casefold(), parameter) for name, parameter in parameters if parameter.requires_grad]
         spared = [parameter for name, parameter in trained if any(word in name for word in words)]
         others = [parameter for name, parameter in trained if not any(word in name for word in words)]
+        sharded = any(sharding.is_shard(parameter) for _, parameter in trained)  # which not all fused kernels know
+        fused = not sharded and (dtype != torch.float16 or not self.settings.momentum)
         groups = [{"params": others}, {"params": spared, "weight_decay": 0.0}] if spared else others
         return building.build(self.settings.node, Optimizer, where, params=groups, fused=fused)
 
@@ -115,9 +117,17 @@ def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
     Raises:
         ValueError: it is of another optimizer, or of other parameters.
     """
-    optimizer.load_state_dict(dict(state))
+    parameters = dict(enumerate(parameter for group in optimizer.param_groups for parameter in group["params"]))
+    every = {
+        place: {name: sharding.laid(value, parameters.get(place)) for name, value in kept.items()}
+        for place, kept in state["state"].items()
+    }
+    optimizer.load_state_dict({**state, "state": every})
+    sharded = any(map(sharding.is_shard, parameters.values()))
+    for group in optimizer.param_groups:
+        group |= {"fused": False} if sharded and "fused" in group else {}
     fused = any(group.get("fused") for group in optimizer.param_groups)
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
-            if fused and isinstance(value, torch.Tensor) and value.dim() and value.shape != parameter.shape:
+            if fused and isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
                 raise ValueError(f"the optimizer's {name} has shape {tuple(value.shape)}, not {tuple(parameter.shape)}")

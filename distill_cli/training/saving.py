@@ -21,7 +21,7 @@ def go_on(state: State, checkpoints: Checkpoints, restore: Callable[[Snapshot], 
     Raises:
         CheckpointError: all checkpoints are damaged, or they are not of what is trained here.
     """
-    if (snapshot := checkpoints.latest()) is None:
+    if (snapshot := checkpoints.latest(state.model.spread)) is None:
         return
     try:
         restore(snapshot)

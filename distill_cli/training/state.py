@@ -15,6 +15,7 @@ from distill_cli.base import ui, world
 from distill_cli.config.schema import Lora
 from distill_cli.data import Data
 from distill_cli.models import Classifier, adapters, calibration, edits, quantized
+from distill_cli.models.sharded import laid, sharded, whole
 from distill_cli.objectives import Objective
 from distill_cli.training.balance import Balance
 from distill_cli.training.guard import Guard
@@ -124,7 +125,8 @@ class State:
         self.optimizer = self.recipe.build(self.student.named_parameters(), dtype=self.dtype)
         self.guard = Guard(self.optimizer, self.device, self.dtype)
         own = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.balance = Balance(dict(self.student.objectives.items()), own, self.guard.scaler)  # type: ignore[arg-type]
+        looked_at: Any = {} if self.model.spread else dict(self.student.objectives.items())  # not through shards
+        self.balance = Balance(looked_at, own, self.guard.scaler)
 
     @property
     def model(self) -> Classifier:
@@ -133,7 +135,7 @@ class State:
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return self.model.device
 
     def enter(self, stage: Stage, data: Data) -> None:
         """Make the network the one that a stage trains: for 8 bits it is rounded where its best weights so far stand, it gets
@@ -188,14 +190,15 @@ class State:
             self._drive()
         self.exact = dict(snapshot.get("exact", {}))
         learnt = snapshot.get("adapters")  # beside weights that stay as they start
-        self.model.net.load_state_dict(learnt or snapshot["student"], strict=not learnt)
+        self.model.net.load_state_dict(laid(learnt or snapshot["student"], self.model.net), strict=not learnt)
         for name, objective in self.student.objectives.items():
             objective.load_state_dict(snapshot["objectives"][name])
         restore(self.optimizer, snapshot["optimizer"])
         self.guard.restore(snapshot["guard"])
         self.balance.restore(snapshot.get("balance", {}))
         self.step, self.epoch = snapshot["step"], snapshot["epoch"]
-        self.best, self.best_weights = snapshot["best"], dict(snapshot["best_weights"])
+        best = laid(snapshot["best_weights"], self.model.net)
+        self.best, self.best_weights = snapshot["best"], {name: value.cpu() for name, value in best.items()}
         if self.best and "score" not in self.best:  # of a version that knew one criterion
             self.best = {**self.best, "score": [self.best["accuracy"], -self.best["nll"]]}
         self.rows = list(snapshot["rows"])
@@ -203,6 +206,13 @@ class State:
         if len(meters) != world.size():  # saved by another number of ranks: the first one has what all had
             meters = [Averages.restored(meters, self.device).snapshot(), *[Averages().snapshot()] * world.size()]
         self.averages = Averages.restored([meters[world.rank()]], self.device)
+
+    def finish(self, model: Classifier) -> None:
+        """Leave the weights in the model that was begun with, whole and without adapters; the best ones are whole from then on."""
+        adapters.take_out(self.model.net)
+        if self.model is not model:
+            model.net.load_state_dict(whole(self.model.net.state_dict()))
+            self.best_weights = whole(self.best_weights)
 
     def keep_if_best(self, row: Row, metrics: Sequence[str]) -> bool:
         """Keep the weights when this epoch is the best on validation, by the first of these metrics in which it differs
@@ -237,4 +247,4 @@ def begin(
     """
     if lora and lora.rank:
         adapters.put_in(model, lora, seed, "lora")
-    return State(Student(model, objectives), recipe, dtype)
+    return State(Student(sharded(model), objectives), recipe, dtype)

@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from helpers import QUICK, distill, read_json, rows, without_times
-from ranks import Ended, distill_ranks, started, together
-from safetensors.torch import load_file
+from ranks import codes, distill_ranks, stopped, together, weights
 
-from distill_cli.base import files, locks, world
-from distill_cli.cli import main
+from distill_cli.base import files, locks
 from distill_cli.config.load import load
 from distill_cli.data import Batch
 from distill_cli.models import inference
@@ -29,16 +26,8 @@ from distill_cli.training.guard import Guard
 LINE = ["train", *QUICK, "optimizer=sgd", "optimizer.lr=0.01", "dataset.limit=200", "batch_size=25"]
 
 
-def weights(run: Path) -> torch.Tensor:
-    return torch.cat([values.flatten() for _, values in sorted(load_file(run / "student.safetensors").items())])
-
-
 def numbers(run: Path) -> list[dict[str, Any]]:
     return [without_times(row) for row in rows(run)]
-
-
-def codes(ended: list[Ended]) -> list[int]:
-    return [one.code for one in ended]
 
 
 @pytest.fixture(scope="module")
@@ -84,23 +73,6 @@ def test_a_teacher_a_baseline_a_memory_and_two_that_learn_from_each_other_are_tr
         assert distill(*line, f"run_dir={name}-alone", *words) == 0
         ours, whole = weights(Path(name)), weights(Path(f"{name}-alone"))
         assert ours.sub(whole).norm() < 1e-5 * whole.norm(), name
-
-
-def stopped(number: int, words: list[str], at: int, act: Callable[[], Any], on: int) -> list[Ended]:
-    """Type a line in so many processes, of which one does something before it takes the step `at` of a student."""
-    step = Guard.step
-
-    def watched(self: Guard, moment: Any, clip: float | None = None) -> None:
-        if moment.stage != "fit" and moment.step == at and world.rank() == on:
-            act()
-        step(self, moment, clip)
-
-    def work() -> int:
-        Guard.step = watched  # type: ignore[method-assign]
-        return main(words)
-
-    with started(number, work) as ranks:
-        return ranks.wait()
 
 
 @pytest.mark.parametrize("on", [0, 1])

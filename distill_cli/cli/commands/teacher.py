@@ -21,6 +21,7 @@ from distill_cli.config import arrangement
 from distill_cli.config.schema import FIRST, Train
 from distill_cli.teachers.prepare import prepare
 from distill_cli.training import job as jobs
+from distill_cli.training import spreading
 
 
 def run(settings: Train) -> dict[str, Any]:
@@ -38,6 +39,7 @@ def prepared(settings: Train) -> dict[str, Any]:
     job = world.in_turn(lambda: jobs.read(settings))
     if settings.teacher.joint:
         raise ConfigError("teacher.joint: this teacher is trained along with its student: there is nothing to prepare")
+    spreading.check(job)
     facts = {}
     for name, teacher in job.chosen.items():
         made = prepare(job.teachers[name], teacher, job.data, settings, arrangement.key_of(name))
