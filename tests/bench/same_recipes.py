@@ -18,8 +18,8 @@ SEVERAL = f"experiment=several_teachers model@teachers.second=tinycnn teachers.s
 PHOTOS = f"dataset=image_folder dataset.root=photos batch_size=8 {TWO}"
 TEXTS = ("dataset=text dataset.root=texts dataset.bucket=2 teacher=words_tiny student=words_tiny "
          "optimizer.accumulate=2 batch_size=8 schedule.imitate.epochs=4 schedule.refine.epochs=2")  # fmt: skip
-LANGUAGE = (f"experiment=lm dataset.limit=40 dataset.length=64 teacher.fit.epochs=1 teacher.layers=1 {TWO} "
-            "optimizer.accumulate=2 teacher.words=16 teacher.keep=")  # fmt: skip
+LANGUAGE = ("experiment=lm dataset=pydoc teacher=bytes_small student=bytes_tiny dataset.limit=40 dataset.length=64 "
+            f"teacher.fit.epochs=1 teacher.layers=1 {TWO} optimizer.accumulate=2 teacher.words=16 teacher.keep=")  # fmt: skip
 ROUND = "schedule.imitate.epochs=4 schedule.refine.epochs=2"  # the fifth epoch shows the first of four views again
 LONGER = "schedule.imitate.epochs=8 schedule.refine.epochs=2"
 RECIPES = {
