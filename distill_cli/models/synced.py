@@ -40,7 +40,7 @@ def _moments(values: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """How many values a channel has over all ranks, (1,); their means and variances, (C,), in double precision."""
     own = torch.zeros(2, values.shape[1], device=values.device)  # makes what is returned fp32, whatever the values are
     mean, variance = torch.batch_norm_update_stats(values, own[0], own[1], 0.0)
-    mean, count = mean.double(), values.new_tensor([values.numel() / values.shape[1]], dtype=torch.float64)
+    mean, count = mean.double(), mean.new_full((1,), values.numel() / values.shape[1], dtype=torch.float64)
     sums = world.total(torch.cat([count, count * mean, count * (variance.double() + mean.square())]))
     count, total, squares = sums.split([1, len(mean), len(mean)])
     mean = total / count
@@ -64,9 +64,12 @@ class _Normalised(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, count, mean, variance = ctx.saved_tensors
-        scale = torch.ones_like(mean) if weight is None else weight
+        scale, none = (
+            torch.ones_like(mean) if weight is None else weight,
+            mean.new_empty(0),
+        )  # a GPU's kernel wants a tensor
         direct, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
-            slope, values, scale, mean, variance, None, None, False, ctx.eps, [True, True, True]
+            slope, values, scale, mean, variance, none, none, False, ctx.eps, [True, True, True]
         )
         moved = world.total(torch.stack([by_weight, by_bias]).double()) / count
         moved = (-scale * (variance + ctx.eps).rsqrt() * moved).float()

@@ -88,7 +88,8 @@ class Few:
         at = [*COLD, 0.0]
         known = torch.cat([self.rest, torch.full_like(self.rest[:, :1], _log(self.others))], -1)
         shares = [math.prod((1 / T - b) / (a - b) for b in at if b != a) for a in at]
-        return T * (known * known.new_tensor(shares)).sum(-1, keepdim=True)
+        factors = torch.tensor(shares, dtype=known.dtype).to(known.device, non_blocking=True)  # a GPU is not waited for
+        return T * (known * factors).sum(-1, keepdim=True)
 
     def part(self, chunk: slice) -> Few:
         rest = None if self.rest is None else self.rest[chunk]

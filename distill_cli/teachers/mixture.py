@@ -20,7 +20,7 @@ def mixture(logits: Sequence[Tensor], weights: Tensor, T: float = 1.0) -> Tensor
     if len(logits) == 1:
         return logits[0]
     log_p = torch.stack([F.log_softmax(z.float() / T, dim=-1) for z in logits])
-    shares = (weights / weights.sum(0)).to(log_p.device).view(len(logits), -1, 1)
+    shares = (weights / weights.sum(0)).to(log_p.device, non_blocking=True).view(len(logits), -1, 1)
     return T * torch.logsumexp(log_p + shares.log(), dim=0)
 
 

@@ -117,9 +117,10 @@ def _judged(asked: Asked, task: Task) -> dict[str, Any]:
     """The metrics of the teacher's kept answers on validation and test, and what is odd about those on validation."""
     judged = dict[str, Any]()
     for name in ("val", "test"):
-        split, answers, meter = getattr(asked.data, name), asked.about(name), task.meter()
-        said, head = answers.whole().answers()
-        rows = Rows(said, *task.asked(split.targets.cpu(), torch.arange(len(split))), head=head)
+        split, meter = getattr(asked.data, name), task.meter()
+        said, head = asked.about(name).to(asked.device).whole().answers()  # where the head is that makes logits of them
+        targets, index = split.targets.to(asked.device).long(), torch.arange(len(split), device=asked.device)
+        rows = Rows(said, *task.asked(targets, index), head=head)
         meter.update(rows)
         judged[name] = meter.compute()
         if name == "val":
