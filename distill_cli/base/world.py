@@ -6,6 +6,7 @@ of the batch. What is below `alone` is called by all ranks, in the same order.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -19,6 +20,7 @@ from distill_cli.base.errors import DistillError
 if TYPE_CHECKING:
     from torch import Tensor
 
+BUCKET = 2**24  # numbers that are summed at once, of which a copy is made
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -200,6 +202,22 @@ def total(values: Tensor) -> Tensor:
 
         _together(dist.all_reduce, values)
     return values
+
+
+def totals(values: Iterable[Tensor]) -> None:
+    """Each tensor's sum over all ranks, written over it; they travel together, about `BUCKET` numbers at a time."""
+    if size() == 1:
+        return
+    import torch
+
+    waiting = list(values)
+    while waiting:
+        ends = list(itertools.accumulate(one.numel() for one in waiting))
+        number = 1 + sum(end < BUCKET for end in ends[:-1])
+        some, waiting = waiting[:number], waiting[number:]
+        flat = total(torch.cat([one.flatten() for one in some]))
+        for one, part in zip(some, flat.split([one.numel() for one in some]), strict=True):
+            one.copy_(part.view_as(one))
 
 
 def alike(values: Iterable[Tensor]) -> None:

@@ -79,11 +79,10 @@ class Guard:
             return found
         has = found.new_tensor([parameter.grad is not None for parameter in self.summed])
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.summed]
-        flat = world.total(torch.cat([found, has, *(gradient.flatten() for gradient in gradients)]))
-        found, has, *parts = flat.split([len(found), len(has), *(parameter.numel() for parameter in self.summed)])
-        used = [True] * len(parts) if all(p.grad is not None for p in self.summed) else has.bool().tolist()
-        for parameter, gradient, part, one in zip(self.summed, gradients, parts, used, strict=True):
-            parameter.grad = gradient.copy_(part.view_as(gradient)) if one else None
+        world.totals([found, has, *gradients])
+        used = [True] * len(gradients) if all(p.grad is not None for p in self.summed) else has.bool().tolist()
+        for parameter, gradient, one in zip(self.summed, gradients, used, strict=True):
+            parameter.grad = gradient if one else None
         return found
 
     def step(self, moment: Moment, clip: float | None = None) -> None:

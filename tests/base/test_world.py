@@ -31,7 +31,11 @@ def everything() -> dict[str, Any]:
     (every * torch.arange(float(len(every)))).sum().backward()
     kept = torch.full((2,), float(number))
     world.alike([kept])
+    world.BUCKET = 4
+    sums = [torch.full((size,), number + size) for size in (3, 3, 0, 2, 9)]
+    world.totals(sums)
     return {
+        "sums": [values.tolist() for values in sums],
         "mine": world.mine(ten).tolist(),
         "few": world.mine(ten[:5], least=2).tolist(),
         "dealt": world.dealt("abcd"),
@@ -59,6 +63,7 @@ def test_each_rank_has_its_part_and_all_hear_the_same() -> None:
         assert one["rows"] == [1.0, 1.0, 2.0, 1.0, 2.0, 4.0]
         assert one["decided"] == (1, 0)  # the first one, for itself
         assert one["alike"] == [0.0, 0.0]
+        assert one["sums"] == [[3 + 3 * size] * size for size in (3, 3, 0, 2, 9)]
     # Each rank's sum is one of three that have it in them.
     assert (first["gradient"], second["gradient"], third["gradient"]) == ([0.0], [3.0, 6.0], [9.0, 12.0, 15.0])
 
