@@ -103,6 +103,7 @@ def test_processes_of_a_run_are_told_apart_in_one_place() -> None:
             "base/joining.py",
             "base/launching.py",
             "base/sharding.py",
+            "base/shard_files.py",
             "models/synced.py",
         )
         for node in ast.walk(ast.parse(text)):

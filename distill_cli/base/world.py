@@ -68,7 +68,7 @@ def enter(world: World) -> None:
     _here[0] = world
 
 
-def _together(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+def together(call: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
     """What all ranks call; raises what the first that failed has written down."""
     try:
         return call(*arguments, **named)
@@ -81,7 +81,7 @@ def connect(backend: str, wait: timedelta) -> None:
     import torch.distributed as dist
 
     here = _here[0]
-    _together(dist.init_process_group, backend, store=here.store, rank=here.rank, world_size=here.size, timeout=wait)
+    together(dist.init_process_group, backend, store=here.store, rank=here.rank, world_size=here.size, timeout=wait)
 
 
 @contextmanager
@@ -108,7 +108,7 @@ def decided(work: Callable[[], R]) -> R:
                 told = [(work(), None)]
             except (DistillError, OSError) as error:
                 told = [(None, error)]
-    _together(dist.broadcast_object_list, told, 0)
+    together(dist.broadcast_object_list, told, 0)
     value, failure = told[0]
     if failure is not None:
         raise failure
@@ -156,7 +156,7 @@ def gathered(value: T) -> list[T]:
     import torch.distributed as dist
 
     every: list[Any] = [None] * size()
-    _together(dist.all_gather_object, every, value)
+    together(dist.all_gather_object, every, value)
     return every
 
 
@@ -191,7 +191,7 @@ def most(*flags: float) -> list[float]:
     import torch.distributed as dist
 
     values = torch.tensor(flags, dtype=torch.float64)
-    _together(dist.all_reduce, values, dist.ReduceOp.MAX)
+    together(dist.all_reduce, values, dist.ReduceOp.MAX)
     return values.tolist()
 
 
@@ -200,7 +200,7 @@ def total(values: Tensor) -> Tensor:
     if size() > 1:
         import torch.distributed as dist
 
-        _together(dist.all_reduce, values)
+        together(dist.all_reduce, values)
     return values
 
 
@@ -226,4 +226,4 @@ def alike(values: Iterable[Tensor]) -> None:
         import torch.distributed as dist
 
         for value in values:
-            _together(dist.broadcast, value, 0)
+            together(dist.broadcast, value, 0)

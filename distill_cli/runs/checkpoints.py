@@ -5,7 +5,7 @@ a save is killed, the checkpoint before it is there and listed. A checkpoint nam
 it was saved: `best.pt` holds them, or `best_before.pt` as long as `previous.pt` names an older epoch.
 
 Tensors of which each rank has a shard lie in a folder of their own, written first, whose files a checkpoint lists with size and
-SHA-256: see base/sharding.py. It is as good as the checkpoint's own file, and stays as long as one names it.
+SHA-256: see base/shard_files.py. It is as good as the checkpoint's own file, and stays as long as one names it.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 
 import torch
 
-from distill_cli.base import files, sharding, ui, world
-from distill_cli.base.errors import CheckpointError
+from distill_cli.base import files, shard_files, ui, world
+from distill_cli.base.errors import CheckpointError, StorageError
 from distill_cli.base.tensors import read_tensors
 
 LAST, PREVIOUS = "last.pt", "previous.pt"
@@ -62,7 +62,7 @@ class Checkpoints:
             StorageError: there is no room; the earlier checkpoints are intact.
         """
         snapshot = {key: value for key, value in snapshot.items() if key != WEIGHTS}
-        if sharding.has_shards(snapshot):
+        if shard_files.has_shards(snapshot):
             snapshot = self._with_shards_aside(snapshot)
         world.decided(lambda: self._save(snapshot, best))
         self._saved_at = time.monotonic()
@@ -77,10 +77,10 @@ class Checkpoints:
 
         folder = world.decided(begin)
         try:
-            snapshot, listed = sharding.write(folder, snapshot)
-        except OSError as error:
+            snapshot, listed = shard_files.write(folder, snapshot)
+        except (StorageError, OSError):
             world.decided(lambda: shutil.rmtree(folder, ignore_errors=True))
-            raise files.explained(error, folder / "", 0) from error
+            raise
         return {**snapshot, SHARDS: {folder.name: listed}}
 
     def _save(self, snapshot: Mapping[str, Any], best: bool) -> None:
@@ -122,7 +122,7 @@ class Checkpoints:
             CheckpointError: there are some, but all of them are damaged.
         """
         newest = world.decided(self._latest)
-        return None if newest is None else sharding.read(self.folder, newest, device)
+        return None if newest is None else shard_files.read(self.folder, newest, device)
 
     def _latest(self) -> Snapshot | None:
         files.sweep(self.folder)
@@ -186,7 +186,7 @@ def read(path: Path) -> Snapshot:
     """
     if path.is_file():
         _facts(path, _listed(path.parent))
-    return dict(sharding.read(path.parent, _loaded(path)))
+    return dict(shard_files.read(path.parent, _loaded(path)))
 
 
 def _facts(path: Path, listed: list[Facts] | None) -> Facts:

@@ -10,6 +10,7 @@ Every line tells what was measured and what was asked for; the exit code is 1 wh
 from __future__ import annotations
 
 import argparse
+import ast
 import os
 import random
 import shutil
@@ -30,9 +31,12 @@ from helpers import read_json, rows, without_times  # noqa: E402
 from ranks import Ended, started, together  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 
+from distill_cli.base import shard_files, world  # noqa: E402
+from distill_cli.base.names import fingerprint  # noqa: E402
 from distill_cli.cli import main  # noqa: E402
 from distill_cli.config.load import load  # noqa: E402
 from distill_cli.models import inference  # noqa: E402
+from distill_cli.models import sharded as models_sharded  # noqa: E402
 from distill_cli.tasks import task as tasks  # noqa: E402
 from distill_cli.training import job as jobs  # noqa: E402
 
@@ -116,6 +120,41 @@ def judged() -> Iterator[Row]:
             same = {repr(measured())} == {one.said.strip() for one in together(3, measured)}
             digits = "the same digits" if same else "others"
             yield f"{samples} samples judged by 3 processes, {size} at a time", digits, "the same digits", same
+
+
+def sharded() -> Iterator[Row]:
+    run(1, "one")
+    run(2, "shards", "parallel=fsdp")
+    yield limit("2 processes with shards against one: loss", loss_apart("shards", "one"), 1e-6)
+    yield limit("2 processes with shards against one: weights", apart("shards", "one"), 1e-5)
+    job = jobs.read(load("train", [*LINE[1:], "student=resnet18"]))
+    job.student.spread = torch.device("cpu")
+    home, whole = Path("folders"), sum(tensor.nbytes for tensor in job.student.parameters())
+    home.mkdir()
+
+    def bits(state: Any) -> str:
+        return fingerprint([tensor.flatten()[:: 1 + tensor.numel() // 99].tolist() for tensor in state.values()])
+
+    def written() -> tuple[int, float, Any, str]:
+        shards: dict[str, Any] = dict(models_sharded.sharded(job.student).net.named_parameters())
+        own, started = sum(one.to_local().nbytes for one in shards.values()), time.perf_counter()
+        tree, _ = shard_files.write(home / "folder", shards)
+        return own, time.perf_counter() - started, tree, bits(models_sharded.whole(shards))
+
+    def read() -> tuple[float, str]:
+        started = time.perf_counter()
+        state = shard_files.read(home, tree, torch.device("cpu") if world.size() > 1 else None)
+        return time.perf_counter() - started, bits(models_sharded.whole(state))
+
+    ended = [ast.literal_eval(one.said) for one in together(2, lambda: repr(written()))]
+    share = max(own for own, *_ in ended) / whole
+    yield "ResNet-18 in shards of 2: bytes of weights a process, of all", f"{share:.3f}", "0.505", share <= 0.505
+    _, seconds, tree, saved = ended[0]
+    for number in (1, 2, 3):
+        found = [ast.literal_eval(one.said) for one in together(number, lambda: repr(read()))]
+        same = {each for _, each in found} == {saved}
+        what = f"{whole / 2**20:.0f} MiB written by 2 in {seconds:.2f} s, read by {number}"
+        yield what, f"{'the same' if same else 'others'}, {max(one for one, _ in found):.2f} s", "the same", same
 
 
 Struck = tuple[list[int], float, bool, str]
@@ -212,7 +251,7 @@ def parsed(found: dict[str, Callable[..., Iterator[Row]]]) -> argparse.Namespace
 
 def all_rows() -> int:
     """Run the rows that are asked for, in a temporary directory; returns the exit code."""
-    found = {one.__name__: one for one in (parts, synced, judged, cache, kills, hangs, terms, speed)}
+    found = {one.__name__: one for one in (parts, synced, sharded, judged, cache, kills, hangs, terms, speed)}
     args, reached = parsed(found), True
     torch.set_num_threads(1)
     os.environ |= {"OMP_NUM_THREADS": "1", "DISTILL_THREADS": "1"}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import pickle
+import resource
 import shutil
 import signal
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -13,11 +16,15 @@ from helpers import QUICK, distill, make_documents, rows
 from ranks import codes, distill_ranks, stopped, weights
 from torchvision.models import resnet18, vgg11
 
-from distill_cli.base.errors import ConfigError
+from distill_cli.base import shard_files, world
+from distill_cli.base.errors import CheckpointError, ConfigError
 from distill_cli.config.load import load
+from distill_cli.data.inputs import Inputs
+from distill_cli.models.features import Output
 from distill_cli.models.sharded import blocks
 from distill_cli.training import job as jobs
 from distill_cli.training import spreading
+from distill_cli.training.student import Student
 
 LINE = ["train", *QUICK, "optimizer=sgd", "optimizer.lr=0.01", "dataset.limit=200", "batch_size=25", "parallel=fsdp"]
 SMALL = [f"{who}.{size}" for who in ("teacher", "student") for size in ("layers=2", "width=16", "heads=2", "inner=16")]
@@ -89,6 +96,29 @@ def test_a_damaged_shard_is_found_and_the_checkpoint_before_it_taken(prepared: P
     assert close("run", prepared / "whole")
 
 
+def test_a_disk_that_is_full_for_one_process_ends_all_and_leaves_the_checkpoint_before(prepared: Path) -> None:
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    ended = stopped(2, [*LINE, f"output_dir={prepared}/outputs", "run_dir=run", "save_every=1"], 2, fill, on=1)
+    assert codes(ended) == [6, 6], ended
+    assert "".join(one.said for one in ended).count("no space") == 1
+    assert [path.name[:13] for path in shards("run")] == ["shards-000001", "shards-000002"]
+
+
+def test_what_lies_beside_shards_runs_no_code(tmp_path: Path) -> None:
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return os.mkdir, ("run",)
+
+    Path("shards").mkdir()
+    Path("shards/.metadata").write_bytes(pickle.dumps(Code()))
+    tensor = {shard_files.KEY: "/a", "in": "shards", "shape": [1], "dtype": "torch.float32"}
+    with pytest.raises(CheckpointError, match=r"shards/\.metadata holds code \(posix\.mkdir\)"):
+        shard_files.read(tmp_path, {"a": tensor})
+    assert not Path("run").exists()
+
+
 REFUSED = [
     "compile=true",
     "debug=true",
@@ -142,6 +172,23 @@ def test_language_models_whose_head_shares_its_weights_learn_in_shards(words: li
     shutil.rmtree("outputs")
     assert distill(*LANGUAGE, *words, "run_dir=alone") == 0
     assert close("run", Path("alone"))
+
+
+@pytest.mark.slow
+def test_one_that_dies_while_another_gathers_weights_ends_all(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    forward, steps = Student.forward, count()
+
+    def dying(self: Student, inputs: Inputs) -> Output:
+        if next(steps) == 4 and world.rank() == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return forward(self, inputs)
+
+    monkeypatch.setattr(Student, "forward", dying)
+    line = [*LINE, f"output_dir={prepared}/outputs", "run_dir=run", "save_every=1"]
+    assert codes(distill_ranks(2, *line)) == [9, -9]
+    monkeypatch.undo()
+    assert codes(distill_ranks(2, *line)) == [0, 0]
+    assert close("run", prepared / "whole")
 
 
 @pytest.mark.slow
