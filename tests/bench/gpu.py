@@ -44,14 +44,15 @@ class Step:
 
 
 STEPS = {
-    "ceilings": Step("gpu_reading", 30, "what the machine can do"),
+    "ceilings": Step("gpu_reading", 25, "what the machine can do"),
     "nccl": Step("gpu_runs", 35, "a group of one by NCCL against a plain run"),
     "ranks": Step("gpu_runs", 50, "two processes on one GPU by gloo against one"),
     "cost": Step("gpu_training", 70, "a ResNet-50 step over that of a plain loop of torch"),
     "warm": Step("gpu_training", 45, "from a warm cache over the student alone"),
-    "reading": Step("gpu_reading", 55, "what arrives over what networks take"),
+    "reading": Step("gpu_reading", 50, "what arrives over what networks take"),
     "live": Step("gpu_training", 35, "a live teacher against its kept answers"),
     "language": Step("gpu_training", 65, "a language student of 300 M"),
+    "fsdp": Step("gpu_shards", 55, "weights in shards: memory, and saving them"),
     "stops": Step("gpu_runs", 50, "a signal, then resumed"),
 }
 
@@ -98,9 +99,9 @@ def inside(name: str, dry: bool) -> int:
     """The step itself, in its process."""
     sys.path[:0] = [str(HERE), str(HERE.parent), str(HERE.parent.parent)]
     os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path[:3], os.environ.get("PYTHONPATH", "")])
-    from gpu_made import Sizes
+    import gpu_made
 
-    for found in getattr(importlib.import_module(STEPS[name].module), name)(Sizes.of(dry)):
+    for found in getattr(importlib.import_module(STEPS[name].module), name)(gpu_made.DRY if dry else gpu_made.REAL):
         with Path(FOUND).open("a") as kept:
             kept.write(json.dumps(found) + "\n")
     return 0

@@ -59,6 +59,7 @@ class Sizes:
     large: str  # networks
     middle: str
     student: tuple[str, ...]  # the language model's
+    layers: int  # of that of which shards are kept, which two processes send each other through the host
     words: int  # its tokens
     blocks: int  # of `length` tokens, in train
     length: int
@@ -66,10 +67,6 @@ class Sizes:
     limit: int  # of the digits, where whole runs are held against each other
     epochs: int  # of a run that is to be stopped
     dry: bool = False
-
-    @classmethod
-    def of(cls, dry: bool) -> Sizes:
-        return DRY if dry else REAL
 
 
 REAL = Sizes(
@@ -87,6 +84,7 @@ REAL = Sizes(
     large="resnet50",
     middle="resnet18",
     student=("layers=20", "width=1024", "heads=16", "inner=4096"),
+    layers=8,
     words=50_257,
     blocks=128,
     length=512,
@@ -109,6 +107,7 @@ DRY = Sizes(
     large="resnet8x4",
     middle="tinycnn",
     student=("layers=2", "width=32", "heads=2", "inner=64"),
+    layers=2,
     words=2000,
     blocks=8,
     length=16,
@@ -164,7 +163,7 @@ class Taken:
         self.teacher = answer.start(self.job, self.way, {name: one.weights for name, one in prepared.items()})
         self.prepared_in = time.perf_counter() - started
         job = self.job
-        state = begin(job.student, job.objectives, job.recipe, job.dtype)
+        self.state = state = begin(job.student, job.objectives, job.recipe, job.dtype)
         asked = self.teacher if self.way.kind != "unused" else None
         steps = loop.fit(state, job.stages, job.losses, job.data, job.task, job.pace, asked)
         self._rows = saving.kept(state, _seen(state, steps, see) if see else steps, Nowhere())  # type: ignore[arg-type]

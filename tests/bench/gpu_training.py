@@ -122,10 +122,15 @@ def live(sizes: Sizes) -> Iterator[Found]:
     )
 
 
-def language(sizes: Sizes) -> Iterator[Found]:
+def of_language(sizes: Sizes) -> list[str]:
+    """The words of a run of a language student; its teacher has two layers: a kept answer does not tell how long it took."""
     words = [*of_words(sizes), "teacher=gpt2", *(f"teacher.{one}" for one in sizes.student), "teacher.layers=2"]
     words += ["student=gpt2", *(f"student.{one}" for one in sizes.student), "T=1", "teacher.fit.epochs=0"]
-    words += [f"batch_size={sizes.language_batch}", "output_dir=language", "optimizer=adamw", "optimizer.lr=1e-4"]
+    return [*words, f"batch_size={sizes.language_batch}", "output_dir=language", "optimizer=adamw", "optimizer.lr=1e-4"]
+
+
+def language(sizes: Sizes) -> Iterator[Found]:
+    words = of_language(sizes)
     ways = {"labels": ["objective=ce"], "topk": ["objective=kd", "teacher.keep=topk"]}
     ways["hidden"] = ["objective=kd", "teacher.keep=hidden"]
     ways["hidden, 2048 rows at once"] = [*ways["hidden"], "rows_at_once=2048"]
