@@ -38,7 +38,7 @@ def kept(store: Any, here: World) -> Iterator[None]:
 class _Beats:
     def __init__(self, store: Any, here: World) -> None:
         self.store, self.rank, self.next = store, here.rank, (here.rank + 1) % here.size
-        self.over, self.turns = threading.Event(), 0
+        self.over, self.turns, self.first = threading.Event(), 0, 0
         self.local = int(os.environ.get("LOCAL_RANK", here.rank))
         first = here.rank - self.local
         self.beside = range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", 0)))  # the processes of this machine
@@ -46,12 +46,14 @@ class _Beats:
         store.add(f"beats {here.rank}", 1)
         threading.Thread(target=self._beat, daemon=True).start()
         # A launcher that is stopped, by Ctrl-Z, may keep the store of processes which are all beside it.
-        if len(self.beside) < here.size or os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        self.agent = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
+        if len(self.beside) < here.size or not self.agent:
             threading.Thread(target=self._listen, daemon=True).start()
 
     def _beat(self) -> None:
         before, looks = 0, 0
         with suppress(RuntimeError):  # the store is gone
+            self.first = int(self.store.get("pid 0"))
             while not self.over.wait(EVERY):
                 self.turns += 1
                 self.store.add(f"beats {self.rank}", 1)
@@ -69,6 +71,8 @@ class _Beats:
         while not self.over.wait(EVERY):
             before, looks = self.turns, looks + 1 if self.turns == before else 0
             if looks >= LOOKS:
+                if self.first and 0 in self.beside and not self.agent:
+                    self._kill(self.first)
                 place = os.environ["MASTER_ADDR"]
                 ui.mute(self.local > 0 and self.rank != 1)  # one on each machine speaks
                 self._exit(WorkerError(f"the run stopped: its first process, on {place}, is lost", last_words.GO_ON))
@@ -84,12 +88,15 @@ class _Beats:
     def _end(self, lost: int) -> None:
         """End the lost one, if it is on this machine: who waits for it then fails, and ends as after any death; or is ended."""
         if lost in self.beside and lost != self.rank:
-            with suppress(ProcessLookupError):
-                os.kill(int(self.store.get(f"pid {lost}")), signal.SIGKILL)
+            self._kill(int(self.store.get(f"pid {lost}")))
         if not self.over.wait(GRACE):
             error = last_words.found(self.store)
             last_words.leave(self.store, self.rank, error)
             self._exit(error)
+
+    def _kill(self, pid: int) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
     def _exit(self, error: BaseException) -> None:
         ui.fail(str(error))

@@ -19,14 +19,19 @@ from distill_cli.base.errors import DistillError, Terminated, exit_code_of, tran
 KINDS = (KeyboardInterrupt, Terminated)
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-ONCE = 3.0  # seconds in which signals to a process of several count as one: its launcher passes on what it has heard itself
+ONCE = 3.0  # seconds in which signals that a launcher sends count as one
 
 _asked: list[type[KeyboardInterrupt]] = []
-_deferring, _since = [False], [0.0]
+_deferring, _relayed, _since = [False], [False], [0.0]
 
 
-def guarded(work: Callable[[], int]) -> int:
-    """Do the work, listening to signals; return its exit code, or the one of what stopped it."""
+def guarded(work: Callable[[], int], relayed: bool = False) -> int:
+    """Do the work, listening to signals; return its exit code, or the one of what stopped it.
+
+    Args:
+        relayed: signals come from a launcher, which may pass on what this process has heard itself.
+    """
+    _relayed[0] = relayed or world.called().size > 1
     _listen()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -59,7 +64,7 @@ def _listen() -> None:
 
 
 def _answer(number: int, frame: FrameType | None) -> None:
-    if _asked and world.called().size > 1 and time.monotonic() - _since[0] < ONCE:
+    if _asked and _relayed[0] and time.monotonic() - _since[0] < ONCE:
         return
     _since[0] = time.monotonic()
     _asked.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)

@@ -71,6 +71,11 @@ def configured(command: str, args: argparse.Namespace) -> int:
             from distill_cli.sweep import sweep
 
             return sweep.run(engine, args.config_name, args.config_dir, texts, run)
+        here = "--dry-run" if args.dry_run else None if rules.sweeps else f"distill {command}"
+        if overrides.launcher(parsed, here):
+            from distill_cli.sweep import submitted
+
+            return submitted.run(engine, args.config_name, args.config_dir, parsed, run)
         # A list: every line is checked before the first one runs.
         for settings in [load.settings(engine, args.config_name, command, line) for line in overrides.expand(parsed)]:
             run(settings)

@@ -24,6 +24,7 @@ PATH_KEYS = {"ckpt", "dataset.root", "teacher.checkpoint", "student.checkpoint",
              "output", "sort_into", "hydra.sweep.dir", "logger.tensorboard.dir", "logger.mlflow.store"}  # fmt: skip
 INPUT = "input"  # a path, or any text at all
 
+HERE = ("processes", "basic")  # launchers that share out the runs of a sweep on this machine
 MOST = 10_000  # values of one sweep: each is composed before the first runs
 
 # What people call our keys elsewhere.
@@ -166,3 +167,26 @@ def value_of(parsed: Sequence[Override], key: str) -> Any:
     if any(override.is_sweep_override() for override in of_key):
         raise ConfigError(f"{key}: takes one value, it cannot be swept")
     return of_key[-1].value() if of_key else None
+
+
+def launcher(parsed: Sequence[Override], here: str | None) -> str | None:
+    """The launcher that was chosen for one run. None: none was, it is done by this process.
+
+    Args:
+        here: what is always done by this process; None: it may be done elsewhere.
+
+    Raises:
+        ConfigError: a launcher was chosen for what is done here, or what only a sweep can use.
+    """
+    name = value_of(parsed, "hydra/launcher")
+    for key in [override.key_or_group for override in parsed]:
+        if key == "hydra/sweeper" or key.startswith(("hydra.sweeper.", "hydra.sweep.")):
+            raise ConfigError(f"{key}: is for a sweep", "distill train -m ... runs one")
+        if key == "hydra/launcher" or key.startswith("hydra.launcher."):
+            if here:
+                raise ConfigError(f"{key}: {here} works where it is typed", "leave it out")
+            if name is None or name in HERE:
+                raise ConfigError(
+                    f"{key}: shares out the runs of a sweep", "add -m, or choose a cluster: hydra/launcher=slurm"
+                )
+    return str(name) if name else None

@@ -20,7 +20,7 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from distill_cli.base import files, locks, metrics, stopping
+from distill_cli.base import files, launching, locks, metrics, stopping, world
 from distill_cli.base.errors import BusyError, CheckpointError, StorageError
 from distill_cli.config import overrides
 from distill_cli.config.load import load
@@ -57,17 +57,36 @@ class Start:
         return process
 
     def __call__(self, cfg: DictConfig) -> float | None:
-        """Start the run that a launcher has composed, and wait for its end; returns its score if it has finished."""
+        """Do the run that a launcher has composed; returns its score if it has finished."""
+        self.done()
+        return score(Path(HydraConfig.get().runtime.output_dir), self.optimize)
+
+    def done(self) -> int:
+        """Start the run that a launcher has composed, and wait for its end; returns its process's exit code."""
+        _meet_others()
         hydra = HydraConfig.get()
         folder = Path(hydra.runtime.output_dir)
         process = self.process(hydra.overrides.task, folder, {})
         try:
             process.join()
-        except KeyboardInterrupt:
+        except BaseException:  # submitit exits where it has the job queued again
             end([process])
             raise
         settle(folder, process)
-        return score(folder, self.optimize)
+        return process.exitcode or 0
+
+
+def _meet_others() -> None:
+    """Where submitit has started several tasks for one run, tell this one's process which of them it is, as torchrun would."""
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        from submitit import JobEnvironment
+        from submitit.helpers import TorchDistributedEnvironment
+
+        if (
+            JobEnvironment().num_tasks > 1
+        ):  # each sees all GPUs of its machine, as under torchrun, and takes that of its number
+            TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
+            os.environ.update(launching.QUIET)
 
 
 def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapping[str, str]) -> None:
@@ -76,22 +95,29 @@ def _work(start: Start, settings: Sequence[str], folder: Path, environment: Mapp
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(start.directory)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        console = os.open(folder / CONSOLE, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
-    except OSError:  # something else lies in its place, or there is no room: where to say so is what is missing
-        sys.exit(StorageError.exit_code)
-    for stream in (1, 2):
-        os.dup2(console, stream)
+    first = world.called().rank == 0
+    _print_into(folder, anew=first)
     threading.Thread(target=_end_with_sweep, daemon=True).start()
 
     def work() -> int:
-        _await_lock(folder)
+        if first:
+            _await_lock(folder)
         words = [*settings, overrides.quoted(f"run_dir={folder}")]
         start.task(load("train", words, start.config_name, start.config_dir))
         return 0
 
-    sys.exit(stopping.guarded(work))
+    sys.exit(stopping.guarded(work, relayed=True))
+
+
+def _print_into(folder: Path, anew: bool) -> None:
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | (os.O_TRUNC if anew else 0)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        console = os.open(folder / CONSOLE, flags, 0o644)
+    except OSError:  # something else lies in its place, or there is no room: where to say so is what is missing
+        sys.exit(StorageError.exit_code)
+    for stream in (1, 2):
+        os.dup2(console, stream)
 
 
 def _end_with_sweep() -> None:

@@ -12,6 +12,7 @@ from hydra._internal.callbacks import Callbacks
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.types import HydraContext, RunMode, TaskFunction
+from omegaconf import DictConfig
 
 from distill_cli.base.errors import ConfigError, DistillError
 from distill_cli.config.values import shown
@@ -50,15 +51,12 @@ def multirun(
     Raises:
         ConfigError: what was chosen is not installed.
     """
-    words = [*overrides, "hydra.mode=MULTIRUN"]
-    cfg = engine.compose_config(config_name, words, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    cfg = _composed(engine, config_name, overrides)
     callbacks = Callbacks(cfg)
     callbacks.on_multirun_start(config=cfg, config_name=config_name)
     with _plugged(plugins) as registry:
         for kind in ("sweeper", "launcher"):
-            if cfg.hydra[kind]._target_ not in registry.class_name_to_class:
-                name = cfg.hydra.runtime.choices[f"hydra/{kind}"]
-                raise ConfigError(f"hydra/{kind}={name}: it is not installed", "pip install 'distill-cli[sweep]'")
+            _require(registry, cfg, kind)
         context = HydraContext(config_loader=engine.config_loader, callbacks=callbacks)
         try:
             sweeper = registry.instantiate_sweeper(config=cfg, hydra_context=context, task_function=task)
@@ -69,6 +67,33 @@ def multirun(
     ready()
     sweeper.sweep(arguments=list(cfg.hydra.overrides.task))
     callbacks.on_multirun_end(config=cfg, config_name=config_name)
+
+
+def single(engine: Any, config_name: str, task: TaskFunction, overrides: Sequence[str]) -> Any:
+    """Do one task through Hydra's launcher, and wait for it; returns what it returned, and raises what the launcher raises.
+
+    Raises:
+        ConfigError: the launcher is not installed.
+    """
+    cfg = _composed(engine, config_name, overrides)
+    with _plugged(()) as registry:
+        _require(registry, cfg, "launcher")
+        context = HydraContext(config_loader=engine.config_loader, callbacks=Callbacks(cfg))
+        launcher = registry.instantiate_launcher(config=cfg, hydra_context=context, task_function=task)
+    return launcher.launch([list(cfg.hydra.overrides.task)], 0)[0].return_value
+
+
+def _composed(engine: Any, config_name: str, overrides: Sequence[str]) -> DictConfig:
+    words = [*overrides, "hydra.mode=MULTIRUN"]
+    cfg = engine.compose_config(config_name, words, run_mode=RunMode.MULTIRUN, with_log_configuration=False)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
+def _require(registry: Plugins, cfg: DictConfig, kind: str) -> None:
+    if cfg.hydra[kind]._target_ not in registry.class_name_to_class:
+        name = cfg.hydra.runtime.choices[f"hydra/{kind}"]
+        raise ConfigError(f"hydra/{kind}={name}: it is not installed", "pip install 'distill-cli[sweep]'")
 
 
 @contextmanager

@@ -169,6 +169,13 @@ def test_one_that_hangs_is_ended_and_ends_all(rank: int, hang: Any, hurried: Non
     assert said.count(f"its process {rank} is lost") == said.count("error:") == 1
 
 
+def test_the_first_one_is_ended_too_where_it_keeps_the_store(hurried: None) -> None:
+    with started(2, joined(failing(0, freeze)), TORCHELASTIC_USE_AGENT_STORE="False") as ranks:
+        ended = ranks.wait()
+    assert [one.code for one in ended] == [-9, 9]
+    assert "its first process, on 127.0.0.1, is lost" in ended[1].said
+
+
 @pytest.mark.parametrize("store", ["True", "False"])  # of a launcher, or of the first process, which is the lost one
 def test_one_that_is_lost_with_its_machine_ends_all_who_wait_for_it(store: str, hurried: None) -> None:
     away = {"TORCHELASTIC_USE_AGENT_STORE": store, "LOCAL_WORLD_SIZE": "1"}

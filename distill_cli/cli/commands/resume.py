@@ -26,7 +26,7 @@ from distill_cli.cli.words import arguments
 from distill_cli.config import compose, overrides, vetting
 from distill_cli.config.load import load
 from distill_cli.runs import identity
-from distill_cli.sweep import sweep
+from distill_cli.sweep import submitted, sweep
 
 
 def run(words: Sequence[str]) -> int:
@@ -55,5 +55,9 @@ def run(words: Sequence[str]) -> int:
     kept = identity.read(folder)
     texts = vetting.merged(kept, [*typed, f"run_dir={folder}"])
     vetting.same_directory(kept["directory"], kept["config"]["output_dir"], typed)
+    parsed = overrides.parse(texts, multirun=False)
+    if overrides.launcher(parsed, None):
+        with compose.session("train", args.config_dir) as engine:
+            return submitted.run(engine, kept["name"], args.config_dir, parsed, train.run)
     train.run(load("train", texts, kept["name"], args.config_dir))
     return 0
