@@ -175,7 +175,7 @@ def test_language_models_whose_head_shares_its_weights_learn_in_shards(words: li
 
 
 @pytest.mark.slow
-def test_one_that_dies_while_another_gathers_weights_ends_all(prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_dies_while_another_gathers_weights_ends_all(prepared: Path) -> None:
     forward, steps = Student.forward, count()
 
     def dying(self: Student, inputs: Inputs) -> Output:
@@ -183,10 +183,10 @@ def test_one_that_dies_while_another_gathers_weights_ends_all(prepared: Path, mo
             os.kill(os.getpid(), signal.SIGKILL)
         return forward(self, inputs)
 
-    monkeypatch.setattr(Student, "forward", dying)
     line = [*LINE, f"output_dir={prepared}/outputs", "run_dir=run", "save_every=1"]
-    assert codes(distill_ranks(2, *line)) == [9, -9]
-    monkeypatch.undo()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Student, "forward", dying)
+        assert codes(distill_ranks(2, *line)) == [9, -9]
     assert codes(distill_ranks(2, *line)) == [0, 0]
     assert close("run", prepared / "whole")
 
