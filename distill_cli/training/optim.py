@@ -99,7 +99,7 @@ class Recipe:
         spared = [parameter for name, parameter in trained if any(word in name for word in words)]
         others = [parameter for name, parameter in trained if not any(word in name for word in words)]
         sharded = any(sharding.is_shard(parameter) for _, parameter in trained)  # which not all fused kernels know
-        fused = not sharded and (dtype != torch.float16 or not self.settings.momentum)
+        fused = None if sharded else dtype != torch.float16 or not self.settings.momentum
         groups = [{"params": others}, {"params": spared, "weight_decay": 0.0}] if spared else others
         return building.build(self.settings.node, Optimizer, where, params=groups, fused=fused)
 
@@ -122,11 +122,11 @@ def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
         place: {name: sharding.laid(value, parameters.get(place)) for name, value in kept.items()}
         for place, kept in state["state"].items()
     }
+    built = [group.get("fused") for group in optimizer.param_groups]
     optimizer.load_state_dict({**state, "state": every})
-    sharded = any(map(sharding.is_shard, parameters.values()))
-    for group in optimizer.param_groups:
-        group |= {"fused": False} if sharded and "fused" in group else {}
-    fused = any(group.get("fused") for group in optimizer.param_groups)
+    for group, fused in zip(optimizer.param_groups, built, strict=True):
+        group |= {"fused": fused} if "fused" in group else {}  # what was saved may be of shards, or of whole tensors
+    fused = any(built)
     for parameter, kept in optimizer.state.items():
         for name, value in kept.items():
             if fused and isinstance(value, Tensor) and value.dim() and value.shape != parameter.shape:
