@@ -77,7 +77,8 @@ class Guard:
         """Sum the gradients and the values `found` (n,) over all ranks; who has no gradient where another has one gets it."""
         if world.size() == 1:
             return found
-        has = found.new_tensor([parameter.grad is not None for parameter in self.summed])
+        has = torch.tensor([parameter.grad is not None for parameter in self.summed], dtype=found.dtype)
+        has = has.to(found.device, non_blocking=True)  # a GPU is not waited for
         gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in self.summed]
         world.totals([found, has, *gradients])
         used = [True] * len(gradients) if all(p.grad is not None for p in self.summed) else has.bool().tolist()
