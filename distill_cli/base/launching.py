@@ -39,6 +39,8 @@ def spread(devices: int | str, work: Callable[[], Any]) -> Any:
     """
     if world.called().size > 1:
         with joining.joined():
+            if devices not in (1, "auto", world.size()):
+                ui.warn(f"devices={devices} has no effect: this run was started as {world.size()} processes")
             return work()
     if devices == 1:
         return work()

@@ -41,6 +41,7 @@ def command_run(command: str) -> Any:
 
 def configured(command: str, args: argparse.Namespace) -> int:
     """Compose and check the configuration; then print it, or run the command on it once or as a sweep."""
+    from distill_cli.base import ui
     from distill_cli.config import brought, compose, load, overrides
 
     rules = COMMANDS[command]
@@ -78,6 +79,8 @@ def configured(command: str, args: argparse.Namespace) -> int:
             return submitted.run(engine, args.config_name, args.config_dir, parsed, run)
         # A list: every line is checked before the first one runs.
         for settings in [load.settings(engine, args.config_name, command, line) for line in overrides.expand(parsed)]:
+            if getattr(settings, "devices", 1) != 1 and (args.dry_run or command not in SPREAD):
+                ui.say(f"devices={settings.devices} has no effect: {here} works in one process")
             run(settings)
     return 0
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from ranks import joined, started, together
 
-from distill_cli.base import beats, exchange, world
+from distill_cli.base import beats, exchange, launching, stopping, world
 from distill_cli.base.errors import DataError
 
 
@@ -185,6 +185,13 @@ def test_one_that_is_lost_with_its_machine_ends_all_who_wait_for_it(store: str, 
         os.waitpid(ranks.pids[0], 0)
     assert os.waitstatus_to_exitcode(status) == 9
     assert ranks.outputs[1].read_text().count("process") == 1
+
+
+def test_devices_that_a_launcher_has_not_started_are_told() -> None:
+    with started(2, lambda: stopping.guarded(lambda: launching.spread(4, lambda: 0))) as ranks:
+        ended = ranks.wait()
+    assert [one.code for one in ended] == [0, 0]
+    assert "devices=4 has no effect: this run was started as 2 processes" in ended[0].said and not ended[1].said
 
 
 def test_one_that_computes_for_long_is_not_lost(hurried: None) -> None:

@@ -28,8 +28,10 @@ def table(shown: str) -> dict[str, list[str]]:
 
 
 def test_every_module_is_shown_with_its_shape_and_parameters(capsys: pytest.CaptureFixture[str]) -> None:
-    assert distill("inspect", "student=resnet20", "student.depth=8", "student.widths=[4,4,8,16]") == 0
-    shown = capsys.readouterr().out
+    line = ["inspect", "student=resnet20", "student.depth=8", "student.widths=[4,4,8,16]", "devices=2"]
+    assert distill(*line) == 0
+    shown, said = capsys.readouterr()
+    assert "devices=2 has no effect: distill inspect works in one process" in said
     net = SmallResNet(8, [4, 4, 8, 16], 1, 10)
     assert f"student resnet20, {sum(p.numel() for p in net.parameters()):,} parameters, input 1x28x28" in shown
     found = table(shown)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import QUICK, distill, read_json, rows, without_times
+from helpers import QUICK, distill, make_documents, read_json, rows, without_times
 from ranks import codes, distill_ranks, stopped, together, weights
 
 from distill_cli.base import files, locks
@@ -24,6 +24,29 @@ from distill_cli.training import job as jobs
 from distill_cli.training.guard import Guard
 
 LINE = ["train", *QUICK, "optimizer=sgd", "optimizer.lr=0.01", "dataset.limit=200", "batch_size=25"]
+
+
+LANGUAGE = [
+    *(
+        "train",
+        "dataset=language",
+        "dataset.root=texts",
+        "dataset.separator=\\n\\n",
+        "dataset.length=32",
+        "batch_size=5",
+    ),
+    *(
+        "teacher=bytes_tiny",
+        "student=bytes_tiny",
+        "T=1",
+        "report=false",
+        "threads=1",
+        "optimizer=sgd",
+        "optimizer.lr=0.05",
+    ),
+    *(f"{role}.{size}" for role in ("teacher", "student") for size in ("layers=1", "width=16", "heads=2", "inner=16")),
+    *("teacher.fit.epochs=1", "teacher.keep=topk", "schedule=constant", "schedule.train.epochs=1"),
+]
 
 
 def numbers(run: Path) -> list[dict[str, Any]]:
@@ -57,6 +80,17 @@ def test_what_is_kept_of_a_teacher_is_made_together_to_the_same_bytes(prepared: 
     ours, theirs = (sorted((root / "outputs" / "cache").rglob("*.npy")) for root in (Path(), prepared))
     assert [path.parts[-2:] for path in ours] == [path.parts[-2:] for path in theirs] and len(ours) == 3
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
+
+
+def test_two_processes_train_a_language_model_as_one_does() -> None:
+    make_documents(Path("texts"))
+    assert distill(*LANGUAGE, "run_dir=alone") == 0
+    ended = distill_ranks(2, *LANGUAGE, "run_dir=run")
+    assert codes(ended) == [0, 0], ended
+    (ours,), (theirs,) = (rows(Path(name)) for name in ("run", "alone"))
+    assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-6)
+    assert ours["val"] == pytest.approx(theirs["val"], rel=1e-5)
+    assert weights(Path("run")).sub(weights(Path("alone"))).norm() < 1e-6 * weights(Path("alone")).norm()
 
 
 @pytest.mark.slow
