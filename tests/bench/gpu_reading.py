@@ -92,7 +92,7 @@ def rate(data: Data, at_most: int | None = None) -> float:
 def reading(sizes: Sizes) -> Iterator[Found]:
     eaten = {}
     for student in (sizes.middle, sizes.large):
-        words = [*of_pixels(sizes.batch * sizes.steps, sizes.photo, sizes.classes), "teacher=smallcnn"]
+        words = [*of_pixels(sizes.batch * sizes.steps, sizes.photo, sizes.classes), "teacher=resnet8x4"]
         words += [f"student={student}", f"batch_size={sizes.batch}", "objective=ce", "teacher.fit.epochs=0", *SGD]
         run = Taken(*words, "output_dir=reading")
         eaten[student] = sizes.batch * sizes.steps / in_turn({student: run.epoch}, sizes.rounds)[student]

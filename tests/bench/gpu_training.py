@@ -59,7 +59,7 @@ def bare(job: Job, classes: int, terms: bool) -> Callable[[], float]:
 def cost(sizes: Sizes) -> Iterator[Found]:
     """Of a step; the first epoch, in which libraries choose and weights are looked at, does not count."""
     number = sizes.batch * sizes.steps
-    words = [*of_pixels(number, sizes.photo, sizes.classes), "teacher=smallcnn", "teacher.fit.epochs=0", *SGD]
+    words = [*of_pixels(number, sizes.photo, sizes.classes), "teacher=resnet8x4", "teacher.fit.epochs=0", *SGD]
     words += [f"student={sizes.large}", f"batch_size={sizes.batch}", f"T={HEAT}", f"alpha={SHARE}", "output_dir=cost"]
     alone = {"ours": [], "ours with debug": ["debug=true"], "kd and dist": ["objective=[kd,dist]"]}
     grouped = {"all exchanged": ["sync_bn=false"], "synced batch norm": []}
@@ -92,7 +92,7 @@ def alone_in(run: Taken) -> Callable[[], float]:
 
 def warm(sizes: Sizes) -> Iterator[Found]:
     for student in ("resnet20", sizes.middle):
-        words = [*of_pixels(sizes.small, 32, sizes.classes), "teacher=smallcnn", "teacher.fit.epochs=0", *SGD]
+        words = [*of_pixels(sizes.small, 32, sizes.classes), "teacher=resnet8x4", "teacher.fit.epochs=0", *SGD]
         words += [f"student={student}", f"batch_size={sizes.small_batch}", "output_dir=warm"]
         runs = {name: Taken(*words, f"objective={name}") for name in ("ce", "kd")}
         assert runs["kd"].way.kind == "cached", runs["kd"].way.note
