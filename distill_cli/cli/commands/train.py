@@ -12,6 +12,7 @@ usage: distill train [--from RUN] [--debug] [--dry-run] [key=value ...] [-m] [op
   distill train experiment=seed_example dataset=digits  a whole recipe
   distill train dataset=mnist --dry-run                 the header, and what the teacher's cache would take: nothing is trained
   distill train objective=[kd,rkd] --debug              what each term of the loss weighs, epoch by epoch
+  distill train devices=4                               on four processes; as a job of Slurm or Ray: distill help clusters
 """
 
 from __future__ import annotations
