@@ -82,6 +82,7 @@ def test_what_is_kept_of_a_teacher_is_made_together_to_the_same_bytes(prepared: 
     assert [path.read_bytes() for path in ours] == [path.read_bytes() for path in theirs]
 
 
+@pytest.mark.slow
 def test_two_processes_train_a_language_model_as_one_does() -> None:
     make_documents(Path("texts"))
     assert distill(*LANGUAGE, "run_dir=alone") == 0

@@ -96,6 +96,7 @@ def test_a_damaged_shard_is_found_and_the_checkpoint_before_it_taken(prepared: P
     assert close("run", prepared / "whole")
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_for_one_process_ends_all_and_leaves_the_checkpoint_before(prepared: Path) -> None:
     def fill() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
