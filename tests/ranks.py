@@ -19,6 +19,11 @@ from distill_cli.base import joining, stopping, world
 from distill_cli.cli import main
 from distill_cli.training.guard import Guard
 
+# A language model of bytes from another one, over the texts below `texts`.
+BYTES = ["train", "dataset=language", "dataset.root=texts", "dataset.separator=\\n\\n", "dataset.length=32",
+         "teacher=bytes_tiny", "student=bytes_tiny", "teacher.fit.epochs=1", "optimizer=sgd", "optimizer.lr=0.05",
+         "T=1", "schedule=constant", "schedule.train.epochs=1", "report=false"]  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Ended:

@@ -10,9 +10,8 @@ from distill_cli.base import errors, ui
 from distill_cli.base.errors import DistillError, WorkerError
 
 FAILED, TOLD = "failed", "told"  # in the store: why a process has, and whether somebody has said it
-GO_ON = (
-    "the same line, or distill resume RUN, goes on from the last checkpoint"  # hint where one is gone without a word
-)
+# The hint where one is gone without a word.
+GO_ON = "the same line, or distill resume RUN, goes on from the last checkpoint"
 
 
 def written(error: BaseException) -> str:

@@ -8,7 +8,8 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +21,7 @@ from tqdm import tqdm
 
 from distill_cli.base import files
 
+EVERY = 0.5  # seconds between two looks at what goes on elsewhere
 Item = TypeVar("Item")
 
 log = logging.getLogger("distill")
@@ -122,3 +124,22 @@ def stop_log(handler: logging.Handler) -> None:
     log.removeHandler(handler)
     with contextlib.suppress(OSError):  # what it could not write was told already
         handler.close()
+
+
+@contextmanager
+def looking(look: Callable[[], object]) -> Iterator[None]:
+    """Inside, call `look` every `EVERY` seconds, in a thread, and once more at the end."""
+    over = threading.Event()
+
+    def again() -> None:
+        while not over.wait(EVERY):
+            look()
+
+    thread = threading.Thread(target=again, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+        look()

@@ -47,11 +47,9 @@ def converted(lib: Any, file: Path) -> Path:
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         told = f"{file.name}: a GGUF file needs the package {' and '.join(missing)}"
         raise ConfigError(told, 'pip install "distill-cli[gguf]"')
-    folder = (
-        Path(constants.HF_HOME)
-        / "distill"
-        / f"{slug(file.stem)}-{_digest(file, file.stat().st_size, file.stat().st_mtime_ns)}"
-    )
+    found = file.stat()
+    digest = _digest(file, found.st_size, found.st_mtime_ns)
+    folder = Path(constants.HF_HOME) / "distill" / f"{slug(file.stem)}-{digest}"
 
     def make(place: Path) -> None:
         ui.say(f"{file.name}: converting it to safetensors, which takes about a minute; later runs reuse {folder}")

@@ -64,10 +64,8 @@ class _Normalised(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor | None, ...]:
         values, weight, count, mean, variance = ctx.saved_tensors
-        scale, none = (
-            torch.ones_like(mean) if weight is None else weight,
-            mean.new_empty(0),
-        )  # a GPU's kernel wants a tensor
+        scale = torch.ones_like(mean) if weight is None else weight
+        none = mean.new_empty(0)  # a GPU's kernel wants a tensor
         direct, by_weight, by_bias = torch.ops.aten.native_batch_norm_backward(
             slope, values, scale, mean, variance, none, none, False, ctx.eps, [True, True, True]
         )

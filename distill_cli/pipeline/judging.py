@@ -58,9 +58,8 @@ def judge(
                 scores["difference"] = {**difference, "samples": len(job.data.test.labelled)}
     found = details.compute(job.data.test)
     found["cost"] = None
-    if (
-        job.settings.report and state.model.spread is None
-    ):  # only a page shows it; of the teacher it takes the whole one
+    # Only a page shows it, and it takes the whole teacher.
+    if job.settings.report and state.model.spread is None:
         # What rounds while it learns says nothing of what 8 bits cost.
         exact = "student_fp32" if "student_fp32" in models else "student"
         pair = {"teacher": job.teachers[FIRST], "student": models.get(exact, job.student)}

@@ -82,9 +82,8 @@ def _meet_others() -> None:
         from submitit import JobEnvironment
         from submitit.helpers import TorchDistributedEnvironment
 
-        if (
-            JobEnvironment().num_tasks > 1
-        ):  # each sees all GPUs of its machine, as under torchrun, and takes that of its number
+        if JobEnvironment().num_tasks > 1:
+            # Each sees all GPUs of its machine, as under torchrun, and takes that of its number.
             TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
             os.environ.update(launching.QUIET)
 

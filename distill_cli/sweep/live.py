@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,7 +22,6 @@ from distill_cli.runs import identity
 from distill_cli.sweep import jobs
 from distill_cli.sweep.jobs import State
 
-EVERY = 0.5  # seconds between two looks
 MOST = 8  # running runs that are shown
 NOTHING: Mapping[str, Any] = {"val": {"student": {}}}  # what a damaged summary says
 
@@ -113,7 +111,6 @@ class View:
 @contextmanager
 def shown(view: View) -> Iterator[None]:
     """Inside, a line on stderr for each run that ends; on a terminal, a picture of the sweep under them too."""
-    over = threading.Event()
     console = ui.stderr()
     live = Live(console=console, auto_refresh=False, transient=True) if console.is_terminal else None
 
@@ -125,19 +122,8 @@ def shown(view: View) -> Iterator[None]:
             if live is not None:
                 live.update(view.picture(), refresh=True)
 
-    def watch() -> None:
-        while not over.wait(EVERY):
-            tell()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    with live or contextlib.nullcontext():
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            thread.join()
-            tell()
+    with live or contextlib.nullcontext(), ui.looking(tell):
+        yield
 
 
 def epochs_of(folder: Path) -> tuple[int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,8 +18,6 @@ from distill_cli.base.errors import DistillError, WorkerError
 from distill_cli.config import load, overrides
 from distill_cli.config.schema import Train
 from distill_cli.sweep import jobs, plugins
-
-EVERY = 0.5  # seconds between two looks at what the job has printed
 
 
 @dataclass(frozen=True)
@@ -68,7 +65,7 @@ def run(
 def followed(path: Path) -> Iterator[None]:
     """Inside, print what is written into a file; it may be begun anew, as by a job that was queued again."""
     path.unlink(missing_ok=True)
-    over, shown = threading.Event(), 0
+    shown = 0
 
     def more() -> None:
         nonlocal shown
@@ -77,15 +74,5 @@ def followed(path: Path) -> Iterator[None]:
             print(file.read().decode(errors="replace"), end="", flush=True)
             shown = file.tell()
 
-    def follow() -> None:
-        while not over.wait(EVERY):
-            more()
-
-    thread = threading.Thread(target=follow, daemon=True)
-    thread.start()
-    try:
+    with ui.looking(more):
         yield
-    finally:
-        over.set()
-        thread.join()
-        more()

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import QUICK, distill, make_documents, read_json, rows, without_times
-from ranks import codes, distill_ranks, stopped, together, weights
+from ranks import BYTES, codes, distill_ranks, stopped, together, weights
 
 from distill_cli.base import files, locks
 from distill_cli.config.load import load
@@ -24,28 +24,9 @@ from distill_cli.training import job as jobs
 from distill_cli.training.guard import Guard
 
 LINE = ["train", *QUICK, "optimizer=sgd", "optimizer.lr=0.01", "dataset.limit=200", "batch_size=25"]
-
-
-LANGUAGE = [
-    *(
-        "train",
-        "dataset=language",
-        "dataset.root=texts",
-        "dataset.separator=\\n\\n",
-        "dataset.length=32",
-        "batch_size=5",
-    ),
-    *(
-        "teacher=bytes_tiny",
-        "student=bytes_tiny",
-        "T=1",
-        "report=false",
-        "threads=1",
-        "optimizer=sgd",
-        "optimizer.lr=0.05",
-    ),
-    *(f"{role}.{size}" for role in ("teacher", "student") for size in ("layers=1", "width=16", "heads=2", "inner=16")),
-    *("teacher.fit.epochs=1", "teacher.keep=topk", "schedule=constant", "schedule.train.epochs=1"),
+LANGUAGE = [*BYTES, "batch_size=5", "threads=1", "teacher.keep=topk"]
+LANGUAGE += [
+    f"{who}.{size}" for who in ("teacher", "student") for size in ("layers=1", "width=16", "heads=2", "inner=16")
 ]
 
 

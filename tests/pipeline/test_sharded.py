@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import QUICK, distill, make_documents, rows
-from ranks import codes, distill_ranks, stopped, weights
+from ranks import BYTES, codes, distill_ranks, stopped, weights
 from torchvision.models import resnet18, vgg11
 
 from distill_cli.base import shard_files, world
@@ -28,18 +28,7 @@ from distill_cli.training.student import Student
 
 LINE = ["train", *QUICK, "optimizer=sgd", "optimizer.lr=0.01", "dataset.limit=200", "batch_size=25", "parallel=fsdp"]
 SMALL = [f"{who}.{size}" for who in ("teacher", "student") for size in ("layers=2", "width=16", "heads=2", "inner=16")]
-LANGUAGE = [
-    *(
-        "train",
-        "dataset=language",
-        "dataset.root=texts",
-        "dataset.separator=\\n\\n",
-        "dataset.length=32",
-        "batch_size=4",
-    ),
-    *("teacher=bytes_tiny", "student=bytes_tiny", *SMALL, "teacher.fit.epochs=1", "optimizer=sgd", "optimizer.lr=0.05"),
-    *("T=1", "schedule=constant", "schedule.train.epochs=1", "report=false", "teacher.keep=hidden", "rows_at_once=16"),
-]
+LANGUAGE = [*BYTES, "batch_size=4", *SMALL, "teacher.keep=hidden", "rows_at_once=16"]
 
 
 def close(one: str, other: Path) -> bool:
